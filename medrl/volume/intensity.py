@@ -1,0 +1,52 @@
+"""Intensity normalisation, as MONAI transforms."""
+
+from __future__ import annotations
+
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.transform import Transform
+from torch import Tensor
+
+from medrl.errors import MedrlError
+
+_SAMPLES = 50_000
+
+
+class NormalizeForeground(Transform):
+    """Scale each channel so that air is 0 and bright tissue is 1, then clip.
+
+    MR intensities have no unit. The lower anchor is the 0.5th percentile of the scan; foreground
+    is what lies above the midpoint between that and the mean of the brighter half; the upper
+    anchor is a high percentile of the foreground. Cutting the field of view or adding air
+    changes neither much.
+    """
+
+    def __init__(self, *, upper: float = 0.98, clip: float = 1.5) -> None:
+        """Set up the transform.
+
+        Args:
+            upper: Quantile of the foreground that maps to 1.
+            clip: Largest value returned.
+        """
+        self.upper = upper
+        self.clip = clip
+
+    def __call__(self, scan: MetaTensor) -> MetaTensor:
+        """Normalise a scan (C, I, J, K).
+
+        Raises:
+            MedrlError: If a channel is constant.
+        """
+        channels = [self._normalize(channel) for channel in scan.as_tensor().float()]
+        return MetaTensor(torch.stack(channels), affine=scan.affine)
+
+    def _normalize(self, volume: Tensor) -> Tensor:
+        step = max(1, int((volume.numel() / _SAMPLES) ** (1 / 3)))
+        sample = volume[::step, ::step, ::step].flatten().sort().values
+        low = sample[int(0.005 * (len(sample) - 1))]
+        bright = sample[sample > sample.mean()]
+        if len(bright) == 0 or not sample[-1] > low:
+            raise MedrlError("the scan is constant: there is nothing to see in it")
+        foreground = sample[sample > (low + bright.mean()) / 2]
+        high = foreground[int(self.upper * (len(foreground) - 1))]
+        return ((volume - low) / (high - low)).clamp_(0.0, self.clip)

@@ -1,0 +1,105 @@
+"""Coordinate spaces, and the only place where RAS and LPS meet.
+
+Convention: *world* is RAS+ in millimetres, float64. *Voxel* coordinates are (i, j, k) in array
+order, whole numbers at voxel centres. An *affine* is the 4x4 matrix that maps voxel to world.
+ITK and 3D Slicer files are LPS: x and y change sign.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medrl.errors import MedrlError
+
+Points = NDArray[np.float64]
+
+#: Diagonal of the matrix that maps RAS to LPS, and LPS to RAS.
+LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def as_affine(affine: Any) -> NDArray[np.float64]:
+    """Check a voxel-to-world matrix and return it as float64.
+
+    Args:
+        affine: 4x4 matrix (array or tensor), voxel to world, millimetres.
+
+    Returns:
+        The matrix, shape (4, 4), float64.
+
+    Raises:
+        MedrlError: If it is not a finite, invertible 4x4 affine matrix.
+    """
+    matrix = np.asarray(affine, dtype=np.float64)
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+        raise MedrlError(f"the affine must be a finite 4x4 matrix, not of shape {matrix.shape}")
+    if not np.allclose(matrix[3], (0, 0, 0, 1)):
+        raise MedrlError("the affine's last row must be 0 0 0 1")
+    lengths = np.linalg.norm(matrix[:3, :3], axis=0)
+    if (lengths <= 0).any() or abs(np.linalg.det(matrix[:3, :3] / lengths)) < 1e-6:
+        raise MedrlError("the affine is singular: the scan's axes do not span a volume")
+    return matrix
+
+
+def apply_affine(affine: ArrayLike, points: ArrayLike) -> Points:
+    """Map points by a 4x4 matrix.
+
+    Args:
+        affine: Matrix of shape (4, 4).
+        points: Points of shape (..., 3), in the matrix's source space.
+
+    Returns:
+        Points of the same shape, in the matrix's target space, float64.
+    """
+    matrix = np.asarray(affine, dtype=np.float64)
+    return np.asarray(points, dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def voxel_to_world(points_voxel: ArrayLike, affine: ArrayLike) -> Points:
+    """Voxel coordinates (..., 3) to world coordinates (RAS mm, float64)."""
+    return apply_affine(as_affine(affine), points_voxel)
+
+
+def world_to_voxel(points_world: ArrayLike, affine: ArrayLike) -> Points:
+    """World coordinates (..., 3; RAS mm) to voxel coordinates (float64, not rounded)."""
+    return apply_affine(np.linalg.inv(as_affine(affine)), points_world)
+
+
+def ras_to_lps(points: ArrayLike) -> Points:
+    """Points (..., 3) in RAS mm to LPS mm."""
+    return np.asarray(points, dtype=np.float64) * (-1.0, -1.0, 1.0)
+
+
+def lps_to_ras(points: ArrayLike) -> Points:
+    """Points (..., 3) in LPS mm to RAS mm."""
+    return ras_to_lps(points)
+
+
+def affine_to_lps(affine: ArrayLike) -> NDArray[np.float64]:
+    """A voxel-to-RAS matrix (4, 4) to voxel-to-LPS; applied twice it returns the first."""
+    return LPS_FROM_RAS @ as_affine(affine)
+
+
+def spacing_of(affine: ArrayLike) -> NDArray[np.float64]:
+    """Distance between voxel centres along each array axis, in mm, shape (3,)."""
+    return np.linalg.norm(as_affine(affine)[:3, :3], axis=0)
+
+
+def inside(
+    points_world: ArrayLike, affine: ArrayLike, shape: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """Tell which points lie in a scan, its outermost voxels counted to their outer faces.
+
+    Args:
+        points_world: Points of shape (..., 3), RAS mm.
+        affine: The scan's voxel-to-world matrix.
+        shape: The scan's grid (I, J, K).
+
+    Returns:
+        Booleans of shape (...).
+    """
+    voxel = world_to_voxel(points_world, affine)
+    upper = np.asarray(shape[-3:], dtype=np.float64) - 0.5
+    return ((voxel >= -0.5) & (voxel <= upper)).all(axis=-1)
