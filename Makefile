@@ -1,0 +1,69 @@
+# Every target installs what it needs into .venv. System packages: none beyond Python >= 3.11 with venv.
+#   make PYTHON=/path/to/python3.12 test
+#   make PIP_FLAGS="--index-url ..." test      another source of packages, such as PyTorch's CPU builds
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP_FLAGS ?=
+MEDRL_DATA ?= ../shared/data
+VENV := .venv
+BIN := $(VENV)/bin
+export MEDRL_DATA
+
+.PHONY: help demo test lint train-landmark bench docs clean
+help:
+	@echo "make demo            detect landmarks in a real head MRI and draw them"
+	@echo "make test            run every test"
+	@echo "make lint            ruff and mypy --strict"
+	@echo "make train-landmark  train the landmark model that ships (MEDRL_DATA: the scans)"
+	@echo "make bench           run every benchmark in benchmarks/"
+	@echo "make docs            build the documentation into site/"
+	@echo "make clean           remove the environment and everything built"
+
+# Debian ships Python without ensurepip: python3-venv brings it.
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'medrl needs Python 3.11 or newer: make PYTHON=/path/to/python' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  package="$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"; \
+	  as_root=''; [ "$$(id -u)" = 0 ] || as_root='sudo -n'; \
+	  command -v apt-get >/dev/null \
+	    && $$as_root apt-get update -q && $$as_root apt-get install -y -q "$$package" \
+	    || { echo "Python's venv module is missing: install $$package as root" >&2; exit 1; }; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# One stamp per set of extras.
+INSTALL = $(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt
+$(VENV)/.installed-%: $(VENV)/.created pyproject.toml constraints.txt
+	$(INSTALL) -e '.[$*]'
+	touch $@
+.PRECIOUS: $(VENV)/.installed-%
+
+demo: $(VENV)/.installed-samples
+	$(BIN)/medrl demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+train-landmark: $(VENV)/.installed-train
+	$(BIN)/medrl datasets export ixi_brain_t1 --root $(MEDRL_DATA)/ixi_brain_t1 -o runs/brain-t1/data
+	$(BIN)/medrl train landmark --data runs/brain-t1/data/datalist.json -o runs/brain-t1
+
+bench: $(VENV)/.installed-test
+	@set -e; for script in benchmarks/[!_]*.py; do \
+	  echo "== $$script"; $(BIN)/python "$$script"; done
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

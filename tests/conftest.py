@@ -1,0 +1,52 @@
+"""What every test shares: the folder of real scans, and a network that is closed."""
+
+import os
+
+# Two test processes on small machines: one thread each, set before PyTorch and Numba load.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+
+import ipaddress
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of the real scans: MEDRL_DATA, or shared/data next to the checkout."""
+    root = Path(os.environ.get("MEDRL_DATA") or "../shared/data")
+    root = root if root.is_absolute() else REPOSITORY / root
+    if not root.is_dir():
+        pytest.skip(f"no folder of real scans at {root}: set MEDRL_DATA")
+    return root
+
+
+def _is_local(address: Any) -> bool:
+    """Tell whether a socket address stays on this machine."""
+    if not isinstance(address, tuple):
+        return True
+    host = str(address[0])
+    try:
+        return host in {"", "localhost"} or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def closed_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Refuse connections that leave this machine, so that no test leans on the network."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if not _is_local(address):
+            raise OSError(f"the tests do not use the network: {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    yield
