@@ -1,0 +1,165 @@
+"""Making scans look like the ones a model has not seen: pose, field of view, resolution, scanner.
+
+Whole volumes are changed before normalisation and pyramid building, so a training window has
+passed through exactly the chain that a user's scan passes through.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Strength of each change, and how often it happens.
+
+    Attributes:
+        rotation_deg: Largest rotation about each axis.
+        scaling: Largest relative change of size, each axis by itself.
+        pose_probability: Share of scans that are rotated and scaled.
+        crop_probability: Share of scans whose field of view is cut.
+        bias: Largest log amplitude of the smooth multiplicative field.
+        gamma: Largest absolute log exponent of the contrast change.
+        noise: Largest standard deviation of the noise, relative to bright tissue.
+        thick_slice: Largest slice thickness, in voxels, one axis at random.
+        scanner_probability: Share of scans that each scanner effect is applied to.
+    """
+
+    rotation_deg: float = 35.0
+    scaling: float = 0.1
+    pose_probability: float = 0.75
+    crop_probability: float = 0.5
+    bias: float = 0.4
+    gamma: float = 0.3
+    noise: float = 0.1
+    thick_slice: float = 2.5
+    scanner_probability: float = 0.4
+
+
+def augment(
+    volume: Tensor, points_voxel: Tensor, settings: Augmentation, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Change a scan at random.
+
+    Args:
+        volume: (C, I, J, K) float, isotropic voxels, axes close to RAS.
+        points_voxel: (P, 3) float, landmarks in the volume's voxel coordinates; may be NaN.
+        settings: How much of what.
+        generator: Source of all randomness.
+
+    Returns:
+        The changed volume, whose grid may be smaller, and the landmarks in its voxel coordinates;
+        landmarks outside the new field of view keep their true place outside it.
+    """
+
+    def chance(probability: float) -> bool:
+        return bool(torch.rand((), generator=generator) < probability)
+
+    bright = volume.flatten()[:: max(1, volume.numel() // 20000)].quantile(0.95).clamp(min=1e-6)
+    if chance(settings.pose_probability):
+        volume, points_voxel = _change_pose(volume, points_voxel, settings, generator)
+    if chance(settings.scanner_probability):
+        volume = _thicken_slices(volume, settings.thick_slice, generator)
+    if chance(settings.scanner_probability):
+        exponent = math.exp(settings.gamma * _signed(generator))
+        volume = bright * (volume / bright).clamp(min=0) ** exponent
+    if chance(settings.scanner_probability):
+        volume = volume * _bias_field(volume.shape[1:], settings.bias, generator)
+    if chance(settings.scanner_probability):
+        sigma = float(torch.rand((), generator=generator)) * settings.noise * bright
+        noise = torch.empty_like(volume).normal_(generator=generator)
+        volume = (volume + sigma * noise).clamp(min=0)
+    if chance(settings.crop_probability):
+        volume, points_voxel = random_field_of_view(volume, points_voxel, generator)
+    return volume.contiguous(), points_voxel
+
+
+def random_field_of_view(
+    volume: Tensor, points_voxel: Tensor, generator: Generator, *, least: float = 0.4
+) -> tuple[Tensor, Tensor]:
+    """Cut a scan to part of its field of view, on one to three axes.
+
+    Args:
+        volume: (C, I, J, K).
+        points_voxel: (P, 3), voxel coordinates.
+        generator: Source of randomness.
+        least: Smallest share of an axis that is kept.
+
+    Returns:
+        The cut volume and the points in its voxel coordinates.
+    """
+    axes = torch.randperm(3, generator=generator)[: int(torch.randint(1, 4, (), generator=generator))]
+    shift = torch.zeros(3)
+    for axis in axes.tolist():
+        size = volume.shape[axis + 1]
+        keep = size * (least + (1 - least) * float(torch.rand((), generator=generator)))
+        start = int((size - keep) * _choice((0.0, 1.0, None), generator))
+        volume = volume.narrow(axis + 1, start, max(int(keep), 8))
+        shift[axis] = start
+    return volume, points_voxel - shift
+
+
+def rotation_matrix(angles: Tensor) -> Tensor:
+    """Rotation about x, then y, then z by three angles in radians; (3, 3) float64."""
+    matrix = torch.eye(3, dtype=torch.float64)
+    for axis, angle in enumerate(angles.tolist()):
+        turn = torch.eye(3, dtype=torch.float64)
+        a, b = (axis + 1) % 3, (axis + 2) % 3
+        turn[a, a] = turn[b, b] = math.cos(angle)
+        turn[a, b], turn[b, a] = -math.sin(angle), math.sin(angle)
+        matrix = turn @ matrix
+    return matrix
+
+
+def _signed(generator: Generator) -> float:
+    return 2 * float(torch.rand((), generator=generator)) - 1
+
+
+def _choice(options: tuple[float | None, ...], generator: Generator) -> float:
+    """One of the options; None stands for a uniform draw from 0 to 1."""
+    chosen = options[int(torch.randint(len(options), (), generator=generator))]
+    return float(torch.rand((), generator=generator)) if chosen is None else chosen
+
+
+def _change_pose(
+    volume: Tensor, points_voxel: Tensor, settings: Augmentation, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Rotate and scale about the centre of the grid, which stays the same."""
+    size = torch.tensor(volume.shape[1:], dtype=torch.float64)
+    angles = 2 * torch.rand(3, generator=generator, dtype=torch.float64) - 1
+    rotation = rotation_matrix(angles * math.radians(settings.rotation_deg))
+    scales = 1 + settings.scaling * (2 * torch.rand(3, generator=generator).double() - 1)
+    new_from_old = rotation @ torch.diag(scales)
+    center = (size - 1) / 2
+    points = (points_voxel.double() - center) @ new_from_old.T + center
+
+    # affine_grid works in coordinates from -1 to 1 between voxel faces, last axis first.
+    half = size.flip(0) / 2
+    old_from_new = torch.linalg.inv(new_from_old).flip(0, 1) * half / half[:, None]
+    theta = torch.cat([old_from_new, torch.zeros(3, 1)], dim=1).float()
+    grid = F.affine_grid(theta[None], [1, *volume.shape], align_corners=False)
+    moved = F.grid_sample(volume[None], grid, padding_mode="zeros", align_corners=False)[0]
+    return moved, points.to(points_voxel)
+
+
+def _thicken_slices(volume: Tensor, thickest: float, generator: Generator) -> Tensor:
+    """Average along one axis as thick slices do, and interpolate back."""
+    axis = int(torch.randint(3, (), generator=generator))
+    thickness = 1 + (thickest - 1) * float(torch.rand((), generator=generator))
+    size = list(volume.shape[1:])
+    thick = list(size)
+    thick[axis] = max(2, round(size[axis] / thickness))
+    low = F.interpolate(volume[None], size=thick, mode="area")
+    return F.interpolate(low, size=size, mode="trilinear", align_corners=False)[0]
+
+
+def _bias_field(shape: torch.Size, amplitude: float, generator: Generator) -> Tensor:
+    """A smooth positive field (I, J, K): the exponential of an interpolated 4 x 4 x 4 grid."""
+    knots = amplitude * (2 * torch.rand((1, 1, 4, 4, 4), generator=generator) - 1)
+    field = F.interpolate(knots, size=list(shape), mode="trilinear", align_corners=True)
+    return field[0, 0].exp()

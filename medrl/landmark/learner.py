@@ -1,0 +1,320 @@
+"""Training the network of one scale: imitation of known values, then DQN on its own walks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from medrl.landmark.augment import Augmentation
+from medrl.landmark.dynamics import MOVES, SearchDynamics, SearchState
+from medrl.landmark.network import Decision, LandmarkNetwork, laplace_loss
+from medrl.landmark.pool import LabelledScan, ScanPool
+from medrl.landmark.rewards import RewardForm, optimal_values, step_rewards
+from medrl.rl.dqn import GoalDQN
+from medrl.rl.replay import PositionReplay
+from medrl.roi import crop
+from medrl.volume.pyramid import level_strides
+
+#: Offsets are learned only where the landmark is this near (steps, any axis).
+_FINISH_RANGE = 6.0
+
+
+@dataclass(frozen=True)
+class LearnerSettings:
+    """How one scale's network is built and trained.
+
+    Attributes:
+        spacings: Voxel size of every scale in mm, finest first.
+        window: Side of the windows in voxels.
+        channels: Channels of the convolutions.
+        features: Width of the shared layer.
+        dueling: Dueling heads (state value plus advantage).
+        double: Double DQN.
+        reward: Form of the reward.
+        gamma: Discount of the action values, in imitation and in DQN.
+        batch: Windows in a training batch.
+        learning_rate: Peak of the one-cycle schedule of AdamW.
+        dqn_learning_rate: Peak in the DQN phase.
+        slots: Augmented scans in memory.
+        refresh_every: Batches between two replacements of a scan.
+        near: Distance in steps at which a landmark's weight in the loss has fallen to 1/e.
+        agents: Agents that walk at a time in the DQN phase.
+        epsilon: Share of random moves in the DQN phase.
+        replay: Transitions remembered.
+        imitation_weight: Weight, in the DQN phase, of imitation on the agents' own states.
+        augmentation: How training scans are changed.
+    """
+
+    spacings: tuple[float, ...] = (2.0, 4.0, 8.0)
+    window: int = 25
+    channels: tuple[int, ...] = (16, 32, 64)
+    features: int = 256
+    dueling: bool = True
+    double: bool = True
+    reward: RewardForm = "distance"
+    gamma: float = 0.3
+    batch: int = 256
+    learning_rate: float = 2e-3
+    dqn_learning_rate: float = 5e-4
+    slots: int = 64
+    refresh_every: int = 2
+    near: float = 10.0
+    agents: int = 128
+    epsilon: float = 0.1
+    replay: int = 16384
+    imitation_weight: float = 1.0
+    augmentation: Augmentation = Augmentation()
+
+
+class ScaleLearner:
+    """Owns the network of one scale, the scans it learns on, and the agents that walk in them."""
+
+    def __init__(
+        self,
+        scans: Sequence[LabelledScan],
+        *,
+        level: int,
+        settings: LearnerSettings,
+        imitation_steps: int,
+        dqn_steps: int,
+        seed: int,
+        device: str = "cpu",
+    ) -> None:
+        """Set everything up.
+
+        Args:
+            scans: Training scans.
+            level: Pyramid level that this network is for; 0 is the finest.
+            settings: How to train.
+            imitation_steps: Batches of imitation.
+            dqn_steps: Batches of DQN after that.
+            seed: Fixes every random choice.
+            device: Torch device.
+        """
+        self.level = level
+        self.settings = settings
+        self.imitation_steps = imitation_steps
+        self.dqn_steps = dqn_steps
+        self.step = 0
+        self.device = torch.device(device)
+        self.generator = Generator().manual_seed(seed)
+        torch.manual_seed(seed)
+        self.network = LandmarkNetwork(
+            landmarks=scans[0].points_voxel.shape[0],
+            window=settings.window,
+            channels=settings.channels,
+            features=settings.features,
+            dueling=settings.dueling,
+        ).to(self.device, memory_format=torch.channels_last_3d)
+        self.pool = ScanPool(
+            scans,
+            slots=settings.slots,
+            spacings=settings.spacings,
+            augmentation=settings.augmentation,
+            generator=self.generator,
+            device=self.device,
+        )
+        self.stride = level_strides(settings.spacings)[level]
+        self._moves = MOVES.to(self.device)
+        self._mixed = torch.amp.GradScaler(self.device.type, enabled=self.device.type == "cuda")
+        self.replay = PositionReplay(settings.replay, generator=self.generator)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), weight_decay=1e-4)
+        self._dqn: GoalDQN | None = None
+        self._walkers: tuple[SearchDynamics, SearchState, Tensor] | None = None
+
+    @property
+    def total_steps(self) -> int:
+        """Batches of the whole training."""
+        return self.imitation_steps + self.dqn_steps
+
+    def train_step(self) -> dict[str, float]:
+        """One batch of whichever phase it is.
+
+        Returns:
+            What to plot, by name.
+        """
+        if self.step % self.settings.refresh_every == 0 and self.step > 0:
+            self.pool.refresh()
+        imitating = self.step < self.imitation_steps
+        if imitating:
+            self._set_rate(self.settings.learning_rate, self.step / self.imitation_steps)
+        else:
+            done = (self.step - self.imitation_steps) / self.dqn_steps
+            self._set_rate(self.settings.dqn_learning_rate, done)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+            losses = self._imitation_losses() if imitating else self._dqn_losses()
+        total = torch.stack(list(losses.values())).sum()
+        self._mixed.scale(total).backward()
+        self._mixed.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self._mixed.step(self.optimizer)
+        self._mixed.update()
+        if self._dqn is not None:
+            self._dqn.update_target()
+        self.step += 1
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+    # Imitation -----------------------------------------------------------------------------------
+
+    def _imitation_losses(self) -> dict[str, Tensor]:
+        self.network.train()
+        slot, position = self.sample_positions(self.settings.batch)
+        return self._supervised(slot, position)
+
+    def _supervised(self, slot: Tensor, position: Tensor) -> dict[str, Tensor]:
+        """Regress all action values of all landmarks, and the offsets of near ones."""
+        decision: Decision = self.network(self._windows(slot, position))
+        offset, known = self._offsets(slot, position)
+        target = optimal_values(offset, gamma=self.settings.gamma, form=self.settings.reward)
+        weight = self._weights(offset, known)
+        values = F.smooth_l1_loss(decision.values, target, reduction="none", beta=0.5).mean(-1)
+        near = known & (offset.abs().amax(dim=-1) < _FINISH_RANGE)
+        finish = torch.where(near, laplace_loss(decision, offset), 0.0)
+        return {
+            "values": 10 * (values * weight).sum() / weight.sum(),
+            "finish": 0.2 * finish.sum() / near.sum().clamp(min=1),
+        }
+
+    def sample_positions(self, count: int) -> tuple[Tensor, Tensor]:
+        """Random places: near random landmarks on every scale, anywhere on the coarsest.
+
+        Args:
+            count: How many.
+
+        Returns:
+            Slots (N,) and lattice positions (N, 3) in voxels of the finest level, int64.
+        """
+        g = self.generator
+        slot = torch.randint(len(self.pool.pyramids), (count,), generator=g)
+        landmark = torch.randint(self.pool.points.shape[1], (count,), generator=g)
+        near = torch.exp(torch.rand((count, 1), generator=g) * 3.0 - 0.7)  # 0.5 to 10 steps
+        spread = torch.randn((count, 3), generator=g) * near * self.stride
+        shape = self.pool.shapes[slot].cpu()
+        anywhere = torch.rand((count, 3), generator=g) * (shape + 16) - 8
+        share = 0.6 if self.level == len(self.settings.spacings) - 1 else 0.05
+        points = self.pool.points[slot, landmark].cpu()
+        chosen = (torch.rand((count, 1), generator=g) < share) | points.isnan()
+        position = torch.where(chosen, anywhere, points + spread)
+        # Absent landmarks pull agents out of the scan; how far they may go is for the dynamics.
+        position = torch.maximum(position, torch.tensor(-16.0)).minimum(shape + 15.0)
+        lattice = (position / self.stride).round().long() * self.stride
+        return slot.to(self.device), lattice.to(self.device)
+
+    # Deep Q-learning -----------------------------------------------------------------------------
+
+    def _dqn_losses(self) -> dict[str, Tensor]:
+        if self._dqn is None:
+            self._begin_dqn()
+        assert self._dqn is not None
+        self._walk()
+        half = self.settings.batch // 2
+        drawn = self.replay.sample(half, self.pool.versions)
+        offset, known = self._offsets(drawn["slot"], drawn["position"])
+        action = drawn["action"][:, None, None].expand(-1, offset.shape[1], 1)
+        reward = step_rewards(offset.nan_to_num(), self.settings.reward).gather(-1, action)[..., 0]
+        loss = self._dqn(
+            self._windows(drawn["slot"], drawn["position"]),
+            drawn["action"],
+            reward,
+            self._windows(drawn["slot"], drawn["after"]),
+        )
+        weight = self._weights(offset, known)
+        losses = {"td": 10 * (loss * weight).sum() / weight.sum()}
+        own = self.replay.sample(half, self.pool.versions)
+        supervised = self._supervised(own["slot"], own["position"])
+        losses["values"] = self.settings.imitation_weight * supervised["values"]
+        losses["finish"] = supervised["finish"]
+        return losses
+
+    def _begin_dqn(self) -> None:
+        """Freeze the normalisation statistics; moving ones would move the targets."""
+        if self.imitation_steps == 0:
+            self.network.train()
+            with torch.no_grad():
+                for _ in range(32):
+                    self.network(self._windows(*self.sample_positions(self.settings.batch)))
+        self.network.eval()
+        self._dqn = GoalDQN(
+            self.network,
+            values=lambda decision: decision.values,
+            gamma=self.settings.gamma,
+            double=self.settings.double,
+        )
+        while len(self.replay) < self.settings.batch * 4:
+            self._walk()
+
+    def _walk(self) -> None:
+        """Every agent takes one step, exploring now and then; those that ended start anew."""
+        settings = self.settings
+        if self._walkers is None:
+            dynamics = SearchDynamics(
+                self.pool.shapes, strides=level_strides(settings.spacings), max_steps=24
+            )
+            slot, position = self.sample_positions(settings.agents)
+            level = torch.full_like(slot, self.level)
+            self._walkers = dynamics, dynamics.reset(slot, position, level), self._goals()
+        dynamics, state, goal = self._walkers
+        with torch.no_grad():
+            decision: Decision = self.network(self._windows(state.scan, state.position))
+        rows = torch.arange(len(goal), device=self.device)
+        action = decision.values[rows, goal].argmax(dim=-1)
+        explore = torch.rand(len(goal), generator=self.generator) < settings.epsilon
+        other = torch.randint(len(MOVES), (len(goal),), generator=self.generator)
+        action = torch.where(explore.to(self.device), other.to(self.device), action)
+        after = dynamics.step(state, action)
+        self.replay.extend(
+            slot=state.scan,
+            version=self.pool.versions[state.scan],
+            position=state.position,
+            action=action,
+            after=after.position,
+        )
+        slot, position = self.sample_positions(settings.agents)
+        fresh = dynamics.reset(slot, position, state.level)
+        ended = ~after.walking
+        merged = {
+            name: torch.where(ended.view(-1, *[1] * (old.dim() - 1)), getattr(fresh, name), old)
+            for name, old in vars(after).items()
+        }
+        goal = torch.where(ended, self._goals(), goal)
+        self._walkers = dynamics, SearchState(**merged), goal
+
+    def _goals(self) -> Tensor:
+        landmarks = self.pool.points.shape[1]
+        goals = torch.randint(landmarks, (self.settings.agents,), generator=self.generator)
+        return goals.to(self.device)
+
+    # Shared --------------------------------------------------------------------------------------
+
+    def _windows(self, slot: Tensor, position: Tensor) -> Tensor:
+        windows = crop(
+            self.pool.pyramids,
+            position // self.stride,
+            self.settings.window,
+            level=self.level,
+            scan=slot,
+        )
+        return windows.contiguous(memory_format=torch.channels_last_3d)
+
+    def _offsets(self, slot: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Landmarks relative to positions, (N, K, 3) in steps, and which are labelled (N, K)."""
+        offset = (self.pool.points[slot] - position[:, None]) / self.stride
+        known = ~offset.isnan().any(dim=-1)
+        return offset.nan_to_num(), known
+
+    def _weights(self, offset: Tensor, known: Tensor) -> Tensor:
+        """Attention to near landmarks: those are the ones an agent here is looking for."""
+        distance = offset.square().sum(dim=-1).sqrt()
+        return known * (torch.exp(-((distance / self.settings.near) ** 2)) + 0.02)
+
+    def _set_rate(self, peak: float, done: float) -> None:
+        """One cycle: a short warm-up, then a cosine to nothing."""
+        warm = min(1.0, done / 0.05 + 0.02)
+        cosine = 0.5 * (1 + torch.cos(torch.tensor(done * torch.pi)).item())
+        for group in self.optimizer.param_groups:
+            group["lr"] = peak * warm * cosine

@@ -1,0 +1,46 @@
+"""The trunk that turns a window of a scan into a feature vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class WindowEncoder(nn.Module):
+    """Strided 3x3x3 convolutions with batch normalisation, then one wide layer.
+
+    Strides do the pooling: a window costs about 10 million multiply-adds at the default size,
+    a thousandth of a second on one CPU core.
+    """
+
+    def __init__(self, *, window: int, channels: Sequence[int], features: int) -> None:
+        """Build the trunk.
+
+        Args:
+            window: Side of the cubic windows, in voxels.
+            channels: Channels of each convolution.
+            features: Length of the feature vector.
+        """
+        super().__init__()
+        layers: list[nn.Module] = []
+        before = 1
+        for index, after in enumerate(channels):
+            last = index == len(channels) - 1
+            layers += [
+                nn.Conv3d(before, after, 3, stride=2, padding=0 if last else 1, bias=False),
+                nn.BatchNorm3d(after),
+                nn.ReLU(inplace=True),
+            ]
+            before = after
+        self.convolutions = nn.Sequential(*layers, nn.Flatten())
+        with torch.no_grad():
+            flat = self.convolutions.eval()(torch.zeros(1, 1, window, window, window)).shape[1]
+        self.convolutions.train()
+        self.project = nn.Sequential(nn.Linear(flat, features), nn.ReLU(inplace=True))
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Encode windows (N, 1, s, s, s) to features (N, F)."""
+        features: Tensor = self.project(self.convolutions(windows))
+        return features
