@@ -1,0 +1,26 @@
+"""Trained models: a folder of safetensors and JSON, checked when it is read. No pickle, ever."""
+
+from medrl.bundles.folder import (
+    Bundle,
+    available,
+    find,
+    load_state,
+    load_weights,
+    read_manifest,
+    save,
+)
+from medrl.bundles.manifest import FORMAT, VERSION, Manifest, check_manifest
+
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "Bundle",
+    "Manifest",
+    "available",
+    "check_manifest",
+    "find",
+    "load_state",
+    "load_weights",
+    "read_manifest",
+    "save",
+]
