@@ -8,7 +8,6 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import ipaddress
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ def _is_local(address: Any) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def closed_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def closed_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse connections that leave this machine, so that no test leans on the network."""
     connect = socket.socket.connect
 
@@ -49,4 +48,3 @@ def closed_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
-    yield

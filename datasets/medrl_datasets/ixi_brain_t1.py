@@ -1,0 +1,141 @@
+"""IXI: 120 adult heads in T1 MRI with 25 brain landmarks, the training set of `brain-t1`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from medrl.errors import MedrlError
+from medrl_datasets.card import Card, Case, Datalist, Landmarks, Splits
+from medrl_datasets.local import build_datalist, read_splits, read_table, verify_files
+
+#: Landmarks that are the centroid of one region: landmark name, region name in labels.csv.
+CENTROIDS = {
+    "3rdVentricle_centroid": "3rdVentricle",
+    "4thVentricle_centroid": "4thVentricle",
+    "Accumbens_L_centroid": "AccumbensArea_L",
+    "Accumbens_R_centroid": "AccumbensArea_R",
+    "Amygdala_L_centroid": "Amygdala_L",
+    "Amygdala_R_centroid": "Amygdala_R",
+    "BrainStem_centroid": "BrainStem",
+    "Caudate_L_centroid": "Caudate_L",
+    "Caudate_R_centroid": "Caudate_R",
+    "Hippocampus_L_centroid": "Hippocampus_L",
+    "Hippocampus_R_centroid": "Hippocampus_R",
+    "Pallidum_L_centroid": "Pallidum_L",
+    "Pallidum_R_centroid": "Pallidum_R",
+    "Putamen_L_centroid": "Putamen_L",
+    "Putamen_R_centroid": "Putamen_R",
+    "Thalamus_L_centroid": "ThalamusProper_L",
+    "Thalamus_R_centroid": "ThalamusProper_R",
+    "VermisI-V_centroid": "CerebellarVermalLobules_1to5",
+    "VermisVI-VII_centroid": "CerebellarVermalLobules_6to7",
+    "VermisVIII-X_centroid": "CerebellarVermalLobules_8to10",
+}
+
+#: Landmarks at the end of a region.
+EXTREMES = (
+    "BrainStem_inferior",
+    "CC_genu_anterior",
+    "CC_splenium_posterior",
+    "LatVent_L_anterior_tip",
+    "LatVent_R_anterior_tip",
+)
+
+HOLDOUT = (
+    "IXI015-HH-1258", "IXI034-HH-1260", "IXI067-HH-1356", "IXI137-HH-1472", "IXI146-HH-1389",
+    "IXI150-HH-1550", "IXI180-HH-1605", "IXI205-HH-1649", "IXI259-HH-1804", "IXI275-HH-1803",
+    "IXI276-HH-1840", "IXI280-HH-1860", "IXI440-HH-2127", "IXI441-HH-2154", "IXI453-HH-2214",
+    "IXI511-HH-2238", "IXI519-HH-2240", "IXI527-HH-2376", "IXI565-HH-2534", "IXI614-HH-2735",
+)  # fmt: skip
+
+CARD = Card(
+    name="ixi_brain_t1",
+    title="IXI: 120 adult heads, T1-weighted MRI, with 25 brain landmarks",
+    modality="MR, T1-weighted, whole head",
+    grid="120 x 120 x 90 voxels of 2 mm, stored posterior-superior-right, 8 bit",
+    source=(
+        "Scans: IXI (Information eXtraction from Images), Imperial College London, 3 T Philips "
+        "scanner of Hammersmith Hospital. Labels: DLMUSE, Center for Biomedical Image Computing "
+        "and Analytics, University of Pennsylvania"
+    ),
+    home="https://brain-development.org/ixi-dataset/",
+    licence=(
+        "Scans: CC BY-SA 3.0. Labels: the SBIA software licence (LICENSE.labels.txt); its notice "
+        "has to go with every copy"
+    ),
+    weights="yes, under CC BY-SA, naming IXI and the source of the labels",
+    citation=(
+        "IXI, Information eXtraction from Images (EPSRC GR/S21533/02), "
+        "https://brain-development.org/ixi-dataset/; Bashyam V.M. et al., DLMUSE: Robust Brain "
+        "Segmentation in Seconds Using Deep Learning, Radiology: Artificial Intelligence 7(6), "
+        "2025, doi:10.1148/ryai.240299"
+    ),
+    labels=(
+        "Automatic parcellation into 145 MUSE regions: a silver standard, no expert drew it. The "
+        "landmarks (landmarks.csv, world RAS, mm) follow from it: 20 centroids of regions and 5 "
+        "ends of regions (brain stem, corpus callosum, lateral ventricles)"
+    ),
+    obtain=(
+        "The scans at 2 mm and their label maps are in the repository CBICA/NiChart_Project on "
+        "GitHub, folder test_data/processed/IXI (t1, DLMUSE, DLMUSE_seg). Take the subjects of "
+        "splits.csv and name the files t1/SUBJECT.nii.gz and labels/SUBJECT.nii.gz. The full "
+        "resolution is on IXI's home page. splits.csv, landmarks.csv and labels.csv are medrl's"
+    ),
+    traps=(
+        "After rigid alignment the landmarks still scatter by 1.6 to 3.2 mm between subjects: an "
+        "atlas carried over by registration is the baseline to beat",
+        "The array order is not right-anterior-superior: use the affine",
+        "The heads are whole, not defaced: do not show their surface",
+        "The ends of regions depend on how far the parcellation reaches and scatter more than "
+        "the centroids",
+    ),
+    landmarks=tuple(sorted((*CENTROIDS, *EXTREMES))),
+    holdout=HOLDOUT,
+)
+
+
+def card() -> Card:
+    """Return the data card."""
+    return CARD
+
+
+def splits(root: Path) -> Splits:
+    """Return the subjects for training, validation and holdout."""
+    return read_splits(root, CARD)
+
+
+def datalist(root: Path) -> Datalist:
+    """List the scans with their label maps; `landmarks` has the points."""
+
+    def case_of(subject: str) -> Case:
+        return {
+            "image": str(root / "t1" / f"{subject}.nii.gz"),
+            "label": str(root / "labels" / f"{subject}.nii.gz"),
+            "subject": subject,
+        }
+
+    return build_datalist(splits(root), case_of)
+
+
+def landmarks(root: Path) -> Landmarks:
+    """Read landmarks.csv: 25 points per subject, RAS+ millimetres.
+
+    Raises:
+        MedrlError: If the file is missing or broken.
+    """
+    path = root / "landmarks.csv"
+    points: Landmarks = {}
+    for row in read_table(path, ("subject", "landmark", "x", "y", "z")):
+        try:
+            position = np.array([float(row[axis]) for axis in "xyz"])
+        except ValueError as error:
+            raise MedrlError(f"{path}: a coordinate of {row['subject']}: {error}") from error
+        points.setdefault(row["subject"], {})[row["landmark"]] = position
+    return points
+
+
+def verify(root: Path) -> tuple[str, ...]:
+    """Return what is missing from or differs in the copy at `root`, a line each."""
+    return verify_files(root, CARD.name)

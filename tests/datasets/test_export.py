@@ -1,0 +1,105 @@
+"""What `medrl datasets export` writes is what training takes."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.data import load_decathlon_datalist
+
+from medrl.errors import MedrlError
+from medrl_datasets import ixi_brain_t1
+from medrl_datasets import msd_hippocampus as hippocampus
+from medrl_datasets.export import export
+
+
+def read_csv(path: str) -> dict[str, list[float]]:
+    with open(path, newline="") as stream:
+        return {row["name"]: [float(row[axis]) for axis in "xyz"] for row in csv.DictReader(stream)}
+
+
+def few_hippocampi(root: Path, tmp_path: Path) -> Path:
+    """A copy of the set's folder with its first crops only."""
+    splits = hippocampus.splits(root)
+    small = tmp_path / "msd_hippocampus"
+    rows = [(s, split) for split, subjects in splits.items() for s in subjects[:12]]
+    for kind in ("images", "labels"):
+        (small / kind).mkdir(parents=True)
+        for subject, _ in rows:
+            shutil.copy(root / kind / f"{subject}.nii.gz", small / kind)
+    text = "".join(f"{subject},{split}\n" for subject, split in rows)
+    (small / "splits.csv").write_text("subject,split\n" + text)
+    return small
+
+
+def test_ixi_export_is_a_datalist_that_monai_reads(data_root: Path, tmp_path: Path) -> None:
+    root = data_root / "ixi_brain_t1"
+    path = export("ixi_brain_t1", root, tmp_path / "out")
+    landmarks, splits = ixi_brain_t1.landmarks(root), ixi_brain_t1.splits(root)
+    for key, split in (("training", "train"), ("validation", "val"), ("test", "holdout")):
+        cases = load_decathlon_datalist(str(path), data_list_key=key)
+        assert tuple(case["subject"] for case in cases) == splits[split]
+        for case in cases:
+            assert Path(case["image"]).samefile(root / "t1" / f"{case['subject']}.nii.gz")
+            assert Path(case["label"]).is_file()
+            written = read_csv(case["landmarks"])
+            for name, point in landmarks[case["subject"]].items():
+                np.testing.assert_allclose(written[name], point, atol=1e-3)
+    content = json.loads(path.read_text())
+    assert content["landmarks"] == list(ixi_brain_t1.card().landmarks)
+    assert content["licence"]
+
+
+def test_hippocampus_export_follows_its_masks(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = few_hippocampi(data_root / "msd_hippocampus", tmp_path)
+    monkeypatch.setattr(hippocampus, "verify", lambda root: ())
+    datalist = json.loads(export("msd_hippocampus", small, tmp_path / "out").read_text())
+    centroids = []
+    for case in datalist["training"] + datalist["validation"] + datalist["test"]:
+        image = nib.load(tmp_path / "out" / case["image"])
+        label = nib.load(tmp_path / "out" / case["label"])
+        mask = np.asarray(label.dataobj)
+        assert image.shape == label.shape == hippocampus.CANVAS
+        np.testing.assert_array_equal(image.affine, np.eye(4))
+        source = nib.load(small / "labels" / f"{case['subject']}.nii.gz")
+        assert (mask > 0).sum() == (np.asarray(source.dataobj) > 0).sum()
+        points = read_csv(str(tmp_path / "out" / case["landmarks"]))
+        assert set(points) == set(hippocampus.LANDMARKS)
+        np.testing.assert_allclose(
+            points["hippocampus_centroid"], np.argwhere(mask).mean(axis=0), atol=1e-3
+        )
+        np.testing.assert_allclose(
+            points["anterior_centroid"], np.argwhere(mask == 1).mean(axis=0), atol=1e-3
+        )
+        assert points["anterior_tip"][1] > points["posterior_tip"][1] + 20
+        original = np.asarray(nib.load(small / "images" / f"{case['subject']}.nii.gz").dataobj)
+        np.testing.assert_array_equal(
+            np.asarray(image.dataobj)[mask > 0], original[np.asarray(source.dataobj) > 0]
+        )
+        centroids.append(points["hippocampus_centroid"])
+    spread = np.linalg.norm(np.array(centroids) - np.mean(centroids, axis=0), axis=1)
+    assert spread.mean() > 8  # a constant guess is off by 2.8 mm in the source
+
+
+def test_hippocampus_export_repeats_with_its_seed(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = few_hippocampi(data_root / "msd_hippocampus", tmp_path)
+    monkeypatch.setattr(hippocampus, "verify", lambda root: ())
+    subject = hippocampus.splits(small)["train"][0]
+    written = []
+    for run, seed in enumerate((0, 0, 1)):
+        export("msd_hippocampus", small, tmp_path / f"{run}", seed=seed)
+        written.append((tmp_path / f"{run}" / "landmarks" / f"{subject}.csv").read_text())
+    assert written[0] == written[1] != written[2]
+
+
+def test_an_incomplete_copy_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(MedrlError, match="not a whole copy"):
+        export("ixi_brain_t1", tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
