@@ -5,28 +5,91 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import njit, types
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+from torch import Tensor
 
-Integers = NDArray[np.int64]
+from medrl.roi.request import EDGE, FAR, Floats, Integers, Request
+from medrl.roi.table import ScanStack
 
-_PARALLEL_BYTES = 1 << 19
-"""Below this much output a second thread costs more than it saves."""
+Windows = NDArray[np.float32]
+
+_BYTES_PER_THREAD = 8 << 20
+"""A thread that copies less than this costs more than it saves: waking it takes that long."""
+
+_BLENDED_COST = 16
+"""An interpolated byte takes about as long as this many copied ones."""
+
+
+def fill(out: Tensor, stack: ScanStack, request: Request) -> None:
+    """Fill out (N, C, SI, SJ, SK) with the windows of a request."""
+    windows = out.detach().numpy()
+    scans = (windows, stack.table, stack.background)
+    rows = (request.scans, request.levels)
+    if len(request.copied):
+        _share(_copy_windows, request.copied, 1, *scans, request.centers, *rows)
+    if len(request.blended):
+        _share(
+            _blend_windows,
+            request.blended,
+            _BLENDED_COST,
+            *scans,
+            request.positions,
+            *rows,
+            request.rotations,
+        )
+
+
+def _share(
+    kernel: Callable[..., None], agents: Integers, cost: int, out: Windows, *inputs: Any
+) -> None:
+    """Share the agents between up to as many threads as torch uses for one operation."""
+    work = out[0].nbytes * len(agents) * cost
+    threads = max(1, min(torch.get_num_threads(), len(agents), work // _BYTES_PER_THREAD))
+    if threads == 1:
+        kernel(agents, out, *inputs)
+        return
+    cuts = [len(agents) * t // threads for t in range(threads + 1)]
+    parts = [agents[a:b] for a, b in pairwise(cuts)]
+    others = [_pool().submit(kernel, part, out, *inputs) for part in parts[1:]]
+    kernel(parts[0], out, *inputs)
+    for other in others:
+        other.result()
+
+
+_pools: list[ThreadPoolExecutor] = []
+
+
+def _pool() -> ThreadPoolExecutor:
+    """The threads of this process.
+
+    Not Numba's own: its portable layer aborts when two threads use it at once, its OpenMP layer
+    when a process that used it forks, as data loaders do.
+    """
+    if not _pools:
+        _pools.append(ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="medrl-roi"))
+    return _pools[0]
+
+
+# A forked child has the pool but not its threads, and would wait for them for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pools.clear)
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile without the GIL; keep the machine code on disk where a place for it can be written."""
+    """Compile without the GIL; keep the machine code on disk where there is a place for it."""
     options = {"nogil": True, "error_model": "numpy"}
     try:
         return njit(cache=True, **options)(function)
-    except RuntimeError:
+    except RuntimeError:  # Numba found no folder it may write to
         return njit(**options)(function)
 
 
@@ -43,63 +106,49 @@ def _copy_bytes(typing: Any, target: Any, source: Any, count: Any) -> Any:
     return types.void(types.intp, types.intp, types.intp), generate
 
 
+@intrinsic
+def _floats_at(typing: Any, address: Any) -> Any:
+    """Pointer to the float32 at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.float32)(types.intp), generate
+
+
 @_compiled
 def _copy_windows(
-    out: NDArray[np.float32],
-    table: Integers,
-    background: NDArray[np.float32],
     agents: Integers,
+    out: Windows,
+    table: Integers,
+    background: Windows,
     centers: Integers,
     scans: Integers,
     levels: Integers,
-) -> int:
-    """Copy the windows of the agents listed.
-
-    Args:
-        out: (N, C, SI, SJ, SK), contiguous.
-        table: (M, L, COLUMNS), see :mod:`medrl.roi.table`.
-        background: (M,).
-        agents: Rows of out to fill.
-        centers: (N, 3).
-        scans: (N,) or (1,) for all.
-        levels: (N,) or (1,) for all.
-
-    Returns:
-        -1, or the first agent whose scan or level does not exist.
-    """
+) -> None:
+    """Copy the windows of the agents listed; arrays as in ScanStack and Request."""
     channels, si, sj, sk = out.shape[1], out.shape[2], out.shape[3], out.shape[4]
-    one_scan, one_level = scans.shape[0] == 1, levels.shape[0] == 1
-    # Centers beyond this see nothing but background, and may not overflow.
-    far = np.int64(1) << 40
     row_bytes = 4 * sk
     out_address = out.ctypes.data
     for n in agents:
-        scan = scans[0 if one_scan else n]
-        level = levels[0 if one_level else n]
-        if scan < 0 or scan >= table.shape[0] or level < 0 or level >= table.shape[1]:
-            return n
-        row = table[scan, level]
+        scan = scans[n if scans.shape[0] > 1 else 0]
+        row = table[scan, levels[n if levels.shape[0] > 1 else 0]]
         address, step_c, step_i, step_j = row[0], row[1], row[2], row[3]
-        if address == 0:
-            return n
-        empty = background[scan]
-        i0 = min(max(centers[n, 0], -far), far) - si // 2
-        j0 = min(max(centers[n, 1], -far), far) - sj // 2
-        k0 = min(max(centers[n, 2], -far), far) - sk // 2
+        i0 = min(max(centers[n, 0], -FAR), FAR) - si // 2
+        j0 = min(max(centers[n, 1], -FAR), FAR) - sj // 2
+        k0 = min(max(centers[n, 2], -FAR), FAR) - sk // 2
         # Window indices that lie inside the scan: [a, b) on each axis.
-        ia, ib = min(max(-i0, 0), si), min(max(row[4] - i0, 0), si)
-        ja, jb = min(max(-j0, 0), sj), min(max(row[5] - j0, 0), sj)
-        ka, kb = min(max(-k0, 0), sk), min(max(row[6] - k0, 0), sk)
-        if ia >= ib or ja >= jb or ka >= kb:
-            out[n] = empty
-            continue
-        whole = ia == 0 and ib == si and ja == 0 and jb == sj and ka == 0 and kb == sk
-        if not whole:
-            out[n] = empty
+        ia, ib = max(-i0, 0), min(row[4] - i0, si)
+        ja, jb = max(-j0, 0), min(row[5] - j0, sj)
+        ka, kb = max(-k0, 0), min(row[6] - k0, sk)
+        if ib - ia < si or jb - ja < sj or kb - ka < sk:
+            out[n] = background[scan]
+            if ib <= ia or jb <= ja or kb <= ka:
+                continue
+        count = 4 * (kb - ka)
         for c in range(channels):
             plane = address + c * step_c + (i0 + ia) * step_i + (j0 + ja) * step_j + 4 * (k0 + ka)
             target = out_address + 4 * (((n * channels + c) * si + ia) * sj * sk + ja * sk + ka)
-            count = row_bytes if whole else 4 * (kb - ka)
             for _ in range(ib - ia):
                 source, to = plane, target
                 for _ in range(jb - ja):
@@ -108,48 +157,155 @@ def _copy_windows(
                     to += row_bytes
                 plane += step_i
                 target += sj * row_bytes
-    return -1
 
 
-def copy_windows(
-    out: NDArray[np.float32],
-    table: Integers,
-    background: NDArray[np.float32],
+@_compiled
+def _inside(place: float, extent: int) -> bool:
+    return -EDGE <= place < extent - EDGE
+
+
+@_compiled
+def _clamped(index: int, extent: int) -> int:
+    return min(max(index, 0), extent - 1)
+
+
+@_compiled
+def _shifted_window(
+    window: Windows,
+    volume: Windows,
+    step_i: int,
+    step_j: int,
+    shape: Integers,
+    position: Floats,
+    empty: float,
+) -> None:
+    """Interpolate a window along the axes: every element has the same eight weights."""
+    si, sj, sk = window.shape
+    low = np.floor(position)
+    fi, fj, fk = position - low
+    i0 = np.int64(low[0]) - si // 2
+    j0 = np.int64(low[1]) - sj // 2
+    k0 = np.int64(low[2]) - sk // 2
+    # Elements [ka, kb) of a row lie inside the scan.
+    ka, kb = 0, sk
+    while ka < sk and not _inside(k0 + ka + fk, shape[2]):
+        ka += 1
+    while kb > ka and not _inside(k0 + kb - 1 + fk, shape[2]):
+        kb -= 1
+    w00, w01, w10, w11 = (1 - fi) * (1 - fj), (1 - fi) * fj, fi * (1 - fj), fi * fj
+    # Voxels of a row once its four neighbours are mixed; ends are repeated beyond the border.
+    first = _clamped(k0 + ka, shape[2])
+    mixed = np.empty(kb - ka + 1)
+    ahead = max(-(k0 + ka), 0)
+    reach = min(kb - ka + 1 - ahead, shape[2] - first)
+    for i in range(si):
+        below_i = _clamped(i0 + i, shape[0]) * step_i + first
+        above_i = _clamped(i0 + i + 1, shape[0]) * step_i + first
+        for j in range(sj):
+            row = window[i, j]
+            if ka >= kb or not _inside(i0 + i + fi, shape[0]) or not _inside(j0 + j + fj, shape[1]):
+                row[:] = empty
+                continue
+            below_j = _clamped(j0 + j, shape[1]) * step_j
+            above_j = _clamped(j0 + j + 1, shape[1]) * step_j
+            v00, v01 = volume[below_i + below_j :], volume[below_i + above_j :]
+            v10, v11 = volume[above_i + below_j :], volume[above_i + above_j :]
+            body = mixed[ahead:]
+            # Unsigned indices spare Numba the test for negative ones, and let the loop vectorise.
+            for k in range(np.uintp(reach)):
+                body[k] = w00 * v00[k] + w01 * v01[k] + w10 * v10[k] + w11 * v11[k]
+            mixed[:ahead] = body[0]
+            body[reach:] = body[reach - 1]
+            row[:ka] = empty
+            row[kb:] = empty
+            near, next_one, inner = mixed[:-1], mixed[1:], row[ka:kb]
+            for k in range(np.uintp(kb - ka)):
+                inner[k] = (1 - fk) * near[k] + fk * next_one[k]
+
+
+@_compiled
+def _turned_window(
+    window: Windows,
+    volume: Windows,
+    step_i: int,
+    step_j: int,
+    shape: Integers,
+    position: Floats,
+    turn: Floats,
+    empty: float,
+) -> None:
+    """Interpolate a window in any orientation, element by element."""
+    si, sj, sk = window.shape
+    for i in range(si):
+        for j in range(sj):
+            oi, oj = i - si // 2, j - sj // 2
+            row_i = position[0] + turn[0, 0] * oi + turn[0, 1] * oj
+            row_j = position[1] + turn[1, 0] * oi + turn[1, 1] * oj
+            row_k = position[2] + turn[2, 0] * oi + turn[2, 1] * oj
+            for k in range(sk):
+                ok = k - sk // 2
+                pi, pj, pk = (
+                    row_i + turn[0, 2] * ok,
+                    row_j + turn[1, 2] * ok,
+                    row_k + turn[2, 2] * ok,
+                )
+                if not (_inside(pi, shape[0]) and _inside(pj, shape[1]) and _inside(pk, shape[2])):
+                    window[i, j, k] = empty
+                    continue
+                bi, bj, bk = int(np.floor(pi)), int(np.floor(pj)), int(np.floor(pk))
+                fi, fj, fk = pi - bi, pj - bj, pk - bk
+                below_i = _clamped(bi, shape[0]) * step_i
+                above_i = _clamped(bi + 1, shape[0]) * step_i
+                below_j = _clamped(bj, shape[1]) * step_j
+                above_j = _clamped(bj + 1, shape[1]) * step_j
+                below_k, above_k = _clamped(bk, shape[2]), _clamped(bk + 1, shape[2])
+                # Unsigned indices spare Numba the test for negative ones.
+                v000 = volume[np.uintp(below_i + below_j + below_k)]
+                v001 = volume[np.uintp(below_i + below_j + above_k)]
+                v010 = volume[np.uintp(below_i + above_j + below_k)]
+                v011 = volume[np.uintp(below_i + above_j + above_k)]
+                v100 = volume[np.uintp(above_i + below_j + below_k)]
+                v101 = volume[np.uintp(above_i + below_j + above_k)]
+                v110 = volume[np.uintp(above_i + above_j + below_k)]
+                v111 = volume[np.uintp(above_i + above_j + above_k)]
+                window[i, j, k] = (1 - fi) * (
+                    (1 - fj) * ((1 - fk) * v000 + fk * v001) + fj * ((1 - fk) * v010 + fk * v011)
+                ) + fi * (
+                    (1 - fj) * ((1 - fk) * v100 + fk * v101) + fj * ((1 - fk) * v110 + fk * v111)
+                )
+
+
+@_compiled
+def _blend_windows(
     agents: Integers,
-    centers: Integers,
+    out: Windows,
+    table: Integers,
+    background: Windows,
+    positions: Floats,
     scans: Integers,
     levels: Integers,
-) -> int:
-    """Copy windows around whole-voxel centers; arguments as in the kernel above."""
-    return _shared(_copy_windows, agents, out, table, background, centers, scans, levels)
-
-
-def _shared(
-    kernel: Callable[..., int], agents: Integers, out: NDArray[np.float32], *rest: Any
-) -> int:
-    """Share the agents between as many threads as torch uses for one operation."""
-    count = len(agents)
-    table, background, *inputs = rest
-    work = out.nbytes // max(len(out), 1) * count
-    threads = min(torch.get_num_threads(), count) if work > _PARALLEL_BYTES else 1
-    if threads == 1:
-        return kernel(out, table, background, agents, *inputs)
-    cuts = [count * t // threads for t in range(threads + 1)]
-    parts = [agents[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
-    others = [_pool().submit(kernel, out, table, background, part, *inputs) for part in parts[1:]]
-    results = [kernel(out, table, background, parts[0], *inputs), *(o.result() for o in others)]
-    return max(results)
-
-
-_pools: list[ThreadPoolExecutor] = []
-
-
-def _pool() -> ThreadPoolExecutor:
-    if not _pools:
-        _pools.append(ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="medrl-roi"))
-    return _pools[0]
-
-
-# A forked child has the pool but not its threads, and would wait for them for ever.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)
+    rotations: Floats,
+) -> None:
+    """Interpolate the windows of the agents listed; arrays as in ScanStack and Request."""
+    for n in agents:
+        scan = scans[n if scans.shape[0] > 1 else 0]
+        row = table[scan, levels[n if levels.shape[0] > 1 else 0]]
+        step_i, step_j, shape = row[2] // 4, row[3] // 4, row[4:7]
+        extent = (shape[0] - 1) * step_i + (shape[1] - 1) * step_j + shape[2]
+        for c in range(out.shape[1]):
+            volume = carray(_floats_at(row[0] + c * row[1]), (extent,))
+            if rotations.shape[0]:
+                _turned_window(
+                    out[n, c],
+                    volume,
+                    step_i,
+                    step_j,
+                    shape,
+                    positions[n],
+                    rotations[n],
+                    background[scan],
+                )
+            else:
+                _shifted_window(
+                    out[n, c], volume, step_i, step_j, shape, positions[n], background[scan]
+                )
