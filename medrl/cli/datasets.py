@@ -16,6 +16,9 @@ from rich.table import Table
 import medrl_datasets
 from medrl.errors import MedrlError
 
+Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+Root = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+
 
 @dataclass(frozen=True, kw_only=True)
 class List:
@@ -29,10 +32,10 @@ class List:
 class Show:
     """Show the card of a data set, its splits, and whether a local copy is whole."""
 
-    name: Annotated[str, tyro.conf.Positional]
+    name: Name
     """Name of the data set."""
 
-    root: Path | None = None
+    root: Root = None
     """Folder of the local copy; by default the folder of that name in MEDRL_DATA."""
 
     json: bool = False
@@ -43,13 +46,13 @@ class Show:
 class Export:
     """Write landmarks per subject and the DATALIST.json that `medrl train landmark` takes."""
 
-    name: Annotated[str, tyro.conf.Positional]
+    name: Name
     """Name of the data set."""
 
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")]
     """Folder to write into."""
 
-    root: Path | None = None
+    root: Root = None
     """Folder of the local copy; by default the folder of that name in MEDRL_DATA."""
 
     points: Literal["csv", "mrk.json"] = "csv"
@@ -105,7 +108,8 @@ def run_list(command: List) -> int:
     table = Table("name", "what", "landmarks", "local copy", box=None)
     for card in cards:
         try:
-            copy = str(_root_of(card.name, None))
+            _root_of(card.name, None)
+            copy = "yes"
         except MedrlError:
             copy = "-"
         table.add_row(card.name, card.title, str(len(card.landmarks) or "-"), copy)
