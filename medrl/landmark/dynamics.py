@@ -50,16 +50,15 @@ class SearchState:
         """(N,) bool, the agents that still move."""
         return self.status == WALKING
 
-    def loop_mask(self) -> Tensor:
-        """(N, max_steps + 1) bool, the visited positions that make up each agent's answer.
+    def answer_mask(self) -> Tensor:
+        """(N, max_steps + 1) bool, the visited positions that make up each ended agent's answer.
 
-        These are the positions of the final loop; for an agent that never looped, its last one.
+        These are the positions of the final loop; for an agent that ended without one, the last
+        position from which it moved.
         """
         index = torch.arange(self.visited.shape[1], device=self.visited.device)
-        looped = (self.status == LOOPED)[:, None]
-        # On closing the loop, `steps` counts the repeated position, which is not a new one.
-        first = torch.where(looped, self.loop_start[:, None], self.steps[:, None])
-        last = torch.where(looped, self.steps[:, None] - 1, self.steps[:, None])
+        last = (self.steps - 1).clamp(min=0)[:, None]
+        first = torch.where((self.status == LOOPED)[:, None], self.loop_start[:, None], last)
         return (index >= first) & (index <= last)
 
 

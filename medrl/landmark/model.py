@@ -1,0 +1,184 @@
+"""A trained set of landmark agents, and how it is stored in a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medrl.errors import MedrlError
+from medrl.landmark.confidence import Confidence
+from medrl.landmark.network import LandmarkNetwork
+from medrl.landmark.search import Searcher
+from medrl.landmark.shape import ShapePrior
+from medrl.volume.prepare import Preprocessing
+from medrl.volume.pyramid import level_strides
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Everything that must be known to run the networks.
+
+    Attributes:
+        spacings: Voxel size of every scale in mm, finest first.
+        window: Side of the windows in voxels.
+        channels: Channels of the convolutions.
+        features: Width of the shared layer.
+        dueling: Dueling heads.
+        max_steps: Steps allowed on one scale.
+        margin_mm: How far an agent may leave the scan.
+        modality: ``MR``, ``CT`` or ``any``; a scan that plainly is the other is refused.
+        preprocessing: The chain before the pyramid.
+    """
+
+    spacings: tuple[float, ...] = (2.0, 4.0, 8.0)
+    window: int = 25
+    channels: tuple[int, ...] = (16, 32, 64)
+    features: int = 256
+    dueling: bool = True
+    max_steps: int = 48
+    margin_mm: float = 32.0
+    modality: str = "any"
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> ModelSettings:
+        """Read what :func:`dataclasses.asdict` wrote.
+
+        Raises:
+            MedrlError: If a setting is missing or unknown.
+        """
+        names = {f.name for f in fields(ModelSettings)}
+        if set(values) != names:
+            odd = sorted(names ^ set(values))
+            raise MedrlError(f"the model's settings do not fit this version of medrl: {odd}")
+        plain = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        try:
+            plain["preprocessing"] = Preprocessing(**plain["preprocessing"])
+            return ModelSettings(**plain)
+        except TypeError as error:
+            raise MedrlError(f"the model's settings are damaged: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class LandmarkModel:
+    """Networks of all scales with the shape prior and the confidence that belong to them.
+
+    Attributes:
+        names: Landmarks, in the order of the heads.
+        settings: How to run it.
+        networks: One per scale, finest first, in evaluation mode.
+        shape: Prior over the landmark set; None for a model without one.
+        confidence: Calibrated confidence; None before calibration.
+    """
+
+    names: tuple[str, ...]
+    settings: ModelSettings
+    networks: tuple[LandmarkNetwork, ...]
+    shape: ShapePrior | None = None
+    confidence: Confidence | None = None
+
+    def searcher(self) -> Searcher:
+        """The engine that runs agents through the networks."""
+        spacings = self.settings.spacings
+        return Searcher(
+            self.networks,
+            window=self.settings.window,
+            strides=level_strides(spacings),
+            max_steps=self.settings.max_steps,
+            margin=round(self.settings.margin_mm / spacings[0]),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything learned, by name, as stored in ``model.safetensors``."""
+        out: dict[str, Tensor] = {}
+        for level, network in enumerate(self.networks):
+            for key, value in network.state_dict().items():
+                if not key.endswith("num_batches_tracked"):
+                    out[f"scale{level}.{key}"] = value.detach().cpu()
+        if self.shape is not None:
+            out["shape.mean"] = torch.from_numpy(self.shape.mean).float()
+            out["shape.covariance"] = torch.from_numpy(self.shape.covariance).float()
+            out["shape.limit"] = torch.tensor([self.shape.limit])
+        if self.confidence is not None:
+            for name, value in asdict(self.confidence).items():
+                out[f"confidence.{name}"] = torch.as_tensor(np.atleast_1d(value)).float()
+        return out
+
+    @staticmethod
+    def from_tensors(
+        names: tuple[str, ...],
+        settings: ModelSettings,
+        tensors: Mapping[str, Tensor],
+        *,
+        device: str = "cpu",
+    ) -> LandmarkModel:
+        """Rebuild a model from what :meth:`tensors` returned.
+
+        Raises:
+            MedrlError: If tensors are missing or of the wrong shape.
+        """
+        networks = []
+        for level in range(len(settings.spacings)):
+            network = LandmarkNetwork(
+                landmarks=len(names),
+                window=settings.window,
+                channels=settings.channels,
+                features=settings.features,
+                dueling=settings.dueling,
+            )
+            prefix = f"scale{level}."
+            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            wanted = network.state_dict()
+            counters = {k: v for k, v in wanted.items() if k.endswith("num_batches_tracked")}
+            try:
+                network.load_state_dict({**{k: v.float() for k, v in own.items()}, **counters})
+            except RuntimeError as error:
+                raise MedrlError(
+                    f"the model's weights do not fit its settings at scale {level}"
+                ) from error
+            network.eval().to(device, memory_format=torch.channels_last_3d)
+            networks.append(network)
+        shape = confidence = None
+        if "shape.mean" in tensors:
+            shape = ShapePrior(
+                tensors["shape.mean"].double().numpy(),
+                tensors["shape.covariance"].double().numpy(),
+                float(tensors["shape.limit"][0]),
+            )
+        if "confidence.weights" in tensors:
+            center, scale, weights, bias = (
+                tensors[f"confidence.{name}"].double().numpy()
+                for name in ("center", "scale", "weights", "bias")
+            )
+            confidence = Confidence(center, scale, weights, float(bias[0]))
+        return LandmarkModel(names, settings, tuple(networks), shape, confidence)
+
+    @staticmethod
+    def load(bundle: Path, *, device: str = "cpu") -> tuple[LandmarkModel, dict[str, Any]]:
+        """Load a bundle folder.
+
+        Args:
+            bundle: Folder with ``model.json`` and ``model.safetensors``.
+            device: Torch device.
+
+        Returns:
+            The model and its manifest.
+
+        Raises:
+            MedrlError: If it is not a landmark bundle of this version, or damaged.
+        """
+        from medrl.bundles import load_weights, read_manifest
+
+        manifest = read_manifest(bundle)
+        if manifest["task"] != "landmark":
+            raise MedrlError(f"{bundle} is a {manifest['task']} model, not a landmark model")
+        settings = ModelSettings.from_json(manifest["settings"])
+        names = tuple(manifest["landmarks"])
+        tensors = load_weights(bundle)
+        return LandmarkModel.from_tensors(names, settings, tensors, device=device), manifest

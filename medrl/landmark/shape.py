@@ -1,0 +1,155 @@
+"""What the found landmarks say of each other: a robust shape prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+#: Fewer points than this do not make a shape.
+_LEAST = 6
+#: Detection noise allowed for every landmark, mm per axis.
+_NOISE_MM = 1.5
+
+
+@dataclass(frozen=True, eq=False)
+class ShapeVerdict:
+    """What the prior thinks of K detected landmarks.
+
+    Attributes:
+        expected_world: (K, 3) RAS mm, where the trusted others expect each landmark; NaN where
+            there are too few of them.
+        residual_mm: (K,), distance between detection and expectation; NaN where not detected.
+        surprise: (K,), the same as a Mahalanobis distance per axis, about 1 for good detections.
+        outlier: (K,) bool, rejected detections.
+    """
+
+    expected_world: Array
+    residual_mm: Array
+    surprise: Array
+    outlier: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class ShapePrior:
+    """A Gaussian over landmark sets, free of position, rotation and size.
+
+    The robust shape model over the found landmarks of Ghesu et al. 2017 (MICCAI), as a
+    conditional Gaussian: the set is aligned to the mean shape by a similarity transform, every
+    landmark is predicted from all others, and the one that surprises most is rejected until none
+    does.
+
+    Attributes:
+        mean: (K, 3) mm, mean shape, centred.
+        covariance: (3K, 3K) mm^2, of aligned shapes about the mean.
+        limit: Surprise above which a detection is rejected.
+    """
+
+    mean: Array
+    covariance: Array
+    limit: float = 3.5
+
+    @staticmethod
+    def fit(shapes_world: Array, *, limit: float = 3.5) -> ShapePrior:
+        """Fit mean and covariance by generalised Procrustes analysis.
+
+        Args:
+            shapes_world: (S, K, 3) RAS mm, labelled training shapes; incomplete ones (NaN) are
+                left out.
+            limit: Surprise above which a detection is rejected.
+
+        Returns:
+            The prior, its covariance shrunk towards its diagonal (few shapes, many dimensions).
+        """
+        complete = shapes_world[~np.isnan(shapes_world).any(axis=(1, 2))]
+        mean = complete[0] - complete[0].mean(axis=0)
+        size = np.linalg.norm(mean)
+        aligned = complete
+        for _ in range(5):
+            aligned = np.stack([_apply(similarity(s, mean), s) for s in complete])
+            mean = aligned.mean(axis=0)
+            mean = (mean - mean.mean(axis=0)) * size / np.linalg.norm(mean - mean.mean(axis=0))
+        deviations = (aligned - mean).reshape(len(aligned), -1)
+        covariance = deviations.T @ deviations / max(1, len(aligned) - 1)
+        shrink = min(1.0, deviations.shape[1] / (10.0 * len(aligned)))
+        covariance = (1 - shrink) * covariance + shrink * np.diag(np.diag(covariance))
+        return ShapePrior(mean, covariance, limit)
+
+    def judge(self, points_world: Array) -> ShapeVerdict:
+        """Judge a set of detections.
+
+        Args:
+            points_world: (K, 3) RAS mm; NaN where a landmark was not found.
+
+        Returns:
+            The verdict. With fewer than six detections nothing is rejected.
+        """
+        count = len(self.mean)
+        found = ~np.isnan(points_world).any(axis=1)
+        trusted = found.copy()
+        expected = np.full((count, 3), np.nan)
+        surprise = np.full(count, np.nan)
+        while trusted.sum() >= _LEAST:
+            expected, surprise = self._predict(points_world, trusted)
+            worst = int(np.argmax(np.where(trusted, surprise, -1.0)))
+            if not surprise[worst] > self.limit:
+                break
+            trusted[worst] = False
+        residual = np.linalg.norm(points_world - expected, axis=1)
+        return ShapeVerdict(expected, residual, surprise, found & ~trusted)
+
+    def _predict(self, points_world: Array, trusted: NDArray[np.bool_]) -> tuple[Array, Array]:
+        """Expectation and surprise of every landmark given the trusted others."""
+        count = len(self.mean)
+        expected = np.full((count, 3), np.nan)
+        surprise = np.full(count, np.nan)
+        transform = similarity(points_world[trusted], self.mean[trusted])
+        scale = np.cbrt(np.linalg.det(transform[:3, :3]))
+        back = np.linalg.inv(transform)
+        aligned = _apply(transform, points_world)
+        noise = np.eye(3) * (_NOISE_MM * scale) ** 2
+        for k in range(count):
+            others = np.flatnonzero(trusted & (np.arange(count) != k))
+            if len(others) < _LEAST - 1:
+                continue
+            own = np.arange(3 * k, 3 * k + 3)
+            rest = (3 * others[:, None] + np.arange(3)).ravel()
+            among = self.covariance[np.ix_(rest, rest)] + np.kron(np.eye(len(others)), noise)
+            gain = np.linalg.solve(among, self.covariance[np.ix_(rest, own)]).T
+            deviation = (aligned[others] - self.mean[others]).ravel()
+            prediction = self.mean[k] + gain @ deviation
+            spread = self.covariance[np.ix_(own, own)] + noise
+            spread = spread - gain @ self.covariance[np.ix_(rest, own)]
+            expected[k] = _apply(back, prediction)
+            error = aligned[k] - prediction
+            surprise[k] = np.sqrt(error @ np.linalg.solve(spread, error) / 3)
+        return expected, surprise
+
+
+def similarity(source: Array, target: Array) -> Array:
+    """Least-squares similarity transform between point sets (Umeyama 1991, eq. 39-43).
+
+    Args:
+        source: (P, 3).
+        target: (P, 3).
+
+    Returns:
+        (4, 4) matrix that maps source to target: rotation, one scale, translation.
+    """
+    a, b = source - source.mean(axis=0), target - target.mean(axis=0)
+    u, singular, vt = np.linalg.svd(b.T @ a)
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = (u * sign) @ vt
+    scale = (singular * sign).sum() / (a**2).sum()
+    transform = np.eye(4)
+    transform[:3, :3] = scale * rotation
+    transform[:3, 3] = target.mean(axis=0) - scale * rotation @ source.mean(axis=0)
+    return transform
+
+
+def _apply(transform: Array, points: Array) -> Array:
+    moved: Array = points @ transform[:3, :3].T + transform[:3, 3]
+    return moved

@@ -1,0 +1,274 @@
+"""Train landmark agents on a user's own scans and points: the whole recipe."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import numpy as np
+import torch
+
+import medrl
+from medrl.bundles import save
+from medrl.errors import MedrlError
+from medrl.landmark.calibrate import calibrate
+from medrl.landmark.checkpoint import load_checkpoint, save_checkpoint
+from medrl.landmark.data import landmark_names, load_labelled, points_array, read_datalist
+from medrl.landmark.learner import LearnerSettings, ScaleLearner
+from medrl.landmark.model import LandmarkModel, ModelSettings
+from medrl.landmark.network import LandmarkNetwork
+from medrl.landmark.shape import ShapePrior
+from medrl.volume.prepare import Preprocessing
+
+#: Called with what is being done, the steps done, all steps, and numbers worth showing.
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
+
+_CHECKPOINT_EVERY = 500
+_REPORT_EVERY = 20
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The recipe; the defaults train ``brain-t1``.
+
+    Attributes:
+        name: Name of the model.
+        modality: ``MR``, ``CT`` or ``any``; scans that plainly are the other will be refused.
+        imitation_steps: Batches of imitation on each scale, finest first.
+        dqn_steps: Batches of DQN on each scale after that, finest first.
+        learner: Network and learning.
+        workers: Scales trained at a time, one process and one CPU thread each.
+        device: Torch device.
+        seed: Fixes every random choice.
+        resume: Go on from the checkpoints in the output folder.
+    """
+
+    name: str = "my-landmarks"
+    modality: str = "any"
+    imitation_steps: tuple[int, ...] = (7000, 4500, 2500)
+    dqn_steps: tuple[int, ...] = (2000, 1000, 500)
+    learner: LearnerSettings = field(default_factory=LearnerSettings)
+    workers: int = 2
+    device: str = "cpu"
+    seed: int = 0
+    resume: bool = False
+
+
+def train(
+    settings: TrainSettings,
+    *,
+    data: Path,
+    out: Path,
+    card: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Train a model and save it as a bundle.
+
+    Every scale has its own network and its own process. Checkpoints are written to
+    ``out/checkpoints`` and TensorBoard logs to ``out/logs``.
+
+    Args:
+        settings: The recipe.
+        data: Datalist, see :func:`medrl.landmark.data.read_datalist`. Only its training and
+            validation scans are looked at.
+        out: Output folder.
+        card: Model card: what users should know of the data, the licence and the limits.
+        progress: Called now and then.
+
+    Returns:
+        The bundle's folder, ``out/<name>``.
+
+    Raises:
+        MedrlError: If the data or settings are unusable.
+    """
+    scales = len(settings.learner.spacings)
+    if len(settings.imitation_steps) != scales or len(settings.dqn_steps) != scales:
+        raise MedrlError(f"imitation_steps and dqn_steps need one number for each of {scales} scales")
+    if (out / "checkpoints").exists() and not settings.resume:
+        raise MedrlError(f"{out} holds checkpoints already: resume, or choose another folder")
+    cases = read_datalist(data)
+    names = landmark_names(cases["training"])
+    out.mkdir(parents=True, exist_ok=True)
+    report = progress or (lambda *_: None)
+    _train_scales(settings, data=data, out=out, report=report)
+
+    learner = settings.learner
+    networks = []
+    for level in range(scales):
+        network = LandmarkNetwork(
+            landmarks=len(names),
+            window=learner.window,
+            channels=learner.channels,
+            features=learner.features,
+            dueling=learner.dueling,
+        )
+        load_checkpoint(_checkpoint(out, level), network=network)
+        networks.append(network.eval().to(settings.device, memory_format=torch.channels_last_3d))
+    model = LandmarkModel(
+        names,
+        ModelSettings(
+            spacings=learner.spacings,
+            window=learner.window,
+            channels=learner.channels,
+            features=learner.features,
+            dueling=learner.dueling,
+            modality=settings.modality,
+            preprocessing=Preprocessing(spacing=learner.spacings[0]),
+        ),
+        tuple(networks),
+        shape=_shape_prior(np.stack([points_array(c, names) for c in cases["training"]])),
+    )
+    if cases["validation"]:
+        scans = load_labelled(cases["validation"], names, model.settings.preprocessing)
+        model = calibrate(
+            model,
+            scans,
+            augmentation=learner.augmentation,
+            seed=settings.seed,
+            progress=lambda done, total: report("calibration", done, total, {}),
+        )
+    return save_model(model, out / settings.name, name=settings.name, card=dict(card or {}))
+
+
+def save_model(
+    model: LandmarkModel, folder: Path, *, name: str, card: Mapping[str, Any]
+) -> Path:
+    """Write a landmark model as a bundle.
+
+    Args:
+        model: What to save.
+        folder: The bundle's folder.
+        name: Its name.
+        card: Its model card.
+
+    Returns:
+        The folder.
+    """
+    manifest = {
+        "format": "medrl-bundle",
+        "version": 1,
+        "name": name,
+        "task": "landmark",
+        "landmarks": list(model.names),
+        "settings": asdict(model.settings),
+        "card": dict(card),
+        "metrics": {},
+        "versions": {"medrl": medrl.__version__, "torch": torch.__version__},
+    }
+    save(folder, model.tensors(), manifest)
+    return folder
+
+
+def _shape_prior(shapes_world: np.ndarray[Any, np.dtype[np.float64]]) -> ShapePrior | None:
+    """A prior where there are enough landmarks and complete training shapes for one."""
+    complete = (~np.isnan(shapes_world).any(axis=(1, 2))).sum()
+    if shapes_world.shape[1] < 8 or complete < 20:
+        return None
+    return ShapePrior.fit(shapes_world)
+
+
+# One process a scale ---------------------------------------------------------------------------
+
+
+def _checkpoint(out: Path, level: int) -> Path:
+    return out / "checkpoints" / f"scale{level}.safetensors"
+
+
+def _train_scales(settings: TrainSettings, *, data: Path, out: Path, report: Progress) -> None:
+    """Train all scales, at most ``workers`` at a time, the longest first."""
+    context = multiprocessing.get_context("spawn")
+    messages: Any = context.Queue()
+    waiting = list(range(len(settings.learner.spacings)))
+    running: dict[int, Any] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < max(1, settings.workers):
+                level = waiting.pop(0)
+                worker = context.Process(
+                    target=_train_scale, args=(settings, level, data, out, messages), daemon=True
+                )
+                worker.start()
+                running[level] = worker
+            try:
+                level, done, total, numbers = messages.get(timeout=1.0)
+            except Empty:
+                for level, worker in running.items():
+                    if worker.exitcode not in (None, 0):
+                        raise MedrlError(
+                            f"training of scale {level} died (exit code {worker.exitcode}); "
+                            "resume to go on from its last checkpoint"
+                        ) from None
+                continue
+            if isinstance(numbers, str):
+                raise MedrlError(numbers)
+            report(f"{settings.learner.spacings[level]:g} mm", done, total, numbers)
+            if done == total:
+                running.pop(level).join()
+    finally:
+        for worker in running.values():
+            worker.terminate()
+
+
+def _train_scale(
+    settings: TrainSettings, level: int, data: Path, out: Path, messages: Any
+) -> None:
+    """Body of a worker process."""
+    try:
+        _learn(settings, level, data, out, messages)
+    except MedrlError as error:
+        messages.put((level, 0, 1, str(error)))
+    except KeyboardInterrupt:
+        pass
+
+
+def _learn(settings: TrainSettings, level: int, data: Path, out: Path, messages: Any) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    torch.set_num_threads(1)
+    cases = read_datalist(data)["training"]
+    names = landmark_names(cases)
+    scans = load_labelled(cases, names, Preprocessing(spacing=settings.learner.spacings[0]))
+    learner = ScaleLearner(
+        scans,
+        level=level,
+        settings=settings.learner,
+        imitation_steps=settings.imitation_steps[level],
+        dqn_steps=settings.dqn_steps[level],
+        seed=settings.seed + 1000 * level,
+        device=settings.device,
+    )
+    path = _checkpoint(out, level)
+    if settings.resume and path.exists():
+        learner.step = load_checkpoint(
+            path,
+            network=learner.network,
+            optimizer=learner.optimizer,
+            generator=learner.generator,
+        )
+    spacing = settings.learner.spacings[level]
+    with SummaryWriter(str(out / "logs" / f"{spacing:g}mm")) as log:
+        sums: dict[str, float] = {}
+        while learner.step < learner.total_steps:
+            for name, value in learner.train_step().items():
+                sums[name] = sums.get(name, 0.0) + value / _REPORT_EVERY
+            step = learner.step
+            if step % _REPORT_EVERY == 0:
+                for name, value in sums.items():
+                    log.add_scalar(f"loss/{name}", value, step)
+                if step < learner.total_steps:
+                    messages.put((level, step, learner.total_steps, sums))
+                sums = {}
+            imitated = step == learner.imitation_steps
+            if step % _CHECKPOINT_EVERY == 0 or imitated or step == learner.total_steps:
+                save_checkpoint(
+                    path,
+                    step=step,
+                    network=learner.network,
+                    optimizer=learner.optimizer,
+                    generator=learner.generator,
+                )
+    messages.put((level, learner.total_steps, learner.total_steps, {}))

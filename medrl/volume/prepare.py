@@ -1,0 +1,53 @@
+"""The preprocessing chain of a model: MONAI transforms, described by what is stored with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.compose import Compose
+from monai.transforms.transform import Transform
+
+from medrl.volume.intensity import NormalizeForeground
+from medrl.volume.resample import resample_isotropic
+
+
+class ResampleIsotropic(Transform):
+    """:func:`medrl.volume.resample.resample_isotropic` as a MONAI array transform."""
+
+    def __init__(self, *, spacing: float) -> None:
+        """Set the voxel size in mm."""
+        self.spacing = spacing
+
+    def __call__(self, scan: MetaTensor) -> MetaTensor:
+        """Bring a scan (C, I, J, K) onto the grid where agents walk; the background is its minimum.
+
+        Raises:
+            MedrlError: If the affine is unusable or the result would be too large.
+        """
+        background = float(scan.as_tensor().min())
+        return resample_isotropic(scan, spacing=self.spacing, background=background)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to a scan before agents see it.
+
+    Attributes:
+        spacing: Voxel size of the finest grid, mm.
+        upper: Quantile of the foreground that is mapped to 1.
+        clip: Largest normalised intensity.
+    """
+
+    spacing: float = 2.0
+    upper: float = 0.98
+    clip: float = 1.5
+
+    def chain(self) -> Compose:
+        """The MONAI transforms, in order; takes and returns a MetaTensor (C, I, J, K)."""
+        return Compose(
+            [
+                ResampleIsotropic(spacing=self.spacing),
+                NormalizeForeground(upper=self.upper, clip=self.clip),
+            ]
+        )
