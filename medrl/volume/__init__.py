@@ -1,0 +1,1 @@
+"""Scans in and out: reading, orientation, spacing, intensity, pyramids, voxel to world."""
