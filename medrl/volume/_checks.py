@@ -1,0 +1,83 @@
+"""What every format's reader checks before it believes a header."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from medrl.errors import MedrlError
+
+#: Most voxels, all channels counted, that a scan may declare (8 GiB as float32).
+MOST_VOXELS = 2**31
+#: Deflate cannot shrink data by more than this.
+MOST_DEFLATION = 1032
+
+_LOGGERS = ("nibabel.global", "nibabel", "pydicom", "nrrd")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the warnings and log lines of the readers' libraries off the terminal."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def check_grid(path: Path, shape: Sequence[int], *, spatial: int = 3) -> None:
+    """Refuse a declared grid that is not a 3D scan of a size that fits in memory.
+
+    Args:
+        path: File that declares it.
+        shape: Spatial axes first, then channels.
+        spatial: Number of spatial axes.
+
+    Raises:
+        MedrlError: If the grid is empty, 2D or too large.
+    """
+    sizes = [int(n) for n in shape]
+    text = " x ".join(map(str, sizes))
+    if any(n < 1 for n in sizes):
+        raise MedrlError(f"{path}: its header declares an impossible grid ({text}); export it anew")
+    if spatial < 3 or any(n < 2 for n in sizes[:3]):
+        raise MedrlError(f"{path}: is a 2D image ({text}); medrl reads 3D scans")
+    if math.prod(sizes) > MOST_VOXELS:
+        raise MedrlError(
+            f"{path}: its header declares {text} voxels, more than fits in memory; "
+            "if the header is right, crop or downsample the scan first"
+        )
+
+
+def check_stored(path: Path, needed: int, stored: int, *, compressed: bool) -> None:
+    """Refuse a header that declares more voxels than the file can hold.
+
+    Args:
+        path: File with the header.
+        needed: Bytes that the declared voxels take.
+        stored: Bytes that the file holds after its header.
+        compressed: Whether those are deflated.
+
+    Raises:
+        MedrlError: If the voxels cannot all be there.
+    """
+    if stored * (MOST_DEFLATION if compressed else 1) < needed:
+        raise MedrlError(
+            f"{path}: is truncated or has a wrong header: it declares {needed} bytes of voxels "
+            f"and holds {stored}{' compressed' if compressed else ''}; copy or export it again"
+        )
+
+
+def reject_pixels(path: Path, kind: str) -> MedrlError:
+    """Error for pixels that are no single real number per voxel, such as colour."""
+    return MedrlError(f"{path}: has {kind} voxels; medrl reads one real number per voxel")

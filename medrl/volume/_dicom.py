@@ -1,0 +1,280 @@
+"""DICOM series from a folder, a zip or one multi-frame file, through MONAI's PydicomReader.
+
+PydicomReader takes the geometry from the positions of the first and last slice, so a tilted gantry
+(a sheared volume) comes out right; ITK's series reader would straighten it. What MONAI leaves to
+the user is done here: telling series apart, sorting along the normal, and refusing gaps.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+from monai.data.image_reader import PydicomReader
+from numpy.typing import NDArray
+from pydicom.errors import InvalidDicomError
+
+from medrl.errors import MedrlError
+from medrl.volume._checks import check_grid, check_stored, reject_pixels
+from medrl.volume.space import affine_to_lps
+
+_TAGS = [
+    "BitsAllocated",
+    "Columns",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "Modality",
+    "NumberOfFrames",
+    "PhotometricInterpretation",
+    "PixelSpacing",
+    "Rows",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SamplesPerPixel",
+    "SeriesDescription",
+    "SeriesInstanceUID",
+]
+_MOST_FILES = 50_000
+_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+_MR = "1.2.840.10008.5.1.4.1.1.4"
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One file of a series: its header without pixels."""
+
+    file: Path
+    header: pydicom.Dataset
+
+    @property
+    def position(self) -> NDArray[np.float64]:
+        """World position of the first pixel (LPS mm)."""
+        return np.array(self.header.ImagePositionPatient, dtype=np.float64)
+
+    @property
+    def plane(self) -> tuple[Any, ...]:
+        """What all slices of a volume share."""
+        header = self.header
+        cosines = tuple(np.round(np.array(header.ImageOrientationPatient, dtype=float), 4) + 0.0)
+        spacing = tuple(np.round(np.array(header.PixelSpacing, dtype=float), 5))
+        return int(header.Rows), int(header.Columns), spacing, cosines
+
+
+def load_dicom(
+    path: Path, files: Iterable[Path], *, series: str | None
+) -> tuple[NDArray[np.generic], NDArray[np.float64], list[str]]:
+    """Read one series.
+
+    Args:
+        path: What the user named (folder, zip or file), for messages.
+        files: Candidate files; what is no DICOM image is passed over.
+        series: SeriesInstanceUID to read where there are several.
+
+    Returns:
+        Voxels (1, I, J, K) with rescale slope and intercept applied, affine (voxel to RAS mm),
+        remarks for the user.
+    """
+    found = _choose_series(path, _headers(path, files), series)
+    _check_pixels(path, found)
+    frames = [s for s in found if int(s.header.get("NumberOfFrames") or 1) > 1]
+    if frames:
+        if len(found) > 1:
+            raise MedrlError(f"{path}: has {len(found)} multi-frame files in one series; name one")
+        return _load_frames(path, found[0])
+    ordered, remarks = _ordered(path, found)
+    rows, columns, *_ = ordered[0].plane
+    check_grid(path, (columns, rows, len(ordered)))
+    reader = _SeriesReader()
+    array, meta = reader.get_data(reader.read([str(s.file) for s in ordered]))
+    return array[None], np.asarray(meta["affine"], dtype=np.float64), remarks
+
+
+class _SeriesReader(PydicomReader):  # type: ignore[misc]
+    """MONAI's reader for slices that are sorted already, of any transfer syntax."""
+
+    def read(self, data: list[str], **kwargs: Any) -> list[pydicom.Dataset]:
+        """Read the files as the slices of one volume, in the order given."""
+        slices: list[pydicom.Dataset] = [pydicom.dcmread(name, **kwargs) for name in data]
+        for number, dataset in enumerate(slices):
+            dataset.InstanceNumber = number + 1  # by this MONAI sorts
+        self.filenames = [data]
+        self.has_series = True
+        return slices
+
+    def _get_array_data(self, img: pydicom.Dataset, filename: str) -> NDArray[np.generic]:
+        """Decode by pydicom, or by GDCM where pydicom has no decoder installed."""
+        try:
+            _ = img.pixel_array
+        except (RuntimeError, NotImplementedError):
+            array = sitk.GetArrayFromImage(_read_itk(filename))[0]
+            if img.get("SOPClassUID") != _MR:
+                return array
+            # GDCM leaves the rescaling of MR images alone.
+            slope, offset = img.get("RescaleSlope", 1.0), img.get("RescaleIntercept", 0.0)
+            return array * np.float32(slope) + np.float32(offset)
+        return super()._get_array_data(img, filename)
+
+
+def _read_itk(file: str | Path) -> sitk.Image:
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        return sitk.ReadImage(str(file))
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def _headers(path: Path, files: Iterable[Path]) -> list[Slice]:
+    """Headers of the DICOM images among the files."""
+    found = []
+    for number, file in enumerate(files):
+        if number >= _MOST_FILES:
+            raise MedrlError(f"{path}: holds more than {_MOST_FILES} files; name one series")
+        if not file.is_file():
+            continue
+        try:
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+        except (InvalidDicomError, EOFError):
+            continue
+        if "Rows" in header and "SeriesInstanceUID" in header:
+            found.append(Slice(file, header))
+    if not found:
+        raise MedrlError(
+            f"{path}: holds no DICOM images; name an image file, or a folder or zip with one series"
+        )
+    return found
+
+
+def _choose_series(path: Path, found: list[Slice], series: str | None) -> list[Slice]:
+    groups: dict[str, list[Slice]] = defaultdict(list)
+    for item in found:
+        groups[str(item.header.SeriesInstanceUID)].append(item)
+    if series is None and len(groups) == 1:
+        return found
+    if series in groups:
+        return groups[series]
+    listing = "; ".join(
+        f"{uid} ({items[0].header.get('Modality', '?')} "
+        f"{items[0].header.get('SeriesDescription') or 'without description'}, {len(items)} files)"
+        for uid, items in groups.items()
+    )
+    if series is None:
+        raise MedrlError(
+            f"{path}: holds {len(groups)} DICOM series; keep one in the folder, or choose one by "
+            f"its SeriesInstanceUID: {listing}"
+        )
+    raise MedrlError(f"{path}: holds no DICOM series {series}; it holds {listing}")
+
+
+def _check_pixels(path: Path, found: list[Slice]) -> None:
+    for item in found:
+        header = item.header
+        if header.get("SOPClassUID") == _SEGMENTATION:
+            raise MedrlError(f"{path}: is a DICOM segmentation, not a scan")
+        kind = str(header.get("PhotometricInterpretation", "MONOCHROME2"))
+        if int(header.get("SamplesPerPixel") or 1) > 1 or not kind.startswith("MONOCHROME"):
+            raise reject_pixels(path, "colour")
+        syntax = getattr(header, "file_meta", {}).get("TransferSyntaxUID")
+        if syntax is not None and not syntax.is_compressed:
+            count = int(header.Rows) * int(header.Columns) * int(header.get("NumberOfFrames") or 1)
+            needed = count * int(header.get("BitsAllocated", 16)) // 8
+            check_stored(item.file, needed, item.file.stat().st_size, compressed=False)
+
+
+def _ordered(path: Path, found: list[Slice]) -> tuple[list[Slice], list[str]]:
+    """The slices along their normal, each once, evenly spaced."""
+    for item in found:
+        for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+            if not item.header.get(tag):
+                raise MedrlError(
+                    f"{path}: slice {item.file.name} has no {tag}: its place in space is unknown"
+                )
+    planes = Counter(item.plane for item in found)
+    if len(planes) > 1:
+        raise MedrlError(
+            f"{path}: its slices differ in size or orientation ({len(planes)} kinds, "
+            f"{', '.join(str(n) for n in planes.values())} slices); keep one kind in the folder"
+        )
+    # Anonymisers can give every slice the same SOPInstanceUID: a copy has the same place, too.
+    once = {
+        (str(item.header.get("SOPInstanceUID", item.file)), tuple(item.position)): item
+        for item in found
+    }
+    remarks = []
+    if len(once) < len(found):
+        remarks.append(f"{len(found) - len(once)} slices are there twice: each was read once")
+    cosines = np.array(found[0].header.ImageOrientationPatient, dtype=np.float64)
+    normal = np.cross(cosines[:3], cosines[3:])
+    ordered = sorted(once.values(), key=lambda item: float(item.position @ normal))
+    _check_spacing(path, np.array([item.position for item in ordered]), normal)
+    return ordered, remarks
+
+
+def _check_spacing(path: Path, positions: NDArray[np.float64], normal: NDArray[np.float64]) -> None:
+    """Refuse doubled, missing and uneven slices at the given positions (N, 3), sorted."""
+    if len(positions) < 2:
+        raise MedrlError(
+            f"{path}: is a 2D image (one DICOM slice); name the folder with the whole series"
+        )
+    steps = np.diff(positions @ normal)
+    step = float(np.median(steps))
+    doubled = int((steps < 1e-3).sum())
+    if doubled:
+        raise MedrlError(
+            f"{path}: {doubled} slices lie where another lies (several echoes, times or "
+            "reconstructions in one series); keep one of each, or convert the series to NIfTI"
+        )
+    gaps = np.flatnonzero(steps > 1.5 * step)
+    if len(gaps):
+        missing = int(np.rint(steps[gaps] / step - 1).sum())
+        at = positions[gaps[0]].round(1).tolist()
+        raise MedrlError(
+            f"{path}: {max(missing, 1)} slices are missing, the first after the slice at "
+            f"{at} mm (LPS); copy the whole series"
+        )
+    even = np.linspace(positions[0], positions[-1], len(positions))
+    worst = float(np.linalg.norm(positions - even, axis=1).max())
+    if worst > 0.1 * step:
+        raise MedrlError(
+            f"{path}: its slices are unevenly spaced (off by up to {worst:.2f} mm); "
+            "resample the series to even slices first"
+        )
+
+
+def _load_frames(
+    path: Path, item: Slice
+) -> tuple[NDArray[np.generic], NDArray[np.float64], list[str]]:
+    """Read an enhanced multi-frame file: pixels by GDCM, geometry checked frame by frame.
+
+    (PydicomReader gives multi-frame files the identity for an affine.)
+    """
+    header = pydicom.dcmread(item.file, stop_before_pixels=True)
+    frames = header.get("PerFrameFunctionalGroupsSequence")
+    if not frames or "PlanePositionSequence" not in frames[0]:
+        raise MedrlError(
+            f"{path}: is a multi-frame DICOM file that does not place its frames in space; "
+            "convert it to NIfTI"
+        )
+    positions = np.array(
+        [frame.PlanePositionSequence[0].ImagePositionPatient for frame in frames], dtype=np.float64
+    )
+    check_grid(path, (int(header.Columns), int(header.Rows), len(frames)))
+    image = _read_itk(item.file)
+    direction = np.array(image.GetDirection()).reshape(3, 3)
+    along = positions @ direction[:, 2]
+    _check_spacing(path, positions[np.argsort(along, kind="stable")], direction[:, 2])
+    lps = np.eye(4)
+    lps[:3, :3] = direction * np.array(image.GetSpacing())
+    lps[:3, 3] = image.GetOrigin()
+    steps = (positions[-1] - positions[0]) / (len(positions) - 1)
+    if not np.allclose(positions, positions[0] + np.outer(np.arange(len(frames)), steps), atol=0.1):
+        raise MedrlError(f"{path}: its frames are not stored in order; convert it to NIfTI")
+    lps[:3, 2], lps[:3, 3] = steps, positions[0]
+    array = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
+    return array[None], affine_to_lps(lps), []

@@ -1,0 +1,94 @@
+"""NIfTI-1 and NIfTI-2, single file, plain or gzipped, through MONAI's NibabelReader."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from monai.data.image_reader import NibabelReader
+from numpy.typing import NDArray
+
+from medrl.errors import MedrlError
+from medrl.volume._checks import check_grid, check_stored, reject_pixels
+
+_REAL = {2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280}
+_OTHER = {128: "RGB", 2304: "RGBA", 32: "complex", 1792: "complex", 2048: "complex"}
+#: NIfTI's code of the spatial unit, and its length in mm; without a unit it is mm.
+_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+
+
+def load_nifti(path: Path) -> tuple[NDArray[np.generic], NDArray[np.float64], list[str]]:
+    """Read a NIfTI file.
+
+    The affine is nibabel's: the sform, else the qform. (MONAI's own choice can replace an sform
+    by the qform when the header's voxel size agrees with that one only.)
+
+    Returns:
+        Voxels (C, I, J, K), affine (voxel to RAS mm), remarks for the user.
+    """
+    header, remarks = _check_header(path)
+    affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    affine[:3] *= _MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    reader = NibabelReader()
+    array, _ = reader.get_data(reader.read(path))
+    # (I, J, K), (I, J, K, C) or, as NIfTI stores vectors, (I, J, K, 1, C).
+    return np.moveaxis(array.reshape(*array.shape[:3], -1, order="F"), -1, 0), affine, remarks
+
+
+def _check_header(path: Path) -> tuple[nib.Nifti1Header, list[str]]:
+    """Check the header as it is stored, before nibabel mends it and before any voxel is read."""
+    compressed = path.name.lower().endswith(".gz")
+    header = _stored_header(path, compressed)
+    code = int(header["datatype"])
+    if code in _OTHER:
+        raise reject_pixels(path, _OTHER[code])
+    if code not in _REAL:
+        raise MedrlError(f"{path}: has an unknown voxel type (NIfTI code {code}); export it anew")
+
+    dimensions = int(header["dim"][0])
+    if not 1 <= dimensions <= 7:
+        raise MedrlError(f"{path}: its NIfTI header is damaged (dim[0] is {dimensions})")
+    shape = [int(n) for n in header["dim"][1 : dimensions + 1]]
+    check_grid(path, shape, spatial=dimensions)
+    if sum(n > 1 for n in shape[3:]) > 1:
+        sizes = " x ".join(map(str, shape))
+        raise MedrlError(f"{path}: has {dimensions} dimensions ({sizes}); medrl reads 3D and 4D")
+    needed = math.prod(shape) * np.dtype(header.get_data_dtype()).itemsize
+    size = path.stat().st_size
+    offset = 0 if compressed else int(header["vox_offset"])
+    check_stored(path, needed, max(0, size - offset), compressed=compressed)
+
+    remarks = []
+    if int(header["sform_code"]) <= 0:
+        spacing = header["pixdim"][1:4]
+        if not np.isfinite(spacing).all() or (spacing == 0).any():
+            raise MedrlError(
+                f"{path}: its header gives no usable voxel size ({spacing.tolist()} mm); "
+                "write its sform or pixdim"
+            )
+        if int(header["qform_code"]) <= 0:
+            remarks.append(
+                "the header does not say where left and right are (sform and qform are unset): "
+                "the first axis is taken to run from right to left"
+            )
+    return header, remarks
+
+
+def _stored_header(path: Path, compressed: bool) -> nib.Nifti1Header:
+    with gzip.open(path) if compressed else path.open("rb") as stream:
+        start = stream.read(4)
+        sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
+        stream.seek(0)
+        kind = nib.Nifti2Header if 540 in sizes else nib.Nifti1Header
+        if len(start) < 4 or not sizes & {348, 540}:
+            raise MedrlError(f"{path}: is not a NIfTI file, whatever its name says")
+        header = kind.from_fileobj(stream, check=False)
+    magic = bytes(header["magic"].item())[:3]
+    if magic in (b"ni1", b"ni2"):
+        raise MedrlError(f"{path}: is only the header of an .hdr/.img pair; convert it to one file")
+    if magic not in (b"n+1", b"n+2"):
+        raise MedrlError(f"{path}: is not a NIfTI file, whatever its name says")
+    return header
