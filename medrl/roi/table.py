@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
@@ -50,77 +49,88 @@ class ScanStack:
         return self.on_device["table"], self.on_device["background"]
 
 
-_volumes: weakref.WeakKeyDictionary[Pyramid, tuple[Tensor, ...]] = weakref.WeakKeyDictionary()
-_stacks: OrderedDict[tuple[int, ...], tuple[list[weakref.ref[Pyramid]], ScanStack]] = OrderedDict()
+@dataclass(frozen=True, eq=False)
+class _Scan:
+    """One pyramid's share of a stack."""
+
+    volumes: tuple[Tensor, ...]
+    rows: NDArray[np.int64]
+    kind: tuple[int, torch.device]
+
+
+_scans: weakref.WeakKeyDictionary[Pyramid, _Scan] = weakref.WeakKeyDictionary()
+_stacks: dict[tuple[int, ...], tuple[list[weakref.ref[Pyramid]], ScanStack]] = {}
 _lock = Lock()
 
 
 def stack_of(pyramids: Pyramid | Sequence[Pyramid]) -> ScanStack:
     """The address table of one or several pyramids.
 
-    The table of a recently used sequence is kept, so that a call in a loop costs a dictionary
-    look-up.
+    Recent ones are kept while their pyramids live, so that in a loop this is a dictionary look-up.
 
     Raises:
-        MedrlError: If there is no pyramid, or channels, dtype or device differ.
+        MedrlError: If there is no pyramid, a level cannot be cropped, or channels or device differ.
     """
-    scans = (pyramids,) if isinstance(pyramids, Pyramid) else pyramids
+    scans = (pyramids,) if isinstance(pyramids, Pyramid) else tuple(pyramids)
     key = tuple(map(id, scans))
     known = _stacks.get(key)
     # An id may be used again once its object is gone: the weak references tell.
     if known is not None and all(ref() is scan for ref, scan in zip(known[0], scans, strict=True)):
         return known[1]
     stack = _build(scans)
+
+    def forget(_: weakref.ref[Pyramid]) -> None:
+        _stacks.pop(key, None)
+
     with _lock:
-        _stacks[key] = ([weakref.ref(scan) for scan in scans], stack)
-        for old in [k for k, (refs, _) in _stacks.items() if any(r() is None for r in refs)]:
-            del _stacks[old]
+        _stacks[key] = ([weakref.ref(scan, forget) for scan in scans], stack)
         while len(_stacks) > _KEPT_STACKS:
-            _stacks.popitem(last=False)
-    for scan in scans:
-        weakref.finalize(scan, _forget, key)
+            _stacks.pop(next(iter(_stacks)), None)
     return stack
 
 
-def _forget(key: tuple[int, ...]) -> None:
-    """Drop the table of scans that are gone, and with it the hold on their volumes."""
-    _stacks.pop(key, None)
-
-
-def _build(scans: Sequence[Pyramid]) -> ScanStack:
-    if not scans:
+def _build(pyramids: tuple[Pyramid, ...]) -> ScanStack:
+    if not pyramids:
         raise MedrlError("crop needs at least one pyramid")
-    volumes = tuple(_volumes_of(scan) for scan in scans)
-    first = volumes[0][0]
-    depth = max(len(levels) for levels in volumes)
+    scans = [_scan_of(pyramid) for pyramid in pyramids]
+    channels, device = scans[0].kind
+    depth = max(len(scan.rows) for scan in scans)
     table = np.zeros((len(scans), depth, COLUMNS), dtype=np.int64)
-    for m, levels in enumerate(volumes):
-        for n, volume in enumerate(levels):
-            if volume.shape[0] != first.shape[0] or volume.device != first.device:
-                raise MedrlError(
-                    f"all levels of all pyramids need the same channels and device: scan {m} level "
-                    f"{n} has {volume.shape[0]} on {volume.device}, scan 0 level 0 "
-                    f"{first.shape[0]} on {first.device}"
-                )
-            strides = [4 * stride for stride in volume.stride()[:3]]
-            table[m, n] = [volume.data_ptr(), *strides, *volume.shape[1:]]
-    background = np.array([scan.background for scan in scans], dtype=np.float32)
-    return ScanStack(table, background, first.shape[0], first.device, volumes)
+    for m, scan in enumerate(scans):
+        if scan.kind != scans[0].kind:
+            raise MedrlError(
+                f"all pyramids need the same channels and device: the first has {channels} on "
+                f"{device}, number {m} has {scan.kind[0]} on {scan.kind[1]}"
+            )
+        table[m, : len(scan.rows)] = scan.rows
+    background = np.array([pyramid.background for pyramid in pyramids], dtype=np.float32)
+    return ScanStack(table, background, channels, device, tuple(scan.volumes for scan in scans))
 
 
-def _volumes_of(scan: Pyramid) -> tuple[Tensor, ...]:
-    """Levels as plain tensors with adjacent k; copies, where made, are made once per pyramid."""
-    volumes = _volumes.get(scan)
-    if volumes is None:
-        volumes = tuple(_plain(level) for level in scan.levels)
-        if not volumes:
-            raise MedrlError("crop needs a pyramid with at least one level")
-        with _lock:
-            _volumes[scan] = volumes
-    return volumes
+def _scan_of(pyramid: Pyramid) -> _Scan:
+    """A pyramid's rows; copies of its levels, where needed, are made once and kept with it."""
+    scan = _scans.get(pyramid)
+    if scan is not None:
+        return scan
+    volumes = tuple(_plain(level) for level in pyramid.levels)
+    kinds = {(volume.shape[0], volume.device) for volume in volumes}
+    if len(kinds) != 1:
+        raise MedrlError(
+            "the levels of a pyramid need the same channels and device, not "
+            + (", ".join(sorted(f"{c} on {device}" for c, device in kinds)) or "no level at all")
+        )
+    rows = np.array(
+        [[v.data_ptr(), *(4 * step for step in v.stride()[:3]), *v.shape[1:]] for v in volumes],
+        dtype=np.int64,
+    )
+    scan = _Scan(volumes, rows, kinds.pop())
+    with _lock:
+        _scans[pyramid] = scan
+    return scan
 
 
 def _plain(level: Tensor) -> Tensor:
+    """A level as a plain tensor with adjacent k."""
     if level.dtype != torch.float32 or level.ndim != 4 or 0 in level.shape:
         raise MedrlError(
             "a pyramid level must be a float32 tensor (C, I, J, K) with voxels in it, "
