@@ -95,7 +95,7 @@ def load_dicom(
     return array[None], np.asarray(meta["affine"], dtype=np.float64), remarks
 
 
-class _SeriesReader(PydicomReader):  # type: ignore[misc]
+class _SeriesReader(PydicomReader):
     """MONAI's reader for slices that are sorted already, of any transfer syntax."""
 
     def read(self, data: list[str], **kwargs: Any) -> list[pydicom.Dataset]:

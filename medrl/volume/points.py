@@ -1,0 +1,299 @@
+"""Named points: reading 3D Slicer markups, .fcsv and tables; writing markups and CSV.
+
+Inside medrl, points are RAS mm. Slicer markups are written in LPS, as Slicer does itself, with
+coordinates converted by :mod:`medrl.volume.space`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from medrl.errors import MedrlError
+from medrl.files import atomic_path
+from medrl.volume.space import Points, lps_to_ras, ras_to_lps
+
+_SCHEMA = (
+    "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/"
+    "Resources/Schema/markups-schema-v1.0.3.json#"
+)
+_MM = {"mm": 1.0, "um": 0.001}
+_NAME_COLUMNS = ("name", "label", "landmark", "point")
+#: Coordinate columns of a table, and whether they are LPS. Slicer's own tables have r,a,s or l,p,s.
+_AXIS_COLUMNS = ((("x", "y", "z"), False), (("r", "a", "s"), False), (("l", "p", "s"), True))
+_FCSV_COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
+_FCSV_SYSTEMS = {"ras": False, "0": False, "lps": True, "1": True}
+
+
+def read_points(path: str | os.PathLike[str]) -> dict[str, Points]:
+    """Read named points.
+
+    Formats: 3D Slicer markups (.mrk.json or .json; point lists in LPS or RAS; points without a
+    position are left out), Slicer's older .fcsv, and tables with a header (.csv, .tsv) with a
+    column "name", "label" or "landmark" and coordinates x, y, z in RAS mm (or r, a, s, or l, p, s
+    as Slicer exports them); other columns are ignored, rows without coordinates left out.
+
+    Args:
+        path: File to read.
+
+    Returns:
+        Position (3,) in RAS mm by name, in the file's order.
+
+    Raises:
+        MedrlError: If the file cannot be read as such, or two points have the same name.
+    """
+    file = Path(path)
+    name = file.name.lower()
+    text = _read_text(file)
+    if name.endswith(".json"):
+        named = _from_markups(file, text)
+    elif name.endswith(".fcsv"):
+        named = _from_fcsv(file, text)
+    elif name.endswith((".csv", ".tsv")):
+        named = _from_table(file, text, "\t" if name.endswith(".tsv") else None)
+    else:
+        raise MedrlError(
+            f"{file}: is no file of points that medrl knows; use .mrk.json, .fcsv, .csv or .tsv"
+        )
+    points: dict[str, Points] = {}
+    for label, position in named:
+        if not label:
+            raise MedrlError(f"{file}: a point at {position.tolist()} has no name; label it")
+        if label in points:
+            raise MedrlError(f"{file}: two points are named {label!r}; names must differ")
+        points[label] = position
+    if not points:
+        raise MedrlError(f"{file}: holds no points")
+    return points
+
+
+def write_markups(
+    path: str | os.PathLike[str],
+    points: Mapping[str, ArrayLike],
+    *,
+    descriptions: Mapping[str, str] | None = None,
+    name: str = "landmarks",
+) -> None:
+    """Write points as a 3D Slicer point list (.mrk.json, markup type Fiducial, LPS).
+
+    Args:
+        path: File to write.
+        points: Position (3,) in RAS mm by name.
+        descriptions: Text by name, shown by Slicer next to the coordinates.
+        name: What Slicer calls the list.
+
+    Raises:
+        MedrlError: If a position is not three finite numbers or the file cannot be written.
+    """
+    texts = descriptions or {}
+    control = [
+        {"id": str(n + 1), "label": label, "description": texts.get(label, ""), "position": xyz}
+        for n, (label, xyz) in enumerate((k, _lps(k, p)[0]) for k, p in points.items())
+    ]
+    _write_json(path, [_markup("Fiducial", name, control)])
+
+
+def write_curves(path: str | os.PathLike[str], curves: Mapping[str, ArrayLike]) -> None:
+    """Write polylines, such as agents' paths, as 3D Slicer curves (.mrk.json, LPS).
+
+    Args:
+        path: File to write.
+        curves: Positions (T, 3) in RAS mm by name, one markup each.
+
+    Raises:
+        MedrlError: If a position is not three finite numbers or the file cannot be written.
+    """
+    markups = []
+    for name, positions in curves.items():
+        rows = _lps(name, positions)
+        control = [
+            {"id": str(n + 1), "label": f"{name}-{n + 1}", "position": xyz}
+            for n, xyz in enumerate(rows)
+        ]
+        markups.append(_markup("Curve", name, control))
+    _write_json(path, markups)
+
+
+def write_points_csv(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table of points that `read_points` and any spreadsheet can read.
+
+    Args:
+        path: File to write.
+        rows: One mapping per point with equal keys, which become the header; by convention
+            "name", "x", "y", "z" (RAS mm) and whatever else is known. Floats are written with
+            four decimals, NaN and None as nothing.
+
+    Raises:
+        MedrlError: If the rows differ in their keys or the file cannot be written.
+    """
+    table = list(rows)
+    header = list(table[0]) if table else ["name", "x", "y", "z"]
+    if any(list(row) != header for row in table):
+        raise MedrlError(f"cannot write {path}: its rows differ in their columns")
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows([_cell(value) for value in row.values()] for row in table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float | np.floating):
+        return "" if math.isnan(value) else f"{value:.4f}"
+    return str(value)
+
+
+def _lps(name: str, points_world: ArrayLike) -> list[list[float]]:
+    """Positions (3,) or (T, 3) in RAS mm as rows of LPS mm."""
+    try:
+        positions = np.asarray(points_world, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise MedrlError(f"the positions of {name!r} are not numbers") from error
+    if positions.ndim not in (1, 2) or positions.shape[-1] != 3:
+        raise MedrlError(f"a position of {name!r} is not three numbers")
+    if not np.isfinite(positions).all():
+        raise MedrlError(f"a position of {name!r} is not finite: leave such points out")
+    # Adding zero turns -0 into 0.
+    return (ras_to_lps(positions) + 0.0).reshape(-1, 3).tolist()
+
+
+def _markup(kind: str, name: str, control: list[dict[str, Any]]) -> dict[str, Any]:
+    for point in control:
+        point.update(selected=True, locked=True, visibility=True, positionStatus="defined")
+    return {
+        "type": kind,
+        "name": name,
+        "coordinateSystem": "LPS",
+        "coordinateUnits": "mm",
+        "locked": True,
+        "labelFormat": "%N-%d",
+        "controlPoints": control,
+    }
+
+
+def _write_json(path: str | os.PathLike[str], markups: Sequence[dict[str, Any]]) -> None:
+    content = {"@schema": _SCHEMA, "markups": markups}
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def _read_text(file: Path) -> str:
+    if not file.is_file():
+        raise MedrlError(f"{file}: no such file")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MedrlError(f"{file}: is not a text file of points") from error
+    except OSError as error:
+        raise MedrlError(f"{file}: cannot be opened: {error.strerror}") from error
+    if not text.strip():
+        raise MedrlError(f"{file}: is empty")
+    return text
+
+
+def _position(file: Path, label: str, values: Sequence[Any], lps: bool, scale: float) -> Points:
+    try:
+        position = np.array([float(v) for v in values], dtype=np.float64) * scale
+    except (TypeError, ValueError) as error:
+        raise MedrlError(f"{file}: the position of {label!r} is not three numbers") from error
+    if position.shape != (3,) or not np.isfinite(position).all():
+        raise MedrlError(f"{file}: the position of {label!r} is not three finite numbers")
+    return lps_to_ras(position) if lps else position
+
+
+def _from_markups(file: Path, text: str) -> list[tuple[str, Points]]:
+    try:
+        content = json.loads(text)
+        markups = [m for m in content["markups"] if m.get("type", "Fiducial") == "Fiducial"]
+    except (ValueError, RecursionError) as error:
+        raise MedrlError(f"{file}: is not JSON: {error}") from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise MedrlError(f"{file}: is not a 3D Slicer markups file") from error
+    if not markups:
+        raise MedrlError(f"{file}: holds no point list (markup of type Fiducial)")
+    found = []
+    for markup in markups:
+        system = markup.get("coordinateSystem", "LPS")
+        # Slicer before 4.11 wrote the numbers.
+        lps = _FCSV_SYSTEMS.get(str(system).lower())
+        if lps is None:
+            raise MedrlError(f"{file}: its coordinate system {system!r} is neither LPS nor RAS")
+        units = markup.get("coordinateUnits", "mm")
+        unit = units[0] if isinstance(units, list) and units else units
+        if not isinstance(unit, str) or unit not in _MM:
+            raise MedrlError(f"{file}: its unit {units!r} is neither mm nor um")
+        points = markup.get("controlPoints") or []
+        if not isinstance(points, list) or not all(isinstance(p, dict) for p in points):
+            raise MedrlError(f"{file}: its controlPoints are not a list of points")
+        for point in points:
+            position = point.get("position")
+            if point.get("positionStatus", "defined") != "defined" or position is None:
+                continue
+            label = str(point.get("label") or point.get("id") or "").strip()
+            if not isinstance(position, list):
+                raise MedrlError(f"{file}: the position of {label!r} is not three numbers")
+            found.append((label, _position(file, label, position, lps, _MM[unit])))
+    return found
+
+
+def _from_fcsv(file: Path, text: str) -> list[tuple[str, Points]]:
+    system, columns = "RAS", _FCSV_COLUMNS
+    rows = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            rows.append(line)
+            continue
+        key, _, value = line[1:].partition("=")
+        if key.strip().lower() == "coordinatesystem":
+            system = value.strip()
+        elif key.strip().lower() == "columns":
+            columns = value.strip()
+    if system.lower() not in _FCSV_SYSTEMS:
+        raise MedrlError(f"{file}: its coordinate system {system!r} is neither LPS nor RAS")
+    names = [name.strip() for name in columns.split(",")]
+    if not {"x", "y", "z", "label"} <= set(names):
+        raise MedrlError(f"{file}: its columns lack x, y, z or label")
+    found = []
+    for row in csv.reader(rows, skipinitialspace=True):
+        if not any(cell.strip() for cell in row):
+            continue
+        fields = dict(zip(names, row, strict=False))
+        label = str(fields.get("label") or fields.get("id") or "").strip()
+        values = [fields.get(axis) for axis in ("x", "y", "z")]
+        found.append((label, _position(file, label, values, _FCSV_SYSTEMS[system.lower()], 1.0)))
+    return found
+
+
+def _from_table(file: Path, text: str, delimiter: str | None) -> list[tuple[str, Points]]:
+    first = next(line for line in text.splitlines() if line.strip())
+    delimiter = delimiter or max(",;\t", key=first.count)
+    table = csv.reader(
+        (line for line in text.splitlines() if line.strip()),
+        delimiter=delimiter,
+        skipinitialspace=True,
+    )
+    header = [cell.strip().lower() for cell in next(table)]
+    name = next((header.index(c) for c in _NAME_COLUMNS if c in header), None)
+    axes = next(((c, lps) for c, lps in _AXIS_COLUMNS if set(c) <= set(header)), None)
+    if name is None or axes is None:
+        raise MedrlError(
+            f"{file}: its first line must name a column 'name' (or 'label', 'landmark') and "
+            "columns x, y, z in RAS mm"
+        )
+    columns, lps = [header.index(axis) for axis in axes[0]], axes[1]
+    found = []
+    for row in table:
+        cells = [row[c].strip() if c < len(row) else "" for c in [name, *columns]]
+        if not any(cells[1:]):
+            continue
+        found.append((cells[0], _position(file, cells[0], cells[1:], lps, 1.0)))
+    return found
