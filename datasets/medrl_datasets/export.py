@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Literal, cast
 
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
+from medrl.volume.points import write_markups, write_points_csv
 from medrl_datasets import get
 from medrl_datasets.card import Case, Datalist, Landmarks
 
@@ -83,14 +83,12 @@ def _write_points(landmarks: Landmarks, folder: Path, points: PointFormat) -> di
     for subject, named in landmarks.items():
         path = folder / f"{subject}.{points}"
         if points == "mrk.json":
-            from medrl.volume.points import write_markups
-
             write_markups(path, named)
         else:
-            with atomic_path(path) as temporary, temporary.open("w", newline="") as stream:
-                table = csv.writer(stream, lineterminator="\n")
-                table.writerow(("name", "x", "y", "z"))
-                table.writerows((label, *p.round(4).tolist()) for label, p in named.items())
+            write_points_csv(
+                path,
+                ({"name": label, **dict(zip("xyz", p, strict=True))} for label, p in named.items()),
+            )
         files[subject] = path
     return files
 

@@ -11,6 +11,7 @@ import pytest
 from monai.data import load_decathlon_datalist
 
 from medrl.errors import MedrlError
+from medrl.volume.points import read_points
 from medrl_datasets import ixi_brain_t1
 from medrl_datasets import msd_hippocampus as hippocampus
 from medrl_datasets.export import export
@@ -51,6 +52,19 @@ def test_ixi_export_is_a_datalist_that_monai_reads(data_root: Path, tmp_path: Pa
     content = json.loads(path.read_text())
     assert content["landmarks"] == list(ixi_brain_t1.card().landmarks)
     assert content["licence"]
+
+
+def test_markups_export_holds_the_same_points(data_root: Path, tmp_path: Path) -> None:
+    root = data_root / "fetal_atlas_t2"
+    by_format = {}
+    for points in ("csv", "mrk.json"):
+        path = export("fetal_atlas_t2", root, tmp_path / points, points=points)
+        case = json.loads(path.read_text())["test"][0]
+        assert case["landmarks"].endswith(points)
+        by_format[points] = read_points(path.parent / case["landmarks"])
+    assert set(by_format["csv"]) == set(by_format["mrk.json"])
+    for name, point in by_format["csv"].items():
+        np.testing.assert_allclose(by_format["mrk.json"][name], point, atol=1e-3)
 
 
 def test_hippocampus_export_follows_its_masks(
