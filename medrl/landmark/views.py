@@ -1,0 +1,136 @@
+"""The planes of a picture: a scan on a grid along the body axes, and what to show of it.
+
+Convention: *stage* coordinates are millimetres along the axes of that grid (right, anterior, up),
+zero at its first voxel. Planes are shown the radiological way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medrl.volume.resample import resample_isotropic
+from medrl.volume.space import spacing_of, voxel_to_world, world_to_voxel
+
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
+
+Array = NDArray[np.float64]
+
+#: A landmark this near to a slice (mm) is drawn as lying on it.
+SLAB_MM = 5.0
+_MOST_VOXELS = 3e7
+
+
+@dataclass(frozen=True)
+class View:
+    """A plane: the axis it is cut across, the axes along the picture, and their end letters."""
+
+    name: str
+    across: int
+    right: int
+    up: int
+    left_letter: str
+    right_letter: str
+    top_letter: str
+    bottom_letter: str
+
+
+#: Radiological convention: seen from the feet, from the front, from the patient's left.
+AXIAL = View("Axial", 2, 0, 1, "R", "L", "A", "P")
+CORONAL = View("Coronal", 1, 0, 2, "R", "L", "S", "I")
+SAGITTAL = View("Sagittal", 0, 1, 2, "A", "P", "S", "I")
+VIEWS = (AXIAL, CORONAL, SAGITTAL)
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """The scan on an isotropic grid along the body axes, and how to get points onto it.
+
+    Coordinates on the stage are millimetres along its axes: voxel index times voxel size.
+    """
+
+    volume: NDArray[np.float32]
+    affine: Array
+    spacing: float
+    window: tuple[float, float]
+
+    def place(self, points_world: Array) -> Array:
+        """World RAS mm (..., 3) to stage mm."""
+        return world_to_voxel(points_world, self.affine) * self.spacing
+
+    def index(self, at_mm: float, axis: int) -> int:
+        """Slice at a stage coordinate."""
+        return int(np.clip(round(at_mm / self.spacing), 0, self.volume.shape[axis] - 1))
+
+    def size_mm(self, axis: int) -> float:
+        """Extent of the stage along an axis."""
+        return self.volume.shape[axis] * self.spacing
+
+
+def set_stage(scan: MetaTensor) -> Stage:
+    """Bring the scan onto an isotropic grid that is fine enough to look at."""
+    from monai.data.meta_tensor import MetaTensor
+
+    spacings = spacing_of(np.asarray(scan.affine))
+    volume_mm3 = float(np.prod(spacings) * np.prod(scan.shape[1:]))
+    spacing = max(1.0, float(np.cbrt(volume_mm3 / _MOST_VOXELS)))
+    first = MetaTensor(scan.as_tensor()[:1].float().cpu(), affine=scan.affine)
+    low = float(first.min())
+    upright = resample_isotropic(first, spacing=spacing, background=low)
+    volume = upright.as_tensor()[0].numpy()
+    sample = volume[::3, ::3, ::3]
+    if low < -300:  # Hounsfield units
+        window = (-160.0, 240.0)
+    else:
+        inside = sample[sample > low + 0.05 * (float(sample.max()) - low)]
+        high = float(np.quantile(inside, 0.995)) if inside.size else float(sample.max())
+        window = (low, max(high, low + 1e-6))
+    return Stage(volume, np.asarray(upright.affine, dtype=np.float64), spacing, window)
+
+
+def busiest_slice(coordinates: Array, size: float) -> float:
+    """The slice position with most landmarks near it; the middle of the scan without any."""
+    inside = coordinates[(coordinates >= 0) & (coordinates < size)]
+    if not len(inside):
+        return size / 2
+    distance = np.abs(inside[:, None] - inside[None, :])
+    # Landmarks within the slab count one, and the nearer a bit more, so that ties are rare.
+    score = ((distance <= SLAB_MM) * (2 - distance / SLAB_MM)).sum(axis=0)
+    return float(inside[int(score.argmax())])
+
+
+def spread_labels(points: Array, clutter: Array, *, away: float = 9.0) -> Array:
+    """Places for labels (P, 2) near their points, off each other and off the markers (mm)."""
+    angles = np.arange(16) * (2 * np.pi / 16)
+    candidates = np.concatenate(
+        [
+            radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+            for radius in (away, 1.7 * away)
+        ]
+    )
+    cost = np.repeat((0.0, 0.6), len(angles))
+    middle = points.mean(axis=0) if len(points) else np.zeros(2)
+    placed: list[Array] = []
+    for point in points:
+        spots = point + candidates
+        obstacles = np.concatenate([clutter, np.array(placed).reshape(-1, 2)])
+        near = np.linalg.norm(spots[:, None] - obstacles[None], axis=2)
+        crowding = np.clip(8.0 - near, 0, None).sum(axis=1)
+        outward = (candidates @ (point - middle)) / (
+            np.linalg.norm(candidates, axis=1) * (np.linalg.norm(point - middle) + 1e-6)
+        )
+        placed.append(spots[int((crowding + cost - 0.5 * outward).argmin())])
+    return np.array(placed).reshape(-1, 2)
+
+
+def position_in_words(stage: Stage, view: View, at_mm: float) -> str:
+    """Where a slice lies in world coordinates, such as ``S 12 mm``."""
+    center = np.array(stage.volume.shape) / 2 * stage.spacing
+    center[view.across] = at_mm
+    value = float(voxel_to_world(center / stage.spacing, stage.affine)[view.across])
+    letter = ("RL", "AP", "SI")[view.across][int(value < 0)]
+    return f"{letter} {abs(value):.0f} mm"
