@@ -96,7 +96,8 @@ def _spatial_axes(path: Path, header: dict[str, Any]) -> list[int]:
         axes = [axis for axis, row in enumerate(rows) if np.isfinite(row).all()]
         if rows.shape == (count, 3):
             return axes
-        raise MedrlError(f"{path}: is no 3D scan: its space has {rows.shape[-1]} dimensions")
+        check_grid(path, [int(n) for n in header["sizes"]], spatial=rows.shape[-1])
+        raise MedrlError(f"{path}: its space directions do not fit its axes; export it anew")
     if count <= 3:
         return list(range(count))
     named = [axis for axis, kind in enumerate(kinds) if kind in ("domain", "space")]
