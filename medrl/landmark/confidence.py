@@ -63,7 +63,11 @@ class Confidence:
             The calibrated confidence (ridge logistic regression by Newton's method).
         """
         values = _transform(features)
-        center, scale = np.nanmean(values, axis=0), np.nanstd(values, axis=0) + 1e-6
+        known = ~np.isnan(values)
+        count = known.sum(axis=0).clip(min=1)
+        center = np.where(known, values, 0.0).sum(axis=0) / count
+        variance = np.where(known, (values - center) ** 2, 0.0).sum(axis=0) / count
+        scale = np.sqrt(variance) + 1e-6
         design = np.nan_to_num((values - center) / scale)
         design = np.hstack([design, np.ones((len(design), 1))])
         good = (error_mm < GOOD_MM).astype(np.float64)

@@ -45,7 +45,8 @@ class LearnerSettings:
         agents: Agents that walk at a time in the DQN phase.
         epsilon: Share of random moves in the DQN phase.
         replay: Transitions remembered.
-        imitation_weight: Weight, in the DQN phase, of imitation on the agents' own states.
+        imitation_weight: Weight of imitation in the DQN phase, where half of its batch are the
+            agents' own states.
         augmentation: How training scans are changed.
     """
 
@@ -57,11 +58,11 @@ class LearnerSettings:
     double: bool = True
     reward: RewardForm = "distance"
     gamma: float = 0.3
-    batch: int = 256
+    batch: int = 128
     learning_rate: float = 2e-3
-    dqn_learning_rate: float = 5e-4
+    dqn_learning_rate: float = 3e-4
     slots: int = 64
-    refresh_every: int = 2
+    refresh_every: int = 4
     near: float = 10.0
     agents: int = 128
     epsilon: float = 0.1
@@ -226,7 +227,10 @@ class ScaleLearner:
         weight = self._weights(offset, known)
         losses = {"td": 10 * (loss * weight).sum() / weight.sum()}
         own = self.replay.sample(half, self.pool.versions)
-        supervised = self._supervised(own["slot"], own["position"])
+        slot, position = self.sample_positions(half)
+        supervised = self._supervised(
+            torch.cat([own["slot"], slot]), torch.cat([own["position"], position])
+        )
         losses["values"] = self.settings.imitation_weight * supervised["values"]
         losses["finish"] = supervised["finish"]
         return losses

@@ -13,6 +13,8 @@ Array = NDArray[np.float64]
 _LEAST = 6
 #: Detection noise allowed for every landmark, mm per axis.
 _NOISE_MM = 1.5
+#: The most surprising landmarks, of which one is rejected at a time.
+_SUSPECTS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +40,9 @@ class ShapePrior:
     """A Gaussian over landmark sets, free of position, rotation and size.
 
     The robust shape model over the found landmarks of Ghesu et al. 2017 (MICCAI), as a
-    conditional Gaussian: the set is aligned to the mean shape by a similarity transform, every
-    landmark is predicted from all others, and the one that surprises most is rejected until none
-    does.
+    conditional Gaussian: the set is aligned to the mean shape by a similarity transform and every
+    landmark is predicted from all others. While one surprises too much, the landmark without
+    which the rest fits best is rejected: a wrong point also makes its neighbours look wrong.
 
     Attributes:
         mean: (K, 3) mm, mean shape, centred.
@@ -50,10 +52,10 @@ class ShapePrior:
 
     mean: Array
     covariance: Array
-    limit: float = 3.5
+    limit: float = 2.5
 
     @staticmethod
-    def fit(shapes_world: Array, *, limit: float = 3.5) -> ShapePrior:
+    def fit(shapes_world: Array, *, limit: float = 2.5) -> ShapePrior:
         """Fit mean and covariance by generalised Procrustes analysis.
 
         Args:
@@ -92,12 +94,16 @@ class ShapePrior:
         trusted = found.copy()
         expected = np.full((count, 3), np.nan)
         surprise = np.full(count, np.nan)
-        while trusted.sum() >= _LEAST:
+        if trusted.sum() >= _LEAST:
             expected, surprise = self._predict(points_world, trusted)
-            worst = int(np.argmax(np.where(trusted, surprise, -1.0)))
-            if not surprise[worst] > self.limit:
-                break
-            trusted[worst] = False
+        while trusted.sum() > _LEAST and np.nanmax(surprise[trusted]) > self.limit:
+            suspects = np.argsort(np.where(trusted, -surprise, np.inf))[:_SUSPECTS]
+            options = []
+            for suspect in suspects:
+                rest = trusted.copy()
+                rest[suspect] = False
+                options.append((rest, *self._predict(points_world, rest)))
+            trusted, expected, surprise = min(options, key=lambda o: np.nansum(o[2][o[0]] ** 2))
         residual = np.linalg.norm(points_world - expected, axis=1)
         return ShapeVerdict(expected, residual, surprise, found & ~trusted)
 

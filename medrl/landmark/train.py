@@ -41,7 +41,8 @@ class TrainSettings:
         imitation_steps: Batches of imitation on each scale, finest first.
         dqn_steps: Batches of DQN on each scale after that, finest first.
         learner: Network and learning.
-        workers: Scales trained at a time, one process and one CPU thread each.
+        workers: Scales trained at a time, one process and one CPU thread each; 0 trains them one
+            after the other in this process.
         device: Torch device.
         seed: Fixes every random choice.
         resume: Go on from the checkpoints in the output folder.
@@ -49,8 +50,8 @@ class TrainSettings:
 
     name: str = "my-landmarks"
     modality: str = "any"
-    imitation_steps: tuple[int, ...] = (7000, 4500, 2500)
-    dqn_steps: tuple[int, ...] = (2000, 1000, 500)
+    imitation_steps: tuple[int, ...] = (5000, 4500, 2000)
+    dqn_steps: tuple[int, ...] = (1200, 1000, 400)
     learner: LearnerSettings = field(default_factory=LearnerSettings)
     workers: int = 2
     device: str = "cpu"
@@ -94,7 +95,10 @@ def train(
     names = landmark_names(cases["training"])
     out.mkdir(parents=True, exist_ok=True)
     report = progress or (lambda *_: None)
-    _train_scales(settings, data=data, out=out, report=report)
+    if settings.workers == 0:
+        _train_here(settings, data=data, out=out, report=report)
+    else:
+        _train_in_processes(settings, data=data, out=out, report=report)
 
     learner = settings.learner
     networks = []
@@ -178,8 +182,22 @@ def _checkpoint(out: Path, level: int) -> Path:
     return out / "checkpoints" / f"scale{level}.safetensors"
 
 
-def _train_scales(settings: TrainSettings, *, data: Path, out: Path, report: Progress) -> None:
-    """Train all scales, at most ``workers`` at a time, the longest first."""
+def _train_here(settings: TrainSettings, *, data: Path, out: Path, report: Progress) -> None:
+    """Train one scale after the other."""
+    for level, spacing in enumerate(settings.learner.spacings):
+
+        def send(
+            done: int, total: int, numbers: Mapping[str, float], what: str = f"{spacing:g} mm"
+        ) -> None:
+            report(what, done, total, numbers)
+
+        _learn(settings, level, data, out, send)
+
+
+def _train_in_processes(
+    settings: TrainSettings, *, data: Path, out: Path, report: Progress
+) -> None:
+    """Train all scales, at most ``workers`` at a time, finest first."""
     context = multiprocessing.get_context("spawn")
     messages: Any = context.Queue()
     waiting = list(range(len(settings.learner.spacings)))
@@ -218,17 +236,24 @@ def _train_scale(
 ) -> None:
     """Body of a worker process."""
     try:
-        _learn(settings, level, data, out, messages)
+        torch.set_num_threads(1)
+        _learn(settings, level, data, out, lambda *event: messages.put((level, *event)))
     except MedrlError as error:
         messages.put((level, 0, 1, str(error)))
     except KeyboardInterrupt:
         pass
 
 
-def _learn(settings: TrainSettings, level: int, data: Path, out: Path, messages: Any) -> None:
+def _learn(
+    settings: TrainSettings,
+    level: int,
+    data: Path,
+    out: Path,
+    send: Callable[[int, int, Mapping[str, float]], None],
+) -> None:
+    """Train one scale; ``send`` gets steps done, all steps and mean losses."""
     from torch.utils.tensorboard import SummaryWriter
 
-    torch.set_num_threads(1)
     cases = read_datalist(data)["training"]
     names = landmark_names(cases)
     scans = load_labelled(cases, names, Preprocessing(spacing=settings.learner.spacings[0]))
@@ -260,7 +285,7 @@ def _learn(settings: TrainSettings, level: int, data: Path, out: Path, messages:
                 for name, value in sums.items():
                     log.add_scalar(f"loss/{name}", value, step)
                 if step < learner.total_steps:
-                    messages.put((level, step, learner.total_steps, sums))
+                    send(step, learner.total_steps, sums)
                 sums = {}
             imitated = step == learner.imitation_steps
             if step % _CHECKPOINT_EVERY == 0 or imitated or step == learner.total_steps:
@@ -271,4 +296,4 @@ def _learn(settings: TrainSettings, level: int, data: Path, out: Path, messages:
                     optimizer=learner.optimizer,
                     generator=learner.generator,
                 )
-    messages.put((level, learner.total_steps, learner.total_steps, {}))
+    send(learner.total_steps, learner.total_steps, {})

@@ -1,0 +1,185 @@
+"""The whole recipe on scans made for it: it learns, resumes and reproduces."""
+
+import json
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from medrl.errors import MedrlError
+from medrl.landmark.augment import Augmentation
+from medrl.landmark.checkpoint import load_checkpoint, save_checkpoint
+from medrl.landmark.detect import LandmarkDetector
+from medrl.landmark.learner import LearnerSettings, ScaleLearner
+from medrl.landmark.network import LandmarkNetwork
+from medrl.landmark.pool import LabelledScan
+from medrl.landmark.train import TrainSettings, train
+from medrl.volume.read import read
+from scipy.ndimage import gaussian_filter
+
+STILL = Augmentation(pose_probability=0, crop_probability=0.2, scanner_probability=0.2)
+SMALL = LearnerSettings(
+    spacings=(2.0, 4.0),
+    window=9,
+    channels=(8, 16),
+    features=32,
+    batch=64,
+    slots=6,
+    refresh_every=8,
+    agents=32,
+    replay=2048,
+    augmentation=STILL,
+)
+
+
+def blob_scan(rng, shape=(32, 36, 30)):
+    """A bright and a dim blob at random places (voxels) in noise."""
+    points = rng.uniform(8, np.array(shape) - 8, size=(2, 3))
+    volume = np.zeros(shape, dtype=np.float32)
+    for point, height in zip(points, (1.0, 0.5), strict=True):
+        grid = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), -1)
+        volume += height * np.exp(-(((grid - point) / 4) ** 2).sum(-1)).astype(np.float32)
+    return 100 * volume + gaussian_filter(rng.normal(size=shape), 1).astype(np.float32) + 5, points
+
+
+@pytest.fixture(scope="module")
+def datalist(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("blobs")
+    rng = np.random.default_rng(0)
+    content = {"training": [], "validation": [], "test": []}
+    for split, count in (("training", 10), ("validation", 2), ("test", 4)):
+        for n in range(count):
+            volume, points = blob_scan(rng)
+            name = f"{split}{n}"
+            nib.save(nib.Nifti1Image(volume, np.diag([2.0, 2, 2, 1])), folder / f"{name}.nii.gz")
+            bright, dim = 2 * points
+            lines = ["name,x,y,z", "bright,{},{},{}".format(*bright), "dim,{},{},{}".format(*dim)]
+            (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+            content[split].append({"image": f"{name}.nii.gz", "landmarks": f"{name}.csv"})
+    path = folder / "datalist.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_training_learns_and_the_bundle_finds_points_in_unseen_scans(datalist, tmp_path):
+    settings = TrainSettings(
+        name="blobs", imitation_steps=(240, 240), dqn_steps=(30, 30), learner=SMALL, seed=1
+    )  # workers=2, as a user would
+    seen = []
+    bundle = train(
+        settings, data=datalist, out=tmp_path, progress=lambda *event: seen.append(event[:3])
+    )
+    assert {"2 mm", "4 mm", "calibration"} <= {what for what, _, _ in seen}
+    assert list((tmp_path / "logs").glob("2mm/events*"))
+    detector = LandmarkDetector.load(str(bundle))
+    assert detector.landmark_names == ("bright", "dim")
+    errors, baseline = [], []
+    for case in json.loads(datalist.read_text())["test"]:
+        rows = (datalist.parent / case["landmarks"]).read_text().splitlines()[1:]
+        truth = {r.split(",")[0]: np.array(r.split(",")[1:], float) for r in rows}
+        detection = detector.detect(read(datalist.parent / case["image"]))
+        for name, point in truth.items():
+            errors.append(np.linalg.norm(detection[name].position_world - point))
+            baseline.append(np.linalg.norm(np.array([32.0, 36.0, 30.0]) - point))
+    assert np.median(errors) < 0.25 * np.median(baseline)
+    assert np.median(errors) < 4.0
+
+
+def some_scans():
+    rng = np.random.default_rng(5)
+    scans = []
+    for n in range(4):
+        volume, points = blob_scan(rng)
+        scans.append(
+            LabelledScan(str(n), torch.from_numpy(volume)[None], torch.from_numpy(points).float())
+        )
+    return scans
+
+
+def learner(seed, **changes):
+    return ScaleLearner(
+        some_scans(),
+        level=0,
+        settings=replace(SMALL, **changes),
+        imitation_steps=4,
+        dqn_steps=4,
+        seed=seed,
+    )
+
+
+@pytest.mark.parametrize("changes", [{}, {"dueling": False, "double": False, "reward": "squared"}])
+def test_a_seed_reproduces_both_phases(changes):
+    torch.set_num_threads(1)
+    runs = []
+    for seed in (3, 3, 4):
+        one = learner(seed, **changes)
+        runs.append([one.train_step() for _ in range(one.total_steps)])
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+    assert set(runs[0][-1]) == {"td", "values", "finish"}
+
+
+def test_a_checkpoint_brings_everything_back(tmp_path):
+    one = learner(0)
+    for _ in range(3):
+        one.train_step()
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(
+        path,
+        step=one.step,
+        network=one.network,
+        optimizer=one.optimizer,
+        generator=one.generator,
+    )
+    other = learner(9)
+    step = load_checkpoint(
+        path, network=other.network, optimizer=other.optimizer, generator=other.generator
+    )
+    assert step == 3
+    assert torch.equal(one.generator.get_state(), other.generator.get_state())
+    for (name, a), b in zip(
+        one.network.state_dict().items(), other.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name
+    first = one.optimizer.state_dict()["state"]
+    second = other.optimizer.state_dict()["state"]
+    assert all(torch.equal(first[i]["exp_avg"], second[i]["exp_avg"]) for i in first)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+    one = learner(0)
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(
+        path, step=1, network=one.network, optimizer=one.optimizer, generator=one.generator
+    )
+    with pytest.raises(MedrlError, match="does not fit these settings"):
+        load_checkpoint(path, network=LandmarkNetwork(landmarks=5, window=9, channels=(4,)))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(MedrlError, match="damaged"):
+        load_checkpoint(path, network=one.network)
+
+
+def test_an_interrupted_training_goes_on_and_a_fresh_one_does_not_overwrite(datalist, tmp_path):
+    settings = TrainSettings(
+        name="b", imitation_steps=(20, 20), dqn_steps=(0, 0), learner=SMALL, seed=1, workers=0
+    )
+    train(settings, data=datalist, out=tmp_path)
+    before = (tmp_path / "b" / "model.safetensors").read_bytes()
+    with pytest.raises(MedrlError, match="holds checkpoints already"):
+        train(settings, data=datalist, out=tmp_path)
+    seen = []
+    train(
+        replace(settings, resume=True, imitation_steps=(20, 40)),
+        data=datalist,
+        out=tmp_path,
+        progress=lambda what, done, *_: seen.append((what, done)),
+    )
+    assert ("4 mm", 20) not in seen
+    assert ("4 mm", 40) in seen
+    assert (tmp_path / "b" / "model.safetensors").read_bytes() != before
+
+
+def test_steps_for_a_missing_scale_are_refused(datalist, tmp_path):
+    with pytest.raises(MedrlError, match="one number for each of 2 scales"):
+        train(TrainSettings(learner=SMALL), data=datalist, out=tmp_path)
