@@ -1,0 +1,168 @@
+"""Windows per second: medrl.roi.crop against MONAI, grid_sample, and a plain copy of the bytes.
+
+Every contender fetches the same 64 windows from the same scan in turn, round after round, so that
+whatever else the machine does slows all of them alike. Run it with
+``python benchmarks/roi_crop.py``; it writes ``benchmarks/results/roi_crop.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from evaluation.results import RESULTS, environment, markdown, save
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import SpatialCrop
+from scipy.spatial.transform import Rotation
+from torch.nn import functional as F
+
+from medrl.roi import crop
+from medrl.volume.pyramid import Pyramid
+
+AGENTS, EXTENT, THREADS = 64, 160, 2
+SIZES = (25, 45)
+
+#: How many times the rate of each contender medrl has to reach.
+TARGETS = {
+    25: {"MONAI SpatialCrop": 40.0, "grid_sample": 20.0, "copy_": 0.25},
+    45: {"MONAI SpatialCrop": 8.0, "copy_": 0.5},
+}
+
+#: The fast contenders are timed more often per round.
+REPEATS = {"MONAI SpatialCrop": 1, "grid_sample": 1, "medrl rotated": 1, "medrl sub-voxel": 3}
+
+
+def cpu_name() -> str:
+    """The processor, as the system names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def load() -> float | None:
+    """Processes that want a core; torch's threads, which spin, suffer most where it is high."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def contenders(
+    scan: torch.Tensor, centers: np.ndarray, size: int
+) -> dict[str, Callable[[], torch.Tensor]]:
+    """What is timed: each returns the windows (N, 1, S, S, S)."""
+    pyramid = Pyramid((scan,), (1.0,), (np.eye(4),))
+    whole = torch.from_numpy(centers)
+    shifted = whole + 0.3
+    rotations = torch.from_numpy(Rotation.random(AGENTS, random_state=0).as_matrix())
+    image = MetaTensor(scan)
+    out = torch.empty(AGENTS, 1, size, size, size)
+    source = torch.rand_like(out)
+    batch = scan.expand(AGENTS, -1, -1, -1, -1)
+    steps = torch.arange(size) - size // 2
+    offsets = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij"), dim=-1)
+
+    def by_monai() -> torch.Tensor:
+        roi = (size, size, size)
+        crops = (SpatialCrop(roi_center=center, roi_size=roi)(image) for center in centers)
+        return torch.stack([window.as_tensor() for window in crops])
+
+    def by_grid_sample() -> torch.Tensor:
+        # grid_sample wants (x, y, z) = (k, j, i) in -1..1.
+        places = whole.view(-1, 1, 1, 1, 3) + offsets
+        grid = (places.flip(-1) * (2 / (EXTENT - 1)) - 1).to(torch.float32)
+        return F.grid_sample(batch, grid, align_corners=True)
+
+    return {
+        "medrl": lambda: crop(pyramid, whole, size, out=out),
+        "medrl, new memory": lambda: crop(pyramid, whole, size),
+        "medrl sub-voxel": lambda: crop(pyramid, shifted, size, out=out),
+        "medrl rotated": lambda: crop(pyramid, whole, size, rotation=rotations, out=out),
+        "MONAI SpatialCrop": by_monai,
+        "grid_sample": by_grid_sample,
+        "copy_": lambda: out.copy_(source),
+    }
+
+
+def measure(size: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds per call of every contender."""
+    rng = np.random.default_rng(size)
+    scan = torch.from_numpy(rng.random((1, EXTENT, EXTENT, EXTENT), dtype=np.float32))
+    seconds: dict[str, list[float]] = {}
+    for number in range(rounds + 1):
+        # Windows stay inside: MONAI returns smaller ones at the border.
+        centers = rng.integers(size // 2, EXTENT - size // 2, (AGENTS, 3))
+        calls = contenders(scan, centers, size)
+        if number == 0:
+            agree(calls)
+            continue
+        for name, call in calls.items():
+            for _ in range(REPEATS.get(name, 10)):
+                start = time.perf_counter()
+                call()
+                seconds.setdefault(name, []).append(time.perf_counter() - start)
+    return seconds
+
+
+def agree(calls: dict[str, Callable[[], torch.Tensor]]) -> None:
+    """Warm up, and check that all return the same windows."""
+    windows = {name: call().clone() for name, call in calls.items()}
+    for name in ("medrl, new memory", "MONAI SpatialCrop"):
+        if not torch.equal(windows["medrl"], torch.as_tensor(windows[name])):
+            raise SystemExit(f"{name} returns other windows than medrl.roi.crop")
+    torch.testing.assert_close(windows["grid_sample"], windows["medrl"], rtol=0, atol=1e-3)
+
+
+def main() -> None:
+    """Measure, print a table, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("-o", "--out", type=Path, default=RESULTS / "roi_crop.json")
+    options = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    result = {
+        "what": f"{AGENTS} windows from one {EXTENT}^3 float32 scan on the CPU",
+        "how": "contenders in turn within each round; rates from the median, and from the best",
+        "environment": environment(),
+        "numba": version("numba"),
+        "cpu": cpu_name(),
+        "cpus": os.cpu_count(),
+        "threads": THREADS,
+        "rounds": options.rounds,
+        "load_before": load(),
+        "sizes": {},
+    }
+    rows: list[list[object]] = []
+    for size in SIZES:
+        seconds = measure(size, options.rounds)
+        rates = {name: AGENTS / float(np.median(times)) for name, times in seconds.items()}
+        best = {name: AGENTS / min(times) for name, times in seconds.items()}
+        targets = {}
+        for name, target in TARGETS[size].items():
+            ratio = rates["medrl"] / rates[name]
+            targets[name] = {
+                "target": target,
+                "ratio": ratio,
+                "ratio_of_best": best["medrl"] / best[name],
+                "met": ratio >= target,
+            }
+            rows.append([f"{size}^3", name, rates["medrl"], rates[name], ratio, target])
+        result["sizes"][str(size)] = {
+            "windows_per_second": rates,
+            "windows_per_second_best": best,
+            "medrl_over": targets,
+        }
+    result["load_after"] = load()
+    save(options.out, result)
+    print(markdown(["size", "against", "medrl /s", "theirs /s", "ratio", "needed"], rows))
+
+
+if __name__ == "__main__":
+    main()
