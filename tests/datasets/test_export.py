@@ -22,11 +22,11 @@ def read_csv(path: str) -> dict[str, list[float]]:
         return {row["name"]: [float(row[axis]) for axis in "xyz"] for row in csv.DictReader(stream)}
 
 
-def few_hippocampi(root: Path, tmp_path: Path) -> Path:
+def few_hippocampi(root: Path, tmp_path: Path, count: int) -> Path:
     """A copy of the set's folder with its first crops only."""
     splits = hippocampus.splits(root)
     small = tmp_path / "msd_hippocampus"
-    rows = [(s, split) for split, subjects in splits.items() for s in subjects[:12]]
+    rows = [(s, split) for split, subjects in splits.items() for s in subjects[:count]]
     for kind in ("images", "labels"):
         (small / kind).mkdir(parents=True)
         for subject, _ in rows:
@@ -70,7 +70,7 @@ def test_markups_export_holds_the_same_points(data_root: Path, tmp_path: Path) -
 def test_hippocampus_export_follows_its_masks(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = few_hippocampi(data_root / "msd_hippocampus", tmp_path)
+    small = few_hippocampi(data_root / "msd_hippocampus", tmp_path, 10)
     monkeypatch.setattr(hippocampus, "verify", lambda root: ())
     datalist = json.loads(export("msd_hippocampus", small, tmp_path / "out").read_text())
     centroids = []
@@ -103,7 +103,7 @@ def test_hippocampus_export_follows_its_masks(
 def test_hippocampus_export_repeats_with_its_seed(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = few_hippocampi(data_root / "msd_hippocampus", tmp_path)
+    small = few_hippocampi(data_root / "msd_hippocampus", tmp_path, 1)
     monkeypatch.setattr(hippocampus, "verify", lambda root: ())
     subject = hippocampus.splits(small)["train"][0]
     written = []
