@@ -93,7 +93,9 @@ def random_field_of_view(
     Returns:
         The cut volume and the points in its voxel coordinates.
     """
-    axes = torch.randperm(3, generator=generator)[: int(torch.randint(1, 4, (), generator=generator))]
+    axes = torch.randperm(3, generator=generator)[
+        : int(torch.randint(1, 4, (), generator=generator))
+    ]
     shift = torch.zeros(3)
     for axis in axes.tolist():
         size = volume.shape[axis + 1]

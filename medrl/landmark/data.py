@@ -129,7 +129,9 @@ def load_labelled(
         grid: MetaTensor = resample(read(case.image))
         points = world_to_voxel(points_array(case, names), as_affine(grid.affine))
         volume = grid.as_tensor()
-        scans.append(LabelledScan(case.name, volume - volume.min(), torch.from_numpy(points).float()))
+        scans.append(
+            LabelledScan(case.name, volume - volume.min(), torch.from_numpy(points).float())
+        )
         if progress is not None:
             progress(len(scans), len(cases))
     return scans

@@ -184,9 +184,7 @@ class LandmarkDetector:
             sure = self.model.confidence(exam.features)
         sure[[status == "absent" for status in exam.status]] = 0.0
         found = tuple(
-            Landmark(
-                name, exam.answers_world[k], exam.status[k], float(sure[k]), exam.notes[k]
-            )
+            Landmark(name, exam.answers_world[k], exam.status[k], float(sure[k]), exam.notes[k])
             for name in names
             for k in [self.model.names.index(name)]
         )

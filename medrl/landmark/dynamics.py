@@ -126,9 +126,7 @@ class SearchDynamics:
         if level is None:
             level = torch.full((count,), self.coarsest, device=self.device)
         zeros = torch.zeros(count, dtype=torch.int64, device=self.device)
-        visited = torch.zeros(
-            (count, self.max_steps + 1, 3), dtype=torch.int64, device=self.device
-        )
+        visited = torch.zeros((count, self.max_steps + 1, 3), dtype=torch.int64, device=self.device)
         start = self.snap(position, level)
         visited[:, 0] = start
         return SearchState(scan, start, level, zeros, visited, zeros.clone(), zeros.clone())

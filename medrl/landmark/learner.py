@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
@@ -11,12 +11,14 @@ from torch.nn import functional as F
 
 from medrl.landmark.augment import Augmentation
 from medrl.landmark.dynamics import MOVES, SearchDynamics, SearchState
-from medrl.landmark.network import Decision, LandmarkNetwork, laplace_loss
+from medrl.landmark.model import ModelSettings
+from medrl.landmark.network import Decision, laplace_loss
 from medrl.landmark.pool import LabelledScan, ScanPool
 from medrl.landmark.rewards import RewardForm, optimal_values, step_rewards
 from medrl.rl.dqn import GoalDQN
 from medrl.rl.replay import PositionReplay
 from medrl.roi import crop
+from medrl.volume.prepare import Preprocessing
 from medrl.volume.pyramid import level_strides
 
 #: Offsets are learned only where the landmark is this near (steps, any axis).
@@ -68,7 +70,19 @@ class LearnerSettings:
     epsilon: float = 0.1
     replay: int = 16384
     imitation_weight: float = 1.0
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def model_settings(self, *, modality: str = "any") -> ModelSettings:
+        """Settings of the model that this training makes."""
+        return ModelSettings(
+            spacings=self.spacings,
+            window=self.window,
+            channels=self.channels,
+            features=self.features,
+            dueling=self.dueling,
+            modality=modality,
+            preprocessing=Preprocessing(spacing=self.spacings[0]),
+        )
 
 
 class ScaleLearner:
@@ -104,13 +118,8 @@ class ScaleLearner:
         self.device = torch.device(device)
         self.generator = Generator().manual_seed(seed)
         torch.manual_seed(seed)
-        self.network = LandmarkNetwork(
-            landmarks=scans[0].points_voxel.shape[0],
-            window=settings.window,
-            channels=settings.channels,
-            features=settings.features,
-            dueling=settings.dueling,
-        ).to(self.device, memory_format=torch.channels_last_3d)
+        landmarks = scans[0].points_voxel.shape[0]
+        self.network = settings.model_settings().build_network(landmarks).to(self.device)
         self.pool = ScanPool(
             scans,
             slots=settings.slots,

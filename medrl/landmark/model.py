@@ -46,6 +46,16 @@ class ModelSettings:
     modality: str = "any"
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
+    def build_network(self, landmarks: int) -> LandmarkNetwork:
+        """A network of these settings, untrained, with a head for each landmark."""
+        return LandmarkNetwork(
+            landmarks=landmarks,
+            window=self.window,
+            channels=self.channels,
+            features=self.features,
+            dueling=self.dueling,
+        )
+
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> ModelSettings:
         """Read what :func:`dataclasses.asdict` wrote.
@@ -57,7 +67,9 @@ class ModelSettings:
         if set(values) != names:
             odd = sorted(names ^ set(values))
             raise MedrlError(f"the model's settings do not fit this version of medrl: {odd}")
-        plain = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
         try:
             plain["preprocessing"] = Preprocessing(**plain["preprocessing"])
             return ModelSettings(**plain)
@@ -125,13 +137,7 @@ class LandmarkModel:
         """
         networks = []
         for level in range(len(settings.spacings)):
-            network = LandmarkNetwork(
-                landmarks=len(names),
-                window=settings.window,
-                channels=settings.channels,
-                features=settings.features,
-                dueling=settings.dueling,
-            )
+            network = settings.build_network(len(names))
             prefix = f"scale{level}."
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             wanted = network.state_dict()
@@ -142,7 +148,7 @@ class LandmarkModel:
                 raise MedrlError(
                     f"the model's weights do not fit its settings at scale {level}"
                 ) from error
-            network.eval().to(device, memory_format=torch.channels_last_3d)
+            network.eval().to(device)
             networks.append(network)
         shape = confidence = None
         if "shape.mean" in tensors:
@@ -181,4 +187,5 @@ class LandmarkModel:
         settings = ModelSettings.from_json(manifest["settings"])
         names = tuple(manifest["landmarks"])
         tensors = load_weights(bundle)
-        return LandmarkModel.from_tensors(names, settings, tensors, device=device), manifest
+        model = LandmarkModel.from_tensors(names, settings, tensors, device=device)
+        return model, dict(manifest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,8 +91,8 @@ class ShapePrior:
             The verdict. With fewer than six detections nothing is rejected.
         """
         count = len(self.mean)
-        found = ~np.isnan(points_world).any(axis=1)
-        trusted = found.copy()
+        found: NDArray[np.bool_] = np.asarray(~np.isnan(points_world).any(axis=1))
+        trusted: NDArray[np.bool_] = found.copy()
         expected = np.full((count, 3), np.nan)
         surprise = np.full(count, np.nan)
         if trusted.sum() >= _LEAST:
@@ -156,6 +157,6 @@ def similarity(source: Array, target: Array) -> Array:
     return transform
 
 
-def _apply(transform: Array, points: Array) -> Array:
+def _apply(transform: Array, points: NDArray[np.floating[Any]]) -> Array:
     moved: Array = points @ transform[:3, :3].T + transform[:3, 3]
     return moved

@@ -19,8 +19,7 @@ from medrl.landmark.calibrate import calibrate
 from medrl.landmark.checkpoint import load_checkpoint, save_checkpoint
 from medrl.landmark.data import landmark_names, load_labelled, points_array, read_datalist
 from medrl.landmark.learner import LearnerSettings, ScaleLearner
-from medrl.landmark.model import LandmarkModel, ModelSettings
-from medrl.landmark.network import LandmarkNetwork
+from medrl.landmark.model import LandmarkModel
 from medrl.landmark.shape import ShapePrior
 from medrl.volume.prepare import Preprocessing
 
@@ -88,7 +87,9 @@ def train(
     """
     scales = len(settings.learner.spacings)
     if len(settings.imitation_steps) != scales or len(settings.dqn_steps) != scales:
-        raise MedrlError(f"imitation_steps and dqn_steps need one number for each of {scales} scales")
+        raise MedrlError(
+            f"imitation_steps and dqn_steps need one number for each of {scales} scales"
+        )
     if (out / "checkpoints").exists() and not settings.resume:
         raise MedrlError(f"{out} holds checkpoints already: resume, or choose another folder")
     cases = read_datalist(data)
@@ -100,47 +101,27 @@ def train(
     else:
         _train_in_processes(settings, data=data, out=out, report=report)
 
-    learner = settings.learner
+    model_settings = settings.learner.model_settings(modality=settings.modality)
     networks = []
     for level in range(scales):
-        network = LandmarkNetwork(
-            landmarks=len(names),
-            window=learner.window,
-            channels=learner.channels,
-            features=learner.features,
-            dueling=learner.dueling,
-        )
+        network = model_settings.build_network(len(names))
         load_checkpoint(_checkpoint(out, level), network=network)
-        networks.append(network.eval().to(settings.device, memory_format=torch.channels_last_3d))
-    model = LandmarkModel(
-        names,
-        ModelSettings(
-            spacings=learner.spacings,
-            window=learner.window,
-            channels=learner.channels,
-            features=learner.features,
-            dueling=learner.dueling,
-            modality=settings.modality,
-            preprocessing=Preprocessing(spacing=learner.spacings[0]),
-        ),
-        tuple(networks),
-        shape=_shape_prior(np.stack([points_array(c, names) for c in cases["training"]])),
-    )
+        networks.append(network.eval().to(settings.device))
+    shape = _shape_prior(np.stack([points_array(c, names) for c in cases["training"]]))
+    model = LandmarkModel(names, model_settings, tuple(networks), shape)
     if cases["validation"]:
         scans = load_labelled(cases["validation"], names, model.settings.preprocessing)
         model = calibrate(
             model,
             scans,
-            augmentation=learner.augmentation,
+            augmentation=settings.learner.augmentation,
             seed=settings.seed,
             progress=lambda done, total: report("calibration", done, total, {}),
         )
     return save_model(model, out / settings.name, name=settings.name, card=dict(card or {}))
 
 
-def save_model(
-    model: LandmarkModel, folder: Path, *, name: str, card: Mapping[str, Any]
-) -> Path:
+def save_model(model: LandmarkModel, folder: Path, *, name: str, card: Mapping[str, Any]) -> Path:
     """Write a landmark model as a bundle.
 
     Args:
@@ -231,9 +212,7 @@ def _train_in_processes(
             worker.terminate()
 
 
-def _train_scale(
-    settings: TrainSettings, level: int, data: Path, out: Path, messages: Any
-) -> None:
+def _train_scale(settings: TrainSettings, level: int, data: Path, out: Path, messages: Any) -> None:
     """Body of a worker process."""
     try:
         torch.set_num_threads(1)

@@ -41,7 +41,9 @@ class GoalDQN:
             target_rate: Share of the online weights mixed into the target network a step.
         """
         actor = TensorDictSequential(
-            TensorDictModule(_Values(network, values), in_keys=["window"], out_keys=["action_value"]),
+            TensorDictModule(
+                _Values(network, values), in_keys=["window"], out_keys=["action_value"]
+            ),
             TensorDictModule(
                 _greedy, in_keys=["action_value"], out_keys=["action", "chosen_action_value"]
             ),

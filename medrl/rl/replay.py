@@ -59,4 +59,3 @@ class PositionReplay:
         drawn: TensorDict = self._buffer.sample(count).to(versions.device)
         fresh = versions[drawn["slot"]] == drawn["version"]
         return drawn[fresh]
-

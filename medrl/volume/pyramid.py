@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ def level_strides(spacings: Sequence[float]) -> tuple[int, ...]:
     ratios = [spacing / spacings[0] for spacing in spacings]
     strides = tuple(round(ratio) for ratio in ratios)
     if any(abs(r - s) > 1e-6 for r, s in zip(ratios, strides, strict=True)) or any(
-        b <= a for a, b in zip(strides, strides[1:], strict=False)
+        b <= a for a, b in pairwise(strides)
     ):
         raise MedrlError(
             f"pyramid spacings must rise in whole multiples of the finest, not {tuple(spacings)}"
@@ -90,7 +91,7 @@ def build_pyramid(
     affine = np.asarray(fine.affine, dtype=np.float64)
     levels = [fine.as_tensor().contiguous()]
     affines = [affine]
-    for previous, stride in zip(strides, strides[1:], strict=False):
+    for previous, stride in pairwise(strides):
         sigma = np.sqrt((stride / 2) ** 2 - (previous / 2) ** 2 * (previous > 1)) / previous
         levels.append(_shrink(levels[-1], stride // previous, sigma, background))
         coarse = affine.copy()

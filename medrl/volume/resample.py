@@ -48,9 +48,7 @@ def to_closest_axes(scan: MetaTensor) -> MetaTensor:
     return MetaTensor(array.contiguous(), affine=torch.from_numpy(new_affine))
 
 
-def resample_isotropic(
-    scan: MetaTensor, *, spacing: float, background: float = 0.0
-) -> MetaTensor:
+def resample_isotropic(scan: MetaTensor, *, spacing: float, background: float = 0.0) -> MetaTensor:
     """Bring a scan onto an isotropic grid along the world axes (RAS).
 
     A scan that has the spacing already and is tilted by less than 10 degrees is only permuted and

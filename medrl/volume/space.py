@@ -87,9 +87,7 @@ def spacing_of(affine: ArrayLike) -> NDArray[np.float64]:
     return np.linalg.norm(as_affine(affine)[:3, :3], axis=0)
 
 
-def inside(
-    points_world: ArrayLike, affine: ArrayLike, shape: tuple[int, ...]
-) -> NDArray[np.bool_]:
+def inside(points_world: ArrayLike, affine: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Tell which points lie in a scan, its outermost voxels counted to their outer faces.
 
     Args:
@@ -102,4 +100,4 @@ def inside(
     """
     voxel = world_to_voxel(points_world, affine)
     upper = np.asarray(shape[-3:], dtype=np.float64) - 0.5
-    return ((voxel >= -0.5) & (voxel <= upper)).all(axis=-1)
+    return np.asarray(((voxel >= -0.5) & (voxel <= upper)).all(axis=-1))

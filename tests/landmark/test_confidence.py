@@ -1,9 +1,10 @@
 """The confidence, against scikit-learn and against what it must mean."""
 
 import numpy as np
-from medrl.landmark.confidence import GOOD_MM, Confidence, _transform
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
+
+from medrl.landmark.confidence import GOOD_MM, Confidence, _transform
 
 
 def simulated(count=4000, seed=0):

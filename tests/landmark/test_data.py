@@ -5,6 +5,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+
 from medrl.errors import MedrlError
 from medrl.landmark.data import landmark_names, load_labelled, points_array, read_datalist
 from medrl.volume.prepare import Preprocessing

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from medrl.landmark.dynamics import CAPPED, LEFT, LOOPED
 from medrl.landmark.network import Decision
 from medrl.landmark.rewards import optimal_values
 from medrl.landmark.search import Searcher
 from medrl.volume.pyramid import Pyramid
-from torch import nn
 
 STRIDES = (1, 2, 4)
 WINDOW = 5

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from medrl.landmark.shape import ShapePrior, similarity
 from scipy.spatial.transform import Rotation
 from skimage.transform import SimilarityTransform
+
+from medrl.landmark.shape import ShapePrior, similarity
 
 
 def random_shapes(count=80, landmarks=12, seed=0):

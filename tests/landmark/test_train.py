@@ -7,6 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
+
 from medrl.errors import MedrlError
 from medrl.landmark.augment import Augmentation
 from medrl.landmark.checkpoint import load_checkpoint, save_checkpoint
@@ -16,7 +18,6 @@ from medrl.landmark.network import LandmarkNetwork
 from medrl.landmark.pool import LabelledScan
 from medrl.landmark.train import TrainSettings, train
 from medrl.volume.read import read
-from scipy.ndimage import gaussian_filter
 
 STILL = Augmentation(pose_probability=0, crop_probability=0.2, scanner_probability=0.2)
 SMALL = LearnerSettings(
