@@ -115,7 +115,7 @@ class ShapePrior:
         surprise = np.full(count, np.nan)
         transform = similarity(points_world[trusted], self.mean[trusted])
         scale = np.cbrt(np.linalg.det(transform[:3, :3]))
-        back = np.linalg.inv(transform)
+        back: Array = np.asarray(np.linalg.inv(transform), dtype=np.float64)
         aligned = _apply(transform, points_world)
         noise = np.eye(3) * (_NOISE_MM * scale) ** 2
         for k in range(count):
