@@ -61,6 +61,9 @@ class Export:
     seed: int = 0
     """Seed of the random shifts of msd_hippocampus."""
 
+    brains: bool = False
+    """Add skull-stripped copies of every second training and validation head (ixi_brain_t1)."""
+
 
 Command = (
     Annotated[List, tyro.conf.subcommand("list")]
@@ -155,7 +158,7 @@ def run_export(command: Export) -> int:
     from medrl_datasets.export import export
 
     root = _root_of(command.name, command.root)
-    path = export(command.name, root, command.out, points=command.points, seed=command.seed)
+    path = export(command.name, root, command.out, points=command.points, seed=command.seed, brains=command.brains)
     print(path)
     return 0
 

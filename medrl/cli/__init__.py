@@ -1,0 +1,126 @@
+"""The `medrl` command."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from medrl import __version__
+from medrl.errors import MedrlError
+
+_PROG = "medrl"
+
+#: Each is a module of this package with `main(argv) -> int`.
+COMMANDS = {
+    "detect": "find landmarks in scans",
+    "demo": "find landmarks in a real head MRI that comes with the extra `samples`",
+    "models": "list the trained models",
+    "info": "versions and devices, or the card of a model",
+    "train": "train agents on your own scans and points",
+    "evaluate": "measure a model's errors on labelled scans, next to baselines",
+    "export": "turn a model into a bundle for MONAI's own tools",
+    "datasets": "the public data sets: cards, splits, export",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the `medrl` command; what goes wrong ends in one line on standard error.
+
+    Args:
+        argv: Command line without the program's name; that of the process if left out.
+
+    Returns:
+        Exit code: 0 all done, 1 some scans failed, 2 wrong usage, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    logging.getLogger(_PROG).setLevel(logging.DEBUG if debug else logging.WARNING)
+    try:
+        return _dispatch(arguments)
+    except SystemExit as end:
+        # tyro leaves this way after its help (0) or a complaint about the options (2).
+        return end.code if isinstance(end.code, int) else 2 * bool(end.code)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        complain("interrupted")
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has gone, such as `head`; do not fail again when it is flushed.
+        sys.stdout = None
+        return 0
+    except MedrlError as error:
+        if debug:
+            raise
+        complain(str(error))
+        return 2
+    except Exception as error:
+        if debug:
+            raise
+        complain(unexpected(error))
+        return 2
+
+
+def complain(line: str) -> None:
+    """Print one line of error, whatever the message looks like."""
+    print(f"{_PROG}: error: {' '.join(line.split())}", file=sys.stderr)
+
+
+def unexpected(error: Exception) -> str:
+    """What to say of an error that nobody has foreseen."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"the package {error.name} is not installed; see `pip install 'medrl[all]'`"
+    reason = str(error).strip().split("\n")[0][:300] or "no reason given"
+    return f"unexpected {type(error).__name__}: {reason} (run again with --debug for details)"
+
+
+def debugging() -> bool:
+    """Tell whether --debug was given: errors then come with their traceback."""
+    return logging.getLogger(_PROG).level == logging.DEBUG
+
+
+def _dispatch(arguments: list[str]) -> int:
+    """Find the command and run it; only its own module is imported."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"{_PROG} {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        close = get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(COMMANDS)}"
+        raise MedrlError(f"there is no command {name!r}; {hint}")
+    if not debugging():
+        _hush()
+    run: Callable[[list[str]], int] = import_module(f"medrl.cli.{name}").main
+    return run(rest)
+
+
+def _help() -> str:
+    """What `medrl --help` prints."""
+    lines = [
+        f"usage: {_PROG} COMMAND ...",
+        "",
+        "Agents that look at a 3D scan through a moving window and decide where to go next.",
+        "",
+        "commands:",
+        *(f"  {name:<10}{what}" for name, what in COMMANDS.items()),
+        "",
+        f"`{_PROG} COMMAND --help` explains a command; {_PROG} --version prints the version.",
+        "--debug, anywhere on the line, shows the traceback of an error.",
+        "Exit codes: 0 all done, 1 some scans failed, 2 wrong usage.",
+    ]
+    return "\n".join(lines)
+
+
+def _hush() -> None:
+    """Keep the warnings of libraries off the user's terminal."""
+    warnings.simplefilter("ignore")
+    logging.getLogger().setLevel(logging.ERROR)

@@ -1,0 +1,257 @@
+"""`medrl detect`: find landmarks in scans."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from medrl.cli import complain, debugging, unexpected
+from medrl.cli.terminal import check_device, detection_table, parse, progress_bars, stdout
+from medrl.errors import MedrlError
+from medrl.landmark.results import distinct_stems, landmark_rows, prepare_folder, write_results
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from medrl.landmark.detect import Detection, LandmarkDetector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detect:
+    """Find landmarks in scans.
+
+    Writes for each scan a 3D Slicer point list (.mrk.json), a table (.csv; RAS mm), every agent's
+    path (.trajectory.json) and a picture (.png).
+    """
+
+    scans: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SCAN...")]
+    """NIfTI, NRRD, MHA/MHD files, or DICOM series as folders or .zip."""
+
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder to write into; made if missing."""
+
+    model: str = "brain-t1"
+    """Name of a model (see `medrl models`) or the folder of one."""
+
+    landmarks: tuple[str, ...] = ()
+    """Report only these; all if left out."""
+
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
+
+    json: bool = False
+    """Print a report in JSON instead of tables."""
+
+    picture: bool = True
+    """Draw the picture."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A scan that was searched, and what was written."""
+
+    scan: Path
+    detection: Detection
+    files: dict[str, Path]
+    warnings: tuple[str, ...]
+
+    def report(self) -> dict[str, Any]:
+        """As in the JSON report."""
+        return {
+            "scan": str(self.scan),
+            "status": "done",
+            "files": {kind: str(path) for kind, path in self.files.items()},
+            "space": "RAS mm",
+            "landmarks": landmark_rows(self.detection),
+            "warnings": list(self.warnings),
+            "seconds": round(self.detection.seconds, 3),
+        }
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A scan that could not be searched, and why."""
+
+    scan: Path
+    error: str
+
+    def report(self) -> dict[str, Any]:
+        """As in the JSON report."""
+        return {"scan": str(self.scan), "status": "failed", "error": self.error}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `medrl detect`.
+
+    Args:
+        argv: What follows `medrl detect` on the command line.
+
+    Returns:
+        Exit code: 0, or 1 if some scans failed.
+
+    Raises:
+        MedrlError: If nothing can be done: no such model, landmark or device, or an output folder
+            that cannot be written to.
+    """
+    command: Detect = parse(Detect, argv, prog="medrl detect")
+    if not command.scans:
+        raise MedrlError("name at least one scan")
+    prepare_folder(command.out)
+    device = check_device(command.device)
+
+    from medrl.landmark.detect import LandmarkDetector
+
+    detector = LandmarkDetector.load(command.model, device=device)
+    check_landmarks(detector, command.landmarks)
+    scans = list({scan.resolve(): scan for scan in command.scans}.values())
+    stems = distinct_stems(scans)
+    outcomes: list[Done | Failed] = []
+    with progress_bars() as progress:
+        every = progress.add_task("scans", total=len(scans), more="", visible=len(scans) > 1)
+        for scan, stem in zip(scans, stems, strict=True):
+            outcome = detect_one(
+                detector,
+                scan,
+                folder=command.out,
+                stem=stem,
+                landmarks=command.landmarks,
+                picture=command.picture,
+                progress=progress,
+            )
+            if isinstance(outcome, Failed):
+                complain(outcome.error)
+            outcomes.append(outcome)
+            progress.advance(every)
+    done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
+    failed = len(outcomes) - len(done)
+    if command.json:
+        report = {
+            "model": str(detector.manifest.get("name")),
+            "done": len(done),
+            "failed": failed,
+            "scans": [outcome.report() for outcome in outcomes],
+        }
+        print(json.dumps(report, indent=1, allow_nan=False))
+    elif len(outcomes) == 1 and done:
+        show_one(done[0])
+    elif done:
+        show_many(done)
+    if failed and len(outcomes) > 1:
+        print(f"medrl: {failed} of {len(outcomes)} scans failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def check_landmarks(detector: LandmarkDetector, landmarks: Sequence[str]) -> None:
+    """Find out before any work that a model does not know a landmark.
+
+    Raises:
+        MedrlError: If it does not.
+    """
+    unknown = [name for name in landmarks if name not in detector.landmark_names]
+    if unknown:
+        raise MedrlError(
+            f"the model does not know {', '.join(unknown)}; "
+            f"it knows {', '.join(detector.landmark_names)}"
+        )
+
+
+def detect_one(
+    detector: LandmarkDetector,
+    scan: Path,
+    *,
+    folder: Path,
+    stem: str,
+    landmarks: Sequence[str],
+    picture: bool,
+    progress: Progress,
+) -> Done | Failed:
+    """Read, search and write one scan; an error becomes part of the outcome.
+
+    Args:
+        detector: Model in memory.
+        scan: What to read.
+        folder: Where to write.
+        stem: What the files are called.
+        landmarks: Which to report; all if empty.
+        picture: Draw the picture.
+        progress: Bars to add one to.
+
+    Returns:
+        What became of it.
+    """
+    from medrl.volume.read import read
+
+    bar = progress.add_task(stem, total=None, more="reading")
+    try:
+        with warnings.catch_warnings():
+            # They come back as remarks of the scan.
+            warnings.simplefilter("ignore")
+            volume = read(scan)
+        progress.update(bar, more="searching")
+        detection = detector.detect(
+            volume,
+            landmarks=landmarks or None,
+            progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+        progress.update(bar, more="writing")
+        files = write_results(folder, stem, volume, detection, picture=picture)
+    except MedrlError as error:
+        line = str(error)
+        return Failed(scan, line if str(scan) in line else f"{scan}: {line}")
+    except MemoryError:
+        return Failed(scan, f"{scan}: does not fit in memory; crop or downsample it")
+    except Exception as error:
+        if debugging():
+            raise
+        return Failed(scan, f"{scan}: {unexpected(error)}")
+    finally:
+        progress.remove_task(bar)
+    remarks = tuple(str(remark) for remark in volume.meta.get("remarks", ()))
+    return Done(scan, detection, files, (*remarks, *detection.warnings))
+
+
+def show_one(done: Done) -> None:
+    """Print the landmarks of a scan and the files that were written."""
+    console = stdout()
+    title = f"{done.scan} ({done.detection.seconds:.1f} s)"
+    console.print(detection_table(done.detection, title=title))
+    _note(done)
+    for path in done.files.values():
+        console.print(f"wrote {path}", markup=False, soft_wrap=True)
+
+
+def show_many(outcomes: Sequence[Done]) -> None:
+    """Print a line for each scan."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("scan", "found", "corrected", "absent", "doubtful", "seconds", "point list"):
+        table.add_column(column, overflow="fold")
+    for done in outcomes:
+        landmarks = done.detection.landmarks
+        states = [landmark.status for landmark in landmarks]
+        doubtful = sum(lm.status != "absent" and lm.confidence < 0.5 for lm in landmarks)
+        table.add_row(
+            str(done.scan),
+            *(str(states.count(status)) for status in ("found", "corrected", "absent")),
+            str(doubtful),
+            f"{done.detection.seconds:.1f}",
+            str(done.files["markups"]),
+        )
+    stdout().print(table)
+    for done in outcomes:
+        _note(done)
+
+
+def _note(done: Done) -> None:
+    """Print what the user should know of a scan."""
+    for line in done.warnings:
+        text = line if str(done.scan) in line else f"{done.scan}: {line}"
+        print(f"medrl: note: {text}", file=sys.stderr)
