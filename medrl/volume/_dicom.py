@@ -42,7 +42,6 @@ _TAGS = [
 ]
 _MOST_FILES = 50_000
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
-_MR = "1.2.840.10008.5.1.4.1.1.4"
 
 
 @dataclass(frozen=True)
@@ -112,12 +111,8 @@ class _SeriesReader(PydicomReader):
         try:
             _ = img.pixel_array
         except (RuntimeError, NotImplementedError):
-            array = sitk.GetArrayFromImage(_read_itk(filename))[0]
-            if img.get("SOPClassUID") != _MR:
-                return array
-            # GDCM leaves the rescaling of MR images alone.
-            slope, offset = img.get("RescaleSlope", 1.0), img.get("RescaleIntercept", 0.0)
-            return array * np.float32(slope) + np.float32(offset)
+            # GDCM applies the rescale slope and intercept itself.
+            return sitk.GetArrayFromImage(_read_itk(filename))[0]
         return super()._get_array_data(img, filename)
 
 

@@ -467,3 +467,20 @@ def test_an_enhanced_multi_frame_file(tmp_path: Path, sign: float) -> None:
     columns = np.stack([TURNED[:, 0] * 1.4, TURNED[:, 1] * 0.9, step], axis=1)
     want = first + voxels @ columns.T
     np.testing.assert_allclose(ras_to_lps(voxel_to_world(voxels, scan.affine)), want, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [pydicom.uid.CTImageStorage, pydicom.uid.MRImageStorage])
+def test_slices_that_pydicom_cannot_decode_are_decoded_by_gdcm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    stored = np.random.default_rng(7).integers(0, 1000, (3, 6, 5)).astype(np.uint16)
+    for k, plane in enumerate(stored):
+        dataset = plain_slice(plane, k, RescaleSlope=2, RescaleIntercept=-9, SOPClassUID=kind)
+        dataset.file_meta.MediaStorageSOPClassUID = kind
+        dataset.save_as(tmp_path / f"{k}.dcm", enforce_file_format=True)
+
+    def missing(self: pydicom.Dataset) -> None:
+        raise RuntimeError("Unable to decompress: the required plugins are missing")
+
+    monkeypatch.setattr(pydicom.Dataset, "pixel_array", property(missing))
+    np.testing.assert_array_equal(read(tmp_path)[0].numpy(), stored.transpose(2, 1, 0) * 2.0 - 9)
