@@ -54,7 +54,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 train-landmark: $(VENV)/.installed-train
-	$(BIN)/medrl datasets export ixi_brain_t1 --root $(MEDRL_DATA)/ixi_brain_t1 -o runs/brain-t1/data
+	$(BIN)/medrl datasets export ixi_brain_t1 --brains --root $(MEDRL_DATA)/ixi_brain_t1 -o runs/brain-t1/data
 	$(BIN)/medrl train landmark --data runs/brain-t1/data/datalist.json -o runs/brain-t1
 
 bench: $(VENV)/.installed-test

@@ -17,7 +17,15 @@ from medrl_datasets.card import Case, Datalist, Landmarks
 PointFormat = Literal["csv", "mrk.json"]
 
 
-def export(name: str, root: Path, out: Path, *, points: PointFormat = "csv", seed: int = 0) -> Path:
+def export(
+    name: str,
+    root: Path,
+    out: Path,
+    *,
+    points: PointFormat = "csv",
+    seed: int = 0,
+    brains: bool = False,
+) -> Path:
     """Write the landmarks of every subject and a datalist that names them.
 
     Scans stay where they are and are referenced by path, relative to the datalist; only the crops
@@ -29,6 +37,8 @@ def export(name: str, root: Path, out: Path, *, points: PointFormat = "csv", see
         out: Folder to write into; made if missing.
         points: `csv` (columns name, x, y, z, world RAS mm) or `mrk.json` (3D Slicer markups).
         seed: Seed of the shifts of `msd_hippocampus`.
+        brains: Add a skull-stripped copy of every second training and validation scan; only for
+            sets with label maps of the brain.
 
     Returns:
         Path of `datalist.json`: MONAI's datalist with the keys `training`, `validation` and `test`
@@ -52,6 +62,12 @@ def export(name: str, root: Path, out: Path, *, points: PointFormat = "csv", see
             datalist, landmarks = write_shifted(root, out, seed=seed)
         else:
             datalist, landmarks = dataset.datalist(root), _landmarks(dataset, root)
+        if brains:
+            if name != "ixi_brain_t1":
+                raise MedrlError(f"{name} has no label maps of whole brains: leave out --brains")
+            from medrl_datasets.skull_strip import add_brains
+
+            datalist = add_brains(datalist, out / "brains")
         files = _write_points(landmarks, out / "landmarks", points)
         content: dict[str, object] = {
             "name": card.name,

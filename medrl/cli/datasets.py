@@ -158,7 +158,14 @@ def run_export(command: Export) -> int:
     from medrl_datasets.export import export
 
     root = _root_of(command.name, command.root)
-    path = export(command.name, root, command.out, points=command.points, seed=command.seed, brains=command.brains)
+    path = export(
+        command.name,
+        root,
+        command.out,
+        points=command.points,
+        seed=command.seed,
+        brains=command.brains,
+    )
     print(path)
     return 0
 

@@ -49,8 +49,8 @@ class TrainSettings:
 
     name: str = "my-landmarks"
     modality: str = "any"
-    imitation_steps: tuple[int, ...] = (5000, 4500, 2000)
-    dqn_steps: tuple[int, ...] = (1200, 1000, 400)
+    imitation_steps: tuple[int, ...] = (7500, 4800, 3400)
+    dqn_steps: tuple[int, ...] = (1500, 800, 300)
     learner: LearnerSettings = field(default_factory=LearnerSettings)
     workers: int = 2
     device: str = "cpu"
