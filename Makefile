@@ -55,7 +55,9 @@ lint: $(VENV)/.installed-dev
 
 train-landmark: $(VENV)/.installed-train
 	$(BIN)/medrl datasets export ixi_brain_t1 --brains --root $(MEDRL_DATA)/ixi_brain_t1 -o runs/brain-t1/data
-	$(BIN)/medrl train landmark --data runs/brain-t1/data/datalist.json -o runs/brain-t1
+	$(BIN)/medrl train landmark --name brain-t1 --modality MR \
+	  --card recipes/brain-t1/card.json --licence recipes/brain-t1/LICENSE \
+	  --data runs/brain-t1/data/datalist.json -o runs/brain-t1
 
 bench: $(VENV)/.installed-test
 	@set -e; for script in benchmarks/[!_]*.py; do \
