@@ -101,7 +101,9 @@ def random_field_of_view(
         size = volume.shape[axis + 1]
         keep = size * (least + (1 - least) * float(torch.rand((), generator=generator)))
         start = int((size - keep) * _choice((0.0, 1.0, None), generator))
-        volume = volume.narrow(axis + 1, start, max(int(keep), 8))
+        length = min(max(int(keep), 8), size)
+        start = min(start, size - length)
+        volume = volume.narrow(axis + 1, start, length)
         shift[axis] = start
     return volume, points_voxel - shift
 
