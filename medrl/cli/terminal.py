@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from medrl.errors import MedrlError
 
@@ -22,11 +22,11 @@ _PIPE_WIDTH = 140
 _STATUS_STYLES = {"found": "green", "corrected": "magenta", "absent": "yellow"}
 
 
-def parse(command: type[_T] | Any, argv: Sequence[str], *, prog: str) -> _T:
+def parse(command: type[_T] | Mapping[str, type[_T]], argv: Sequence[str], *, prog: str) -> _T:
     """Parse the options of one command.
 
     Args:
-        command: Dataclass, or union of dataclasses, of its options.
+        command: Dataclass of its options; or, by name, those of its subcommands.
         argv: What follows the command's name.
         prog: Name of the command in its help.
 
@@ -38,7 +38,12 @@ def parse(command: type[_T] | Any, argv: Sequence[str], *, prog: str) -> _T:
     """
     import tyro
 
-    return cast(_T, tyro.cli(command, prog=prog, args=list(argv)))
+    if isinstance(command, Mapping):
+        options: _T = tyro.extras.subcommand_cli_from_dict(
+            dict(command), prog=prog, args=list(argv)
+        )
+        return options
+    return tyro.cli(command, prog=prog, args=list(argv))
 
 
 def stdout() -> Console:
