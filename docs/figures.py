@@ -1,0 +1,77 @@
+"""Make the pictures of the documentation again: `python docs/figures.py`, offline.
+
+They show the MNI152 average head that nilearn brings (extra ``samples``), never a subject.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from monai.data.meta_tensor import MetaTensor
+
+from medrl import LandmarkDetector, read
+from medrl.cli.demo import write_template
+from medrl.landmark.picture import write_picture
+from medrl.volume.pyramid import build_pyramid
+from medrl.volume.space import world_to_voxel
+
+IMAGES = Path(__file__).parent / "images"
+LANDMARK = "Putamen_L_centroid"
+
+
+def main() -> None:
+    """Write `demo.png` and `search.png`."""
+    IMAGES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        head = Path(folder) / "mni152_t1.nii.gz"
+        write_template(head)
+        scan = read(head)
+    detector = LandmarkDetector.load("brain-t1")
+    detection = detector.detect(scan)
+    write_picture(IMAGES / "demo.png", scan, detection, title="MNI152 T1 template")
+    draw_search(IMAGES / "search.png", scan, detector)
+
+
+def draw_search(path: Path, scan: MetaTensor, detector: LandmarkDetector) -> None:
+    """One agent's search: a panel for each scale, with what it sees first and where it goes."""
+    settings = detector.model.settings
+    detection = detector.detect(scan, landmarks=[LANDMARK])
+    (agent,) = detection.trajectory.agents
+    prepared = settings.preprocessing.chain()(scan)
+    pyramid = build_pyramid(prepared, spacings=settings.spacings)
+    figure = Figure(figsize=(12, 4.4), facecolor="black", layout="constrained")
+    FigureCanvasAgg(figure)
+    for panel, level in enumerate(reversed(range(len(pyramid.levels)))):
+        spacing = pyramid.spacings[level]
+        own = np.isclose(agent.scales_mm, spacing)
+        path_voxel = world_to_voxel(agent.positions_world[own], pyramid.affines[level])
+        answer = world_to_voxel(agent.answer_world, pyramid.affines[level])
+        volume = pyramid.levels[level][0].numpy()
+        axes = figure.add_subplot(1, len(pyramid.levels), panel + 1)
+        depth = int(np.clip(round(path_voxel[-1, 1]), 0, volume.shape[1] - 1))
+        axes.imshow(volume[:, depth].T, origin="lower", cmap="gray", interpolation="nearest")
+        half = settings.window / 2
+        corner = path_voxel[0, [0, 2]] - half
+        axes.add_patch(
+            Rectangle(corner, settings.window, settings.window, fill=False, color="gold", lw=1.5)
+        )
+        axes.plot(path_voxel[:, 0], path_voxel[:, 2], "-", color="deepskyblue", lw=1.5)
+        axes.plot(path_voxel[:, 0], path_voxel[:, 2], ".", color="deepskyblue", ms=5)
+        axes.plot(*path_voxel[0, [0, 2]], "s", color="gold", ms=6)
+        axes.plot(answer[0], answer[2], "+", color="red", ms=14, mew=2)
+        axes.set_title(f"{spacing:g} mm: {len(path_voxel)} looks", color="white")
+        axes.set_axis_off()
+        reach = settings.window * 0.62
+        if level < len(pyramid.levels) - 1:
+            axes.set_xlim(path_voxel[0, 0] - reach, path_voxel[0, 0] + reach)
+            axes.set_ylim(path_voxel[0, 2] - reach, path_voxel[0, 2] + reach)
+    figure.savefig(path, dpi=100, facecolor="black")
+
+
+if __name__ == "__main__":
+    main()
