@@ -218,16 +218,14 @@ class ScaleLearner:
     # Deep Q-learning -----------------------------------------------------------------------------
 
     def _dqn_losses(self) -> dict[str, Tensor]:
-        if self._dqn is None:
-            self._begin_dqn()
-        assert self._dqn is not None
+        dqn = self._dqn or self._begin_dqn()
         self._walk()
         half = self.settings.batch // 2
         drawn = self.replay.sample(half, self.pool.versions)
         offset, known = self._offsets(drawn["slot"], drawn["position"])
         action = drawn["action"][:, None, None].expand(-1, offset.shape[1], 1)
         reward = step_rewards(offset.nan_to_num(), self.settings.reward).gather(-1, action)[..., 0]
-        loss = self._dqn(
+        loss = dqn(
             self._windows(drawn["slot"], drawn["position"]),
             drawn["action"],
             reward,
@@ -244,7 +242,7 @@ class ScaleLearner:
         losses["finish"] = supervised["finish"]
         return losses
 
-    def _begin_dqn(self) -> None:
+    def _begin_dqn(self) -> GoalDQN:
         """Freeze the normalisation statistics; moving ones would move the targets."""
         if self.imitation_steps == 0:
             self.network.train()
@@ -260,6 +258,7 @@ class ScaleLearner:
         )
         while len(self.replay) < self.settings.batch * 4:
             self._walk()
+        return self._dqn
 
     def _walk(self) -> None:
         """Every agent takes one step, exploring now and then; those that ended start anew."""
