@@ -90,6 +90,17 @@ def test_whole_voxel_windows_are_slices(cropper, size):
         np.testing.assert_array_equal(windows[n].numpy(), expected)
 
 
+@pytest.mark.parametrize("length", [*range(1, 20), 31, 32, 33, 63, 64, 65, 66, 80, 129])
+def test_rows_of_any_length_are_moved_whole(length):
+    scan = pyramid((9, 8, 70), background=-1.0, channels=2)
+    padded = np.pad(scan.levels[0].numpy(), [(0, 0)] + [(150, 150)] * 3, constant_values=-1.0)
+    centers = np.random.default_rng(length).integers((-3, -3, -20), (12, 11, 90), (30, 3))
+    windows = crop(scan, centers, (3, 4, length)).numpy()
+    for window, center in zip(windows, centers, strict=True):
+        i, j, k = center + 150 - (1, 2, length // 2)
+        np.testing.assert_array_equal(window, padded[:, i : i + 3, j : j + 4, k : k + length])
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     shape=st.tuples(*[st.integers(1, 12)] * 3),
