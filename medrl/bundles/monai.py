@@ -98,10 +98,13 @@ def inference_config() -> dict[str, Any]:
             "folder": "$@bundle_root + '/models'",
             "device": "@device",
         },
-        "run": [
-            "$__import__('medrl.bundles.monai').bundles.monai.detect_all("
-            "@detector, @images, @output_dir)"
-        ],
+        "evaluator": {
+            "_target_": "medrl.bundles.monai.ScanEvaluator",
+            "detector": "@detector",
+            "images": "@images",
+            "output_dir": "@output_dir",
+        },
+        "run": ["$@evaluator.run()"],
     }
 
 
@@ -175,27 +178,38 @@ def load_detector(folder: str, device: str = "cpu") -> LandmarkDetector:
     return LandmarkDetector.load(folder, device=device)
 
 
-def detect_all(detector: LandmarkDetector, images: Sequence[str] | str, output_dir: str) -> None:
-    """Search scans and write the results; named in the configuration of a MONAI Bundle.
+class ScanEvaluator:
+    """Searches scans and writes the results; named in the configuration of a MONAI Bundle."""
 
-    Args:
-        detector: The model.
-        images: Scans.
-        output_dir: Folder to write into.
+    def __init__(
+        self, detector: LandmarkDetector, images: Sequence[str] | str, output_dir: str
+    ) -> None:
+        """Set up what to do.
 
-    Raises:
-        MedrlError: If no scan is named, one cannot be used, or the folder cannot be written to.
-    """
-    from medrl.landmark.results import distinct_stems, prepare_folder, write_results
-    from medrl.volume.read import read
+        Args:
+            detector: The model.
+            images: Scans.
+            output_dir: Folder to write into.
+        """
+        self.detector = detector
+        self.images = [Path(image) for image in ([images] if isinstance(images, str) else images)]
+        self.output_dir = Path(output_dir)
 
-    paths = [Path(image) for image in ([images] if isinstance(images, str) else images)]
-    if not paths:
-        raise MedrlError("no scan is named: add --images \"['SCAN.nii.gz']\"")
-    folder = prepare_folder(Path(output_dir))
-    for path, stem in zip(paths, distinct_stems(paths), strict=True):
-        scan = read(path)
-        write_results(folder, stem, scan, detector.detect(scan))
+    def run(self) -> None:
+        """Do it.
+
+        Raises:
+            MedrlError: If no scan is named, one cannot be used, or the folder cannot be written to.
+        """
+        from medrl.landmark.results import distinct_stems, prepare_folder, write_results
+        from medrl.volume.read import read
+
+        if not self.images:
+            raise MedrlError("no scan is named: add --images \"['SCAN.nii.gz']\"")
+        folder = prepare_folder(self.output_dir)
+        for path, stem in zip(self.images, distinct_stems(self.images), strict=True):
+            scan = read(path)
+            write_results(folder, stem, scan, self.detector.detect(scan))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

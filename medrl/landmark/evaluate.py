@@ -110,7 +110,7 @@ class Evaluation:
                 "absent_said_present": int((self.outside & said).sum()),
                 "absent_said_absent": int((self.outside & ~said).sum()),
             },
-            "confidence_auc": _auc(self.confidence, self.errors_mm[AGENTS] < GOOD_MM),
+            "confidence_auc": _auc(self.confidence, self.errors_mm[AGENTS]),
             "seconds_median": float(np.median(self.seconds)) if len(self.seconds) else None,
         }
 
@@ -221,14 +221,15 @@ def figures(errors_mm: Array) -> Figures:
     )
 
 
-def _auc(confidence: Array, good: NDArray[np.bool_]) -> float | None:
+def _auc(confidence: Array, error_mm: Array) -> float | None:
     """Chance that a good answer has more confidence than a bad one (Mann-Whitney), or None."""
-    known = np.isfinite(confidence)
+    known = np.isfinite(confidence) & np.isfinite(error_mm)
+    good = error_mm < GOOD_MM
     yes, no = confidence[known & good], confidence[known & ~good]
     if not len(yes) or not len(no):
         return None
-    above = (yes[:, None] > no[None]).mean() + 0.5 * (yes[:, None] == no[None]).mean()
-    return float(above)
+    wins = np.sign(yes[:, None] - no[None]).mean()
+    return float(0.5 * (1 + wins))
 
 
 def _place(present: bool, outside: bool) -> str:
