@@ -49,7 +49,7 @@ _SURE, _UNSURE, _DOUBTFUL, _CORRECTED, _UNJUDGED = (
 )
 _TILE_MM = 64.0
 _COLUMNS = 9
-_TITLE_LETTERS = 24
+_TITLE_LETTERS = 28
 _MOST_TILES = 45
 
 
@@ -185,7 +185,9 @@ def _draw_view(
             axes.plot(*point, marker, color="none", mec=color, ms=5, mew=1.1, alpha=0.8, zorder=4)
     shown = np.flatnonzero(on_slice)
     clutter = np.concatenate([flat[on_slice], flat[~on_slice]])
-    for index, spot in zip(shown, spread_labels(flat[shown], clutter), strict=True):
+    size = (stage.size_mm(view.right), stage.size_mm(view.up))
+    spots = spread_labels(flat[shown], clutter, size=size)
+    for index, spot in zip(shown, spots, strict=True):
         axes.annotate(
             str(here[index][0]),
             flat[index],
@@ -243,6 +245,8 @@ def _draw_tile(
     axes: Axes, stage: Stage, view: View, place: Array, number: int, landmark: Landmark
 ) -> None:
     """One landmark: its surroundings and an open crosshair that hides nothing."""
+    from matplotlib.patheffects import withStroke
+
     _show(axes, stage, view, float(place[view.across]))
     x, y = place[view.right], place[view.up]
     color, _ = _style(landmark)
@@ -258,8 +262,13 @@ def _draw_tile(
     title = f"{number}  {short_name(landmark.name)}"
     if len(title) > _TITLE_LETTERS:
         title = title[: _TITLE_LETTERS - 1] + "…"
-    axes.set_title(title, color=_INK, fontsize=9, pad=3)
-    corner: dict[str, Any] = {"transform": axes.transAxes, "color": _INK, "fontsize": 7.5}
+    axes.set_title(title, color=_INK, fontsize=9 if len(title) < 21 else 7.8, pad=3)
+    corner: dict[str, Any] = {
+        "transform": axes.transAxes,
+        "color": _INK,
+        "fontsize": 7.5,
+        "path_effects": [withStroke(linewidth=1.8, foreground="black")],
+    }
     axes.text(0.03, 0.5, view.left_letter, va="center", **corner)
     axes.text(0.97, 0.97, view.name[:3].lower(), ha="right", va="top", **corner)
     if not math.isnan(landmark.confidence):
@@ -310,7 +319,7 @@ def _draw_frame(
         )
     if handles:
         figure.legend(
-            handles=handles, loc="lower left", bbox_to_anchor=(0.0, 0.26 / height),
+            handles=handles, loc="lower left", bbox_to_anchor=(0.004, 0.26 / height),
             ncols=len(handles), frameon=False, labelcolor=_INK, fontsize=9, handlelength=1.6,
             columnspacing=1.4, borderpad=0.2,
         )  # fmt: skip

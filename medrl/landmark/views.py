@@ -88,7 +88,8 @@ def set_stage(scan: MetaTensor) -> Stage:
     else:
         inside = sample[sample > low + 0.05 * (float(sample.max()) - low)]
         high = float(np.quantile(inside, 0.995)) if inside.size else float(sample.max())
-        window = (low, max(high, low + 1e-6))
+        # Some headroom, so that the brightest tissue keeps its texture.
+        window = (low, max(low + 1.15 * (high - low), low + 1e-6))
     return Stage(volume, np.asarray(upright.affine, dtype=np.float64), spacing, window)
 
 
@@ -103,8 +104,20 @@ def busiest_slice(coordinates: Array, size: float) -> float:
     return float(inside[int(score.argmax())])
 
 
-def spread_labels(points: Array, clutter: Array, *, away: float = 9.0) -> Array:
-    """Places for labels (P, 2) near their points, off each other and off the markers (mm)."""
+def spread_labels(
+    points: Array, clutter: Array, *, size: tuple[float, float], away: float = 9.0
+) -> Array:
+    """Find places for labels near their points.
+
+    Args:
+        points: (P, 2) mm in the plane of a picture, from its corner.
+        clutter: (Q, 2) mm, markers that labels should not cover.
+        size: Width and height of the picture, mm; labels stay inside.
+        away: Distance from point to label, mm; nearly twice that where it is crowded.
+
+    Returns:
+        (P, 2) mm.
+    """
     angles = np.arange(16) * (2 * np.pi / 16)
     candidates = np.concatenate(
         [
@@ -123,7 +136,9 @@ def spread_labels(points: Array, clutter: Array, *, away: float = 9.0) -> Array:
         outward = (candidates @ (point - middle)) / (
             np.linalg.norm(candidates, axis=1) * (np.linalg.norm(point - middle) + 1e-6)
         )
-        placed.append(spots[int((crowding + cost - 0.5 * outward).argmin())])
+        beyond = np.clip(5 - spots, 0, None) + np.clip(spots - (np.array(size) - 5), 0, None)
+        total = crowding + cost - 0.5 * outward + 10 * beyond.sum(axis=1)
+        placed.append(spots[int(total.argmin())])
     return np.array(placed).reshape(-1, 2)
 
 

@@ -155,10 +155,12 @@ def test_slice_with_most_landmarks():
 def test_labels_keep_apart():
     rng = np.random.default_rng(0)
     points = rng.uniform(0, 60, (12, 2))
-    spots = spread_labels(points, points)
+    spots = spread_labels(points, points, size=(60, 60))
     gaps = np.linalg.norm(spots[:, None] - spots[None], axis=2) + 1e3 * np.eye(12)
     assert gaps.min() > 3
     assert np.linalg.norm(spots - points, axis=1).max() < 20
+    assert spots.min() > 2
+    assert spots.max() < 58
 
 
 def test_short_names():
