@@ -87,9 +87,9 @@ def set_stage(scan: MetaTensor) -> Stage:
         window = (-160.0, 240.0)
     else:
         inside = sample[sample > low + 0.05 * (float(sample.max()) - low)]
-        high = float(np.quantile(inside, 0.995)) if inside.size else float(sample.max())
-        # Some headroom, so that the brightest tissue keeps its texture.
-        window = (low, max(low + 1.15 * (high - low), low + 1e-6))
+        # Fat may outshine everything: look at the bulk of the tissue, and leave it headroom.
+        bulk = float(np.quantile(inside, 0.9)) if inside.size else float(sample.max())
+        window = (low, max(low + 1.35 * (bulk - low), low + 1e-6))
     return Stage(volume, np.asarray(upright.affine, dtype=np.float64), spacing, window)
 
 

@@ -1,9 +1,11 @@
 """`medrl demo`: a real head MRI, offline."""
 
 import builtins
+import csv
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 import pytest
 
 
@@ -15,6 +17,31 @@ def test_demo(medrl, bundle: Path, tmp_path: Path):
     assert names == {f"mni152_t1{ending}" for ending in endings}
     assert nib.load(tmp_path / "mni152_t1.nii.gz").shape == (197, 233, 189)
     assert "Putamen_L_centroid" in ended.out
+
+
+#: Centroids in the space of the MNI152 template, as its atlases have them (RAS mm).
+MNI152 = {
+    "Putamen_L_centroid": (-25, 1, 0),
+    "Putamen_R_centroid": (26, 2, 0),
+    "Thalamus_L_centroid": (-10, -19, 6),
+    "Thalamus_R_centroid": (11, -18, 7),
+    "Amygdala_L_centroid": (-23, -5, -18),
+    "Amygdala_R_centroid": (23, -4, -18),
+    "Hippocampus_L_centroid": (-25, -23, -14),
+    "Hippocampus_R_centroid": (26, -21, -14),
+    "Caudate_L_centroid": (-13, 9, 10),
+    "Caudate_R_centroid": (13, 10, 11),
+}
+
+
+def test_demo_with_the_model_that_ships(medrl, tmp_path: Path):
+    assert medrl("demo", "-o", tmp_path).code == 0
+    with (tmp_path / "mni152_t1.csv").open(newline="") as stream:
+        rows = {row["name"]: row for row in csv.DictReader(stream)}
+    assert {row["status"] for row in rows.values()} == {"found"}
+    for name, expected in MNI152.items():
+        found = np.array([float(rows[name][axis]) for axis in "xyz"])
+        assert np.linalg.norm(found - expected) < 5, name
 
 
 def test_demo_without_nilearn(medrl, bundle: Path, tmp_path: Path, monkeypatch):
