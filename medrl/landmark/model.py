@@ -99,7 +99,7 @@ class LandmarkModel:
         """The engine that runs agents through the networks."""
         spacings = self.settings.spacings
         return Searcher(
-            self.networks,
+            [network.for_inference() for network in self.networks],
             window=self.settings.window,
             strides=level_strides(spacings),
             max_steps=self.settings.max_steps,

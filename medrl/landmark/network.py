@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import NamedTuple
 
 import torch
@@ -75,6 +76,12 @@ class LandmarkNetwork(nn.Module):
             values = values - values.mean(dim=-1, keepdim=True) + self.state(features)[..., None]
         finish = self.finish(features).view(-1, self.landmarks, 4)
         return Decision(values, finish[..., :3], finish[..., 3].clamp(-4.0, 3.0))
+
+    def for_inference(self) -> LandmarkNetwork:
+        """A copy in evaluation mode that computes the same, faster."""
+        copy = deepcopy(self).eval()
+        copy.encoder.fuse()
+        return copy
 
 
 def laplace_loss(decision: Decision, offset: Tensor) -> Tensor:

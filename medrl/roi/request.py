@@ -76,7 +76,7 @@ def check_request(
     if count:
         _check_rows(stack, scans, levels)
     if centers.dtype.kind in "iu" and rotation is None:
-        whole = np.require(centers, np.int64, ["C", "W"])
+        whole = _plain(centers)
         return Request(window, _first(count), _first(0), whole, _NOWHERE, _UNTURNED, scans, levels)
     positions = np.array(centers, dtype=np.float64)
     _check_finite(positions, "centers_voxel")
@@ -104,6 +104,8 @@ def window_size(size: int | Sequence[int]) -> tuple[int, int, int]:
     Raises:
         MedrlError: If they are not one or three positive whole numbers.
     """
+    if type(size) is int and size > 0:
+        return (size, size, size)
     try:
         numbers = (int(size),) * 3 if np.ndim(size) == 0 else tuple(int(s) for s in size)  # type: ignore[arg-type, union-attr]
     except (TypeError, ValueError):
@@ -125,20 +127,31 @@ def _host(values: Tensor | ArrayLike, name: str) -> NDArray[np.generic]:
     return array
 
 
+def _plain(array: NDArray[np.generic]) -> Integers:
+    """The one kind of array that the kernels are compiled for: int64, contiguous, writable."""
+    if array.dtype == np.int64 and array.flags.carray:
+        return array  # type: ignore[return-value]
+    return np.require(array, np.int64, ["C", "W"])
+
+
 def _per_agent(values: int | Tensor | ArrayLike, count: int, name: str) -> Integers:
     if isinstance(values, int):
-        return np.array([values], dtype=np.int64)
+        return _only(values)
     array = _host(values, name)
     if array.dtype.kind == "f" or array.shape not in ((), (count,)):
         raise MedrlError(
             f"{name} must be one whole number or {count}, one per center, "
             f"not {array.dtype} of shape {array.shape}"
         )
-    return np.require(array.reshape(-1), np.int64, ["C", "W"])
+    return _plain(array.reshape(-1))
 
 
 def _check_rows(stack: ScanStack, scans: Integers, levels: Integers) -> None:
     rows = stack.table.shape
+    if len(scans) == len(levels) == 1:  # the common case, in a tenth of the time
+        scan, level = int(scans[0]), int(levels[0])
+        if 0 <= scan < rows[0] and 0 <= level < rows[1] and stack.table.item(scan, level, 0):
+            return
     for name, values, limit in (("scan", scans, rows[0]), ("level", levels, rows[1])):
         if values.min() < 0 or values.max() >= limit:
             raise MedrlError(
@@ -175,6 +188,11 @@ def _check_finite(values: NDArray[np.generic], name: str) -> None:
 @lru_cache(maxsize=64)
 def _first(count: int) -> Integers:
     return np.arange(count)
+
+
+@lru_cache(maxsize=64)
+def _only(value: int) -> Integers:
+    return np.array([value], dtype=np.int64)
 
 
 _NOWHERE: Floats = np.empty((0, 3))

@@ -8,6 +8,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.compose import Compose
 from monai.transforms.transform import Transform
 
+from medrl.errors import MedrlError
 from medrl.volume.intensity import NormalizeForeground
 from medrl.volume.resample import resample_isotropic
 
@@ -42,6 +43,26 @@ class Preprocessing:
     spacing: float = 2.0
     upper: float = 0.98
     clip: float = 1.5
+
+    def __call__(self, scan: MetaTensor) -> MetaTensor:
+        """Prepare a scan.
+
+        Args:
+            scan: MetaTensor (C, I, J, K) with its voxel-to-world affine (RAS mm).
+
+        Returns:
+            The scan on the isotropic grid, normalised, with its affine.
+
+        Raises:
+            MedrlError: If the scan is constant or its geometry unusable.
+        """
+        try:
+            prepared: MetaTensor = self.chain()(scan)
+        except RuntimeError as error:  # MONAI wraps whatever a transform raises
+            if isinstance(error.__cause__, MedrlError):
+                raise error.__cause__ from None
+            raise
+        return prepared
 
     def chain(self) -> Compose:
         """The MONAI transforms, in order; takes and returns a MetaTensor (C, I, J, K)."""

@@ -87,6 +87,23 @@ def spacing_of(affine: ArrayLike) -> NDArray[np.float64]:
     return np.linalg.norm(as_affine(affine)[:3, :3], axis=0)
 
 
+def depth_inside(points_world: ArrayLike, affine: ArrayLike, shape: tuple[int, ...]) -> Points:
+    """Distance of points to the nearest face of a scan, outermost voxels counted in full.
+
+    Args:
+        points_world: Points of shape (..., 3), RAS mm.
+        affine: The scan's voxel-to-world matrix.
+        shape: The scan's grid (I, J, K).
+
+    Returns:
+        Millimetres along the array axes, shape (...); negative outside.
+    """
+    voxel = world_to_voxel(points_world, affine)
+    upper = np.asarray(shape[-3:], dtype=np.float64) - 0.5
+    depth = np.minimum(voxel + 0.5, upper - voxel) * spacing_of(affine)
+    return np.asarray(depth.min(axis=-1), dtype=np.float64)
+
+
 def inside(points_world: ArrayLike, affine: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Tell which points lie in a scan, its outermost voxels counted to their outer faces.
 
@@ -98,6 +115,4 @@ def inside(points_world: ArrayLike, affine: ArrayLike, shape: tuple[int, ...]) -
     Returns:
         Booleans of shape (...).
     """
-    voxel = world_to_voxel(points_world, affine)
-    upper = np.asarray(shape[-3:], dtype=np.float64) - 0.5
-    return np.asarray(((voxel >= -0.5) & (voxel <= upper)).all(axis=-1))
+    return np.asarray(depth_inside(points_world, affine, shape) >= 0)

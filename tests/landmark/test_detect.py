@@ -85,19 +85,22 @@ def test_half_a_head_lacks_what_it_lacks(detector, heads, axis, upper):
         detection = detector.detect(MetaTensor(half, affine=torch.from_numpy(affine)))
         for landmark in detection.landmarks:
             voxel = np.linalg.inv(affine) @ [*truth[landmark.name], 1]
-            there = -0.5 <= voxel[axis] <= size // 2 - 0.5
-            right += there == (landmark.status != "absent")
+            depth = 2.0 * min(voxel[axis] + 0.5, size // 2 - 0.5 - voxel[axis])
+            if abs(depth) < 3.0:  # cut through: either answer will do
+                continue
+            right += (depth > 0) == (landmark.status != "absent")
             total += 1
         if any(landmark.status == "absent" for landmark in detection.landmarks):
             assert any("not in this scan's field of view" in line for line in detection.warnings)
-    assert right / total >= 0.93
+    assert total > 40
+    assert right / total >= 0.96
 
 
 def test_a_landmark_mistaken_for_another_is_rejected_by_the_shape_prior(heads):
-    detector = LandmarkDetector.load("brain-t1")
-    names = detector.landmark_names
+    model = LandmarkDetector.load("brain-t1").model
+    names = model.names
     wrong, victim = names.index("Putamen_L_centroid"), names.index("Thalamus_R_centroid")
-    for network in detector.model.networks:
+    for network in model.networks:
         with torch.no_grad():
             for layer, width in ((network.actions, 6), (network.finish, 4)):
                 for values in (layer.weight, layer.bias):
@@ -106,6 +109,7 @@ def test_a_landmark_mistaken_for_another_is_rejected_by_the_shape_prior(heads):
             if network.state is not None:
                 network.state.weight[victim] = network.state.weight[wrong]
                 network.state.bias[victim] = network.state.bias[wrong]
+    detector = LandmarkDetector(model)
     for scan, truth in heads:
         landmark = detector.detect(scan)["Thalamus_R_centroid"]
         assert landmark.status == "corrected"
@@ -182,9 +186,10 @@ def test_running_a_model_loads_no_training_library():
         "from monai.data.meta_tensor import MetaTensor\n"
         "scan = MetaTensor(torch.rand(1, 60, 60, 60), affine=torch.eye(4).double())\n"
         "LandmarkDetector.load('brain-t1').detect(scan)\n"
-        "unwanted = {'torchrl', 'tensordict', 'tensorboard', 'gymnasium', 'nilearn', 'napari',\n"
-        "            'matplotlib'} & set(sys.modules)\n"
-        "sys.exit(', '.join(sorted(unwanted)))\n"
+        # MONAI itself imports TensorBoard and matplotlib where they are installed.
+        "unwanted = {'torchrl', 'tensordict', 'gymnasium', 'stable_baselines3', 'nilearn',\n"
+        "            'napari', 'medrl.landmark.learner', 'medrl.rl'} & set(sys.modules)\n"
+        "sys.exit(', '.join(sorted(unwanted)) or 0)\n"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -21,7 +21,7 @@ from medrl.volume.read import read
 
 STILL = Augmentation(pose_probability=0, crop_probability=0.2, scanner_probability=0.2)
 SMALL = LearnerSettings(
-    spacings=(2.0, 4.0),
+    spacings=(2.0, 8.0),
     window=9,
     channels=(8, 16),
     features=32,
@@ -65,13 +65,13 @@ def datalist(tmp_path_factory):
 
 def test_training_learns_and_the_bundle_finds_points_in_unseen_scans(datalist, tmp_path):
     settings = TrainSettings(
-        name="blobs", imitation_steps=(240, 240), dqn_steps=(30, 30), learner=SMALL, seed=1
+        name="blobs", imitation_steps=(400, 400), dqn_steps=(30, 30), learner=SMALL, seed=1
     )  # workers=2, as a user would
     seen = []
     bundle = train(
         settings, data=datalist, out=tmp_path, progress=lambda *event: seen.append(event[:3])
     )
-    assert {"2 mm", "4 mm", "calibration"} <= {what for what, _, _ in seen}
+    assert {"2 mm", "8 mm", "calibration"} <= {what for what, _, _ in seen}
     assert list((tmp_path / "logs").glob("2mm/events*"))
     detector = LandmarkDetector.load(str(bundle))
     assert detector.landmark_names == ("bright", "dim")
@@ -176,8 +176,8 @@ def test_an_interrupted_training_goes_on_and_a_fresh_one_does_not_overwrite(data
         out=tmp_path,
         progress=lambda what, done, *_: seen.append((what, done)),
     )
-    assert ("4 mm", 20) not in seen
-    assert ("4 mm", 40) in seen
+    assert ("8 mm", 20) not in seen
+    assert ("8 mm", 40) in seen
     assert (tmp_path / "b" / "model.safetensors").read_bytes() != before
 
 
