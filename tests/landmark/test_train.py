@@ -35,13 +35,13 @@ SMALL = LearnerSettings(
 
 
 def blob_scan(rng, shape=(32, 36, 30)):
-    """A bright and a dim blob at random places (voxels) in noise."""
+    """A bright and a dark blob at random places (voxels) in noise."""
     points = rng.uniform(8, np.array(shape) - 8, size=(2, 3))
     volume = np.zeros(shape, dtype=np.float32)
-    for point, height in zip(points, (1.0, 0.5), strict=True):
+    for point, height in zip(points, (1.0, -0.5), strict=True):
         grid = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), -1)
         volume += height * np.exp(-(((grid - point) / 4) ** 2).sum(-1)).astype(np.float32)
-    return 100 * volume + gaussian_filter(rng.normal(size=shape), 1).astype(np.float32) + 5, points
+    return 100 * volume + gaussian_filter(rng.normal(size=shape), 1).astype(np.float32) + 60, points
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ def datalist(tmp_path_factory):
             volume, points = blob_scan(rng)
             name = f"{split}{n}"
             nib.save(nib.Nifti1Image(volume, np.diag([2.0, 2, 2, 1])), folder / f"{name}.nii.gz")
-            bright, dim = 2 * points
-            lines = ["name,x,y,z", "bright,{},{},{}".format(*bright), "dim,{},{},{}".format(*dim)]
+            bright, dark = 2 * points
+            lines = ["name,x,y,z", "bright,{},{},{}".format(*bright), "dark,{},{},{}".format(*dark)]
             (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
             content[split].append({"image": f"{name}.nii.gz", "landmarks": f"{name}.csv"})
     path = folder / "datalist.json"
@@ -74,7 +74,7 @@ def test_training_learns_and_the_bundle_finds_points_in_unseen_scans(datalist, t
     assert {"2 mm", "8 mm", "calibration"} <= {what for what, _, _ in seen}
     assert list((tmp_path / "logs").glob("2mm/events*"))
     detector = LandmarkDetector.load(str(bundle))
-    assert detector.landmark_names == ("bright", "dim")
+    assert detector.landmark_names == ("bright", "dark")
     errors, baseline = [], []
     for case in json.loads(datalist.read_text())["test"]:
         rows = (datalist.parent / case["landmarks"]).read_text().splitlines()[1:]
