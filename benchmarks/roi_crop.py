@@ -1,7 +1,10 @@
 """Windows per second: medrl.roi.crop against MONAI, grid_sample, and a plain copy of the bytes.
 
 Every contender fetches the same 64 windows from the same scan in turn, round after round, so that
-whatever else the machine does slows all of them alike. Run it with
+whatever else the machine does slows all of them alike. Targets are judged by the best call of each,
+what it can do when nothing interrupts it: on a busy machine, the median of torch's two threads,
+which wait for each other, tells of the other jobs, and in medrl's favour. For the same reason the
+plain copy is tried with one thread too, and the faster of both is the one to match. Run it with
 ``python benchmarks/roi_crop.py``; it writes ``benchmarks/results/roi_crop.json``.
 """
 
@@ -35,8 +38,17 @@ TARGETS = {
     45: {"MONAI SpatialCrop": 8.0, "copy_": 0.5},
 }
 
+ONE_THREAD = "copy_, 1 thread"
+
 #: The fast contenders are timed more often per round.
-REPEATS = {"MONAI SpatialCrop": 1, "grid_sample": 1, "medrl rotated": 1, "medrl sub-voxel": 3}
+REPEATS = {
+    "MONAI SpatialCrop": 1,
+    "grid_sample": 1,
+    "medrl rotated": 1,
+    "medrl sub-voxel": 3,
+    "copy_": 40,
+    ONE_THREAD: 40,
+}
 
 
 def cpu_name() -> str:
@@ -88,6 +100,7 @@ def contenders(
         "MONAI SpatialCrop": by_monai,
         "grid_sample": by_grid_sample,
         "copy_": lambda: out.copy_(source),
+        ONE_THREAD: lambda: out.copy_(source),
     }
 
 
@@ -104,7 +117,8 @@ def measure(size: int, rounds: int) -> dict[str, list[float]]:
             agree(calls)
             continue
         for name, call in calls.items():
-            for _ in range(REPEATS.get(name, 10)):
+            torch.set_num_threads(1 if name == ONE_THREAD else THREADS)
+            for _ in range(REPEATS.get(name, 40)):
                 start = time.perf_counter()
                 call()
                 seconds.setdefault(name, []).append(time.perf_counter() - start)
@@ -123,13 +137,13 @@ def agree(calls: dict[str, Callable[[], torch.Tensor]]) -> None:
 def main() -> None:
     """Measure, print a table, write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("-o", "--out", type=Path, default=RESULTS / "roi_crop.json")
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
     result = {
         "what": f"{AGENTS} windows from one {EXTENT}^3 float32 scan on the CPU",
-        "how": "contenders in turn within each round; rates from the median, and from the best",
+        "how": "contenders in turn within each round; targets judged by the best call of each",
         "environment": environment(),
         "numba": version("numba"),
         "cpu": cpu_name(),
@@ -146,14 +160,15 @@ def main() -> None:
         best = {name: AGENTS / min(times) for name, times in seconds.items()}
         targets = {}
         for name, target in TARGETS[size].items():
-            ratio = rates["medrl"] / rates[name]
+            theirs = max(best[name], best[ONE_THREAD] if name == "copy_" else 0.0)
+            ratio = best["medrl"] / theirs
             targets[name] = {
                 "target": target,
                 "ratio": ratio,
-                "ratio_of_best": best["medrl"] / best[name],
+                "ratio_of_medians": rates["medrl"] / rates[name],
                 "met": ratio >= target,
             }
-            rows.append([f"{size}^3", name, rates["medrl"], rates[name], ratio, target])
+            rows.append([f"{size}^3", name, best["medrl"], theirs, ratio, target])
         result["sizes"][str(size)] = {
             "windows_per_second": rates,
             "windows_per_second_best": best,
