@@ -148,7 +148,7 @@ def _per_agent(values: int | Tensor | ArrayLike, count: int, name: str) -> Integ
 
 def _check_rows(stack: ScanStack, scans: Integers, levels: Integers) -> None:
     rows = stack.table.shape
-    if len(scans) == len(levels) == 1:  # the common case, in a tenth of the time
+    if len(scans) == len(levels) == 1:  # the common case, without array operations
         scan, level = int(scans[0]), int(levels[0])
         if 0 <= scan < rows[0] and 0 <= level < rows[1] and stack.table.item(scan, level, 0):
             return
