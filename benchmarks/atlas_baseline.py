@@ -44,7 +44,13 @@ def predictions(split: str) -> tuple[np.ndarray, list[float]]:
 
 
 def errors(split: str) -> dict[str, np.ndarray]:
-    """Errors (S, K) in mm of the baselines on a split.
+    """Errors in mm of the baselines on a split.
+
+    Args:
+        split: The IXI split.
+
+    Returns:
+        Errors by baseline, (S, K); for the single atlases (S, A, K), each atlas by itself.
 
     Raises:
         SystemExit: If registrations are missing.
@@ -53,11 +59,11 @@ def errors(split: str) -> dict[str, np.ndarray]:
     if np.isnan(found).any():
         raise SystemExit(f"run benchmarks/atlas_baseline.py --split {split} first")
     truth = ixi.shapes(split)
-    mean = np.stack([atlas.mean_positions()[name] for name in ixi.LANDMARKS])
     distance = {
-        "mean position": mean - truth,
-        "affine, one atlas": found[:, 0] - truth,
-        f"affine, mean of {ATLASES} atlases": found.mean(axis=1) - truth,
+        "mean position in the world": ixi.shapes("train").mean(axis=0) - truth,
+        "mean position from the scan's centre": atlas.mean_positions(split) - truth,
+        "affine, one atlas": found - truth[:, None],
+        f"affine, mean position of {ATLASES} atlases": found.mean(axis=1) - truth,
     }
     return {name: np.linalg.norm(offset, axis=-1) for name, offset in distance.items()}
 

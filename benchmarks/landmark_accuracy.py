@@ -26,7 +26,7 @@ import SimpleITK as sitk
 import torch
 from evaluation import ixi
 from evaluation.cases import Case, corrupt, half
-from evaluation.results import RESULTS, environment, markdown, save
+from evaluation.results import RESULTS, environment, markdown, read, save
 from evaluation.statistics import auc, auc_interval, confusion, reliability, summarize
 
 from medrl.landmark.detect import Detection, LandmarkDetector
@@ -170,6 +170,9 @@ def main() -> None:
     parser.add_argument("--corruptions", type=int, default=4, help="corrupted copies a head")
     parser.add_argument("--half-rounds", type=int, default=1, help="rounds of six halves a head")
     parser.add_argument("--without-atlas", action="store_true", help="leave the baselines out")
+    parser.add_argument(
+        "--refresh", action="store_true", help="only renew the time and the baselines on file"
+    )
     parser.add_argument("--out", type=Path, help="JSON file; by default in results/")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -178,6 +181,15 @@ def main() -> None:
     detector = LandmarkDetector.load(options.model)
     subjects = ixi.subjects(options.split)
     detector.detect(ixi.load(subjects[0]).scan())  # compiles what is compiled on first use
+    if options.refresh:
+        result = read(out)
+        result["cpu_s_per_scan"] = cpu_seconds(detector, options.split)
+        if "baselines" in result:
+            own = result["accuracy"]["as is"]["all"]["mean_mm"]
+            result["baselines"] = _baselines(options.split, own)
+        save(out, result)
+        print(report(result))
+        return
 
     answers: dict[str, list[Answer]] = {"as is": [], "corrupted": [], "halves": []}
     descriptions: dict[str, list[dict[str, object]]] = {subject: [] for subject in subjects}
@@ -205,7 +217,8 @@ def main() -> None:
         "corruptions": descriptions,
     }
     if not options.without_atlas:
-        result["baselines"] = _baselines(options.split, answers["as is"])
+        own = result["accuracy"]["as is"]["all"]["mean_mm"]
+        result["baselines"] = _baselines(options.split, own)
     result["environment"] = environment()
     save(out, result)
     _draw(out.with_suffix(".png"), answers, result)
@@ -226,7 +239,7 @@ def report(result: dict[str, Any]) -> str:
         markdown(["", "found", "missed", *COLUMNS], rows),
     ]
     if baselines:
-        ratios = ", ".join(f"{r:.2f} of {n}" for n, r in baselines["mean_error_ratio"].items())
+        ratios = ", ".join(f"{r:.3f} of {n}" for n, r in baselines["mean_error_ratio"].items())
         parts.append(f"Mean error as a share of the baselines': {ratios}")
     for name in result["presence"]:
         told = result["presence"][name]["all"]
@@ -251,14 +264,13 @@ def report(result: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _baselines(split: str, answers: list[Answer]) -> dict[str, Any]:
+def _baselines(split: str, own_mm: float) -> dict[str, Any]:
     """Baselines on the same heads, and the agents' mean error as a share of theirs."""
     errors = atlas_baseline.errors(split)
     _, seconds = atlas_baseline.predictions(split)
-    own = np.nanmean([a.error_mm for a in answers])
     return {
         "errors": {name: summarize(error) for name, error in errors.items()},
-        "mean_error_ratio": {name: float(own / error.mean()) for name, error in errors.items()},
+        "mean_error_ratio": {name: float(own_mm / error.mean()) for name, error in errors.items()},
         "cpu_s_per_registration_median": float(np.median(seconds)),
     }
 
@@ -277,7 +289,8 @@ def _draw(path: Path, answers: dict[str, list[Answer]], result: dict[str, Any]) 
     }
     if "baselines" in result:
         for name, error in atlas_baseline.errors(result["split"]).items():
-            curves[name] = error.ravel()
+            if "world" not in name:
+                curves[name] = error.ravel()
     for name, errors in curves.items():
         style = "-" if name.startswith("agents") else "--"
         share = 100 * np.arange(1, len(errors) + 1) / len(errors)
@@ -301,14 +314,17 @@ def _draw(path: Path, answers: dict[str, list[Answer]], result: dict[str, Any]) 
         if figures["auc"] is None:
             continue
         bins = figures["reliability"]["bins"]
-        right.plot(
+        right.scatter(
             [b["stated"] for b in bins],
             [b["observed"] for b in bins],
-            "o-",
+            s=[12 * np.sqrt(b["count"]) for b in bins],
+            alpha=0.6,
             label=f"{name} (AUC {figures['auc']:.2f})",
         )
-    right.set(xlabel="confidence", ylabel=f"share of errors below {GOOD_MM:g} mm")
-    right.set(xlim=(0, 1), ylim=(0, 1))
+    right.set(xlabel="confidence (area: root of the count)")
+    right.set(
+        ylabel=f"share of errors below {GOOD_MM:g} mm", xlim=(-0.02, 1.05), ylim=(-0.02, 1.05)
+    )
     right.grid(alpha=0.3)
     right.legend(fontsize=8)
     figure.savefig(path, dpi=100)

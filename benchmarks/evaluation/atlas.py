@@ -6,7 +6,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from evaluation import ixi
-from evaluation.cases import Array, Case, move
+from evaluation.cases import Array, Case, center_of, move
+from medrl.volume.space import lps_to_ras
 
 
 def typical_subjects(count: int) -> tuple[str, ...]:
@@ -28,10 +29,17 @@ def typical_subjects(count: int) -> tuple[str, ...]:
     return tuple(names[index] for index in np.argsort(total)[:count])
 
 
-def mean_positions() -> dict[str, Array]:
-    """Mean of the training landmarks in the world, the guess that looks at no image."""
-    mean = ixi.shapes("train").mean(axis=0)
-    return dict(zip(ixi.LANDMARKS, mean, strict=True))
+def mean_positions(split: str) -> Array:
+    """Mean training position from the scan's centre, the guess that looks at no voxel.
+
+    Args:
+        split: Where to guess.
+
+    Returns:
+        (S, K, 3) RAS mm, for the subjects of the split.
+    """
+    mean = (ixi.shapes("train") - _centers("train")).mean(axis=0)
+    return np.asarray(mean + _centers(split))
 
 
 def register_affine(atlas: sitk.Image, target: sitk.Image, *, seed: int = 1) -> sitk.Transform:
@@ -66,6 +74,12 @@ def carry_over(atlas: Case, target: sitk.Image) -> dict[str, Array]:
     """Landmarks of an atlas subject at their places in another head, RAS mm."""
     transform = register_affine(atlas.image, target)
     return {name: move(point, transform) for name, point in atlas.points_world.items()}
+
+
+def _centers(split: str) -> Array:
+    """Centres of the scans of a split, (S, 1, 3) RAS mm."""
+    centers = [lps_to_ras(center_of(ixi.load(subject).image)) for subject in ixi.subjects(split)]
+    return np.stack(centers)[:, None]
 
 
 def _optimize(

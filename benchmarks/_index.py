@@ -1,0 +1,150 @@
+"""Write the table of benchmarks/README.md from the results on file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from evaluation.results import RESULTS, markdown, read
+
+README = Path(__file__).with_name("README.md")
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+
+Result = dict[str, Any]
+
+
+def roi_crop(result: Result) -> str:
+    """Speed of cropping next to the contenders."""
+    parts = []
+    for size, figures in result["sizes"].items():
+        ratios = [
+            f"{v['ratio']:.{0 if v['ratio'] > 10 else 2}f}x {name}"
+            for name, v in figures["medrl_over"].items()
+        ]
+        parts.append(f"{size}^3: " + ", ".join(ratios))
+    return "; ".join(parts)
+
+
+def atlas(result: Result) -> str:
+    """Errors of the baselines."""
+    figures = result["holdout"]["errors"]
+    seconds = result["holdout"]["cpu_s_per_registration_median"]
+    parts = [f"{name} {error['mean_mm']:.2f} mm" for name, error in figures.items()]
+    return ", ".join(parts) + f"; {seconds:.1f} CPU-s a registration"
+
+
+def accuracy(result: Result) -> str:
+    """Errors, and their share of the baseline's."""
+    parts = []
+    for name in ("as is", "corrupted"):
+        figures = result["accuracy"][name]["all"]
+        parts.append(
+            f"{name}: mean {figures['mean_mm']:.2f} mm, "
+            f"{figures['above_5_mm_percent']:.1f} % above 5 mm, "
+            f"{figures['above_10_mm_percent']:.1f} % above 10 mm, max {figures['max_mm']:.1f} mm"
+        )
+    ratios = result.get("baselines", {}).get("mean_error_ratio", {})
+    parts += [f"{ratio:.2f} of {name}" for name, ratio in ratios.items() if "affine" in name]
+    return "; ".join(parts)
+
+
+def presence(result: Result) -> str:
+    """Presence in half heads."""
+    return f"{result['presence']['halves']['all']['right_percent']:.1f} % right"
+
+
+def confidence(result: Result) -> str:
+    """Area under the curve, and calibration, on corrupted heads."""
+    figures = result["confidence"]["corrupted"]
+    low, high = figures["auc_95_percent_interval"]
+    gap = figures["reliability"]["expected_calibration_error"]
+    return f"AUC {figures['auc']:.3f} ({low:.2f} to {high:.2f}), calibration error {gap:.3f}"
+
+
+def seconds(result: Result) -> str:
+    """CPU time of a scan."""
+    return f"{result['cpu_s_per_scan']['median']:.2f} CPU-s (median)"
+
+
+def templates(result: Result) -> str:
+    """Checks on the T1 templates."""
+    told = [t for t in result["templates"].values() if "checks" in t]
+    held, all_checks = sum(t["checks_held"] for t in told), sum(len(t["checks"]) for t in told)
+    turned = [t["turned_copies"]["mean_mm"] for t in told]
+    return (
+        f"{held} of {all_checks} anatomical relations hold in {len(told)} templates; "
+        f"turned copies agree to {min(turned):.1f}-{max(turned):.1f} mm"
+    )
+
+
+def ablation(result: Result) -> str:
+    """Mean error of every arm, heads as they are."""
+    arms = result["arms"].items()
+    parts = [f"{name} {arm['with prior']['as is']['mean_mm']:.2f} mm" for name, arm in arms]
+    return f"IXI {result['split']}, small budget: " + ", ".join(parts)
+
+
+#: Claim, script, result and figure files, and how the result reads in one line.
+ROWS: tuple[tuple[str, str, tuple[str, ...], Callable[[Result], str]], ...] = (
+    ("Cropping is fast", "roi_crop.py", ("roi_crop.json",), roi_crop),
+    ("What a plain atlas reaches", "atlas_baseline.py", ("atlas_baseline.json",), atlas),
+    (
+        "The model finds 25 landmarks in heads it has not seen, also corrupted ones",
+        "landmark_accuracy.py",
+        ("landmark_accuracy_holdout.json", "landmark_accuracy_holdout.png"),
+        accuracy,
+    ),
+    (
+        "It tells which landmarks are not in half a head",
+        "landmark_accuracy.py",
+        ("landmark_accuracy_holdout.json",),
+        presence,
+    ),
+    (
+        "Its confidence tells errors above 4 mm under corruption",
+        "landmark_accuracy.py",
+        ("landmark_accuracy_holdout.json",),
+        confidence,
+    ),
+    (
+        "It takes a fraction of a second on one thread",
+        "landmark_accuracy.py",
+        ("landmark_accuracy_holdout.json",),
+        seconds,
+    ),
+    (
+        "It finds the structures in templates from other scanners",
+        "landmark_templates.py",
+        ("landmark_templates.json", "landmark_templates.jpg"),
+        templates,
+    ),
+    (
+        "What each part of the recipe buys",
+        "landmark_ablation.py",
+        ("landmark_ablation.json",),
+        ablation,
+    ),
+)
+
+
+def table() -> str:
+    """The table: claim, script, figures, files."""
+    rows: list[list[object]] = []
+    for claim, script, files, line in ROWS:
+        result = read(RESULTS / files[0])
+        links = ", ".join(f"[{Path(f).suffix[1:]}](results/{f})" for f in files)
+        measured = line(result) if result else "not measured yet"
+        rows.append([claim, f"`{script}`", measured, links if result else ""])
+    return markdown(["claim", "script", "measured", "files"], rows)
+
+
+def main() -> None:
+    """Replace what is between the marks in README.md."""
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    README.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+"""`brain-t1` on templates of the human head: other scanners, averages, no labels of its own kind.
+
+Five T1 templates with AFIDs fiducials. No ground truth exists for the model's landmarks there, so
+the checks are relations that anatomy fixes (in the frame of the anterior and posterior commissure,
+AC and PC), distances to the one fiducial with the same definition (genu), to published centroids
+of the AAL parcellation, which was drawn on Colin27, and to what the model itself says of turned
+copies. T2- and PD-weighted templates, which the model is not for, show what happens then.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from evaluation.anatomy import CommissureFrame, anatomy
+from evaluation.cases import Array, Case, Corruption, corrupt
+from evaluation.ixi import data_root
+from evaluation.results import RESULTS, environment, markdown, save
+
+from medrl.errors import MedrlError
+from medrl.landmark.detect import Detection, LandmarkDetector
+from medrl.volume.space import ras_to_lps
+from medrl_datasets import afids_templates
+
+OUT_OF_SCOPE = ("MNI152Lin_T2w", "MNI152Lin_PDw")
+
+#: Centroids of AAL regions, MNI RAS mm (Tzourio-Mazoyer et al. 2002; the parcellation was drawn on
+#: Colin27). Its regions are not those of the model's labels: agreement to a few mm is all there
+#: can be.
+AAL_CENTROIDS = {
+    "Hippocampus_L_centroid": (-25.0, -20.7, -10.1),
+    "Hippocampus_R_centroid": (29.2, -19.8, -10.3),
+    "Amygdala_L_centroid": (-23.3, -0.7, -17.1),
+    "Amygdala_R_centroid": (27.3, 0.6, -17.5),
+    "Caudate_L_centroid": (-11.5, 11.0, 9.2),
+    "Caudate_R_centroid": (14.8, 12.1, 9.4),
+    "Putamen_L_centroid": (-23.9, 3.9, 2.4),
+    "Putamen_R_centroid": (27.8, 4.9, 2.5),
+    "Pallidum_L_centroid": (-17.8, 0.0, 0.2),
+    "Pallidum_R_centroid": (21.2, 0.2, 0.2),
+    "Thalamus_L_centroid": (-10.9, -17.6, 8.0),
+    "Thalamus_R_centroid": (13.0, -17.6, 8.1),
+}
+
+
+def load(template: str) -> Case:
+    """A template with its fiducials."""
+    root = data_root() / "afids_templates"
+    image = sitk.ReadImage(str(root / "images" / f"{template}.nii.gz"))
+    return Case(template, image, afids_templates.landmarks(root)[template])
+
+
+def turned_copies(detector: LandmarkDetector, case: Case, found: dict[str, Array]) -> Array:
+    """Distances (mm) between detections in turned copies, mapped back, and in the template.
+
+    Args:
+        detector: The model.
+        case: The template.
+        found: Its landmarks as found in the template as it is, carried along as the truth.
+    """
+    calm = Corruption(rotation_deg=20, shift_mm=10, slice_mm=1, bias=0, noise=(0, 0))
+    distances = []
+    for seed in range(2):
+        copy = corrupt(Case(case.name, case.image, found), np.random.default_rng([seed, 3]), calm)
+        for landmark in detector.detect(copy.scan()).landmarks:
+            if landmark.status != "absent" and landmark.name in found:
+                truth = copy.points_world[landmark.name]
+                distances.append(float(np.linalg.norm(landmark.position_world - truth)))
+    return np.array(distances)
+
+
+def examine(detector: LandmarkDetector, case: Case, detection: Detection) -> dict[str, Any]:
+    """Everything that can be said about one T1 template."""
+    points = {lm.name: lm.position_world for lm in detection.landmarks if lm.status != "absent"}
+    frame = CommissureFrame.of(case.points_world)
+    turned = turned_copies(detector, case, points)
+    result: dict[str, Any] = {
+        **statuses(detection),
+        "commissure_frame_mm": {name: frame(point) for name, point in points.items()},
+        "ac_world": case.points_world["AC"],
+        "pc_world": case.points_world["PC"],
+        "turned_copies": {
+            "compared": len(turned),
+            "mean_mm": float(turned.mean()) if len(turned) else None,
+            "max_mm": float(turned.max()) if len(turned) else None,
+        },
+    }
+    checks = anatomy(points, case.points_world)
+    result["checks_held"] = sum(check.holds for check in checks)
+    result["checks"] = [
+        {"name": c.name, "mm": c.value, "low": c.low, "high": c.high, "holds": c.holds}
+        for c in checks
+    ]
+    if case.name.startswith("Colin27"):
+        aal = {
+            name: float(np.linalg.norm(points[name] - np.array(centroid)))
+            for name, centroid in AAL_CENTROIDS.items()
+            if name in points
+        }
+        result["distance_to_aal_centroids_mm"] = aal
+        result["mean_distance_to_aal_centroids_mm"] = float(np.mean(list(aal.values())))
+    return result
+
+
+def statuses(detection: Detection) -> dict[str, Any]:
+    """Counts of what was found, and how sure the model is of it."""
+    there = [lm for lm in detection.landmarks if lm.status != "absent"]
+    return {
+        "found": sum(lm.status == "found" for lm in detection.landmarks),
+        "corrected": [lm.name for lm in detection.landmarks if lm.status == "corrected"],
+        "absent": [lm.name for lm in detection.landmarks if lm.status == "absent"],
+        "mean_confidence": float(np.mean([lm.confidence for lm in there])) if there else None,
+        "least_confident": min(there, key=lambda lm: lm.confidence).name if there else None,
+        "warnings": list(detection.warnings),
+    }
+
+
+def attempt(detector: LandmarkDetector, case: Case) -> Detection | str:
+    """Detect, or say in words why not."""
+    try:
+        return detector.detect(case.scan())
+    except MedrlError as error:
+        return str(error)
+
+
+def main() -> None:
+    """Run the model on every template and write the result and its figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="brain-t1", help="name or folder of the model")
+    parser.add_argument("--out", type=Path, default=RESULTS / "landmark_templates.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    detector = LandmarkDetector.load(options.model)
+
+    result: dict[str, Any] = {"model": Path(options.model).name, "templates": {}}
+    drawn: list[tuple[Case, Detection]] = []
+    detections: dict[str, Detection] = {}
+    for template in afids_templates.TEMPLATES:
+        case = load(template)
+        detection = attempt(detector, case)
+        if isinstance(detection, str):
+            result["templates"][template] = {"refused": detection}
+            continue
+        detections[template] = detection
+        if template in OUT_OF_SCOPE:
+            result["templates"][template] = {"out_of_scope": True, **statuses(detection)}
+        else:
+            drawn.append((case, detection))
+            result["templates"][template] = examine(detector, case, detection)
+    reference = detections.get("MNI152Lin_T1w")
+    for template in OUT_OF_SCOPE:
+        if reference is not None and template in detections:
+            result["templates"][template]["distance_to_t1_mm"] = _between(
+                detections[template], reference
+            )
+    result["environment"] = environment()
+    save(options.out, result)
+    draw(options.out.with_suffix(".jpg"), drawn)
+    print(report(result))
+
+
+def report(result: dict[str, Any]) -> str:
+    """The result as a table, and the checks that failed."""
+    rows: list[list[object]] = []
+    failed = []
+    for name, figures in result["templates"].items():
+        if "refused" in figures:
+            rows.append([name, "refused", "", "", "", figures["refused"]])
+            continue
+        turned = figures.get("turned_copies", {}).get("mean_mm")
+        checks = figures.get("checks", [])
+        remark = ""
+        if "distance_to_t1_mm" in figures:
+            gap = figures["distance_to_t1_mm"]
+            remark = f"out of scope; {gap['mean']:.1f} mm (max {gap['max']:.1f}) from T1"
+        if "mean_distance_to_aal_centroids_mm" in figures:
+            remark = f"{figures['mean_distance_to_aal_centroids_mm']:.1f} mm to AAL centroids"
+        rows.append(
+            [
+                name,
+                f"{figures['found']} + {len(figures['corrected'])} corrected",
+                figures["mean_confidence"],
+                f"{figures['checks_held']}/{len(checks)}" if checks else "",
+                turned if turned is not None else "",
+                remark,
+            ]
+        )
+        failed += [
+            f"{name}: {c['name']} {c['mm']:.1f} mm, not in {c['low']:g} to {c['high']:g}"
+            for c in checks
+            if not c["holds"]
+        ]
+    header = ["template", "found", "confidence", "checks held", "turned copies (mm)", "remark"]
+    return "\n".join([markdown(header, rows), "", *failed])
+
+
+def draw(path: Path, drawn: list[tuple[Case, Detection]]) -> None:
+    """Each template in four slices with what was found within 4 mm of them, and AC and PC."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, grid = plt.subplots(
+        len(drawn), 4, figsize=(18, 4.8 * len(drawn)), layout="constrained", squeeze=False
+    )
+    for row, (case, detection) in zip(grid, drawn, strict=True):
+        points = {lm.name: lm.position_world for lm in detection.landmarks}
+        for axes, (title, axis, names) in zip(row, _SLICES, strict=True):
+            at = float(np.mean([points[name][axis] for name in names]))
+            _draw_slice(axes, case, points, axis, at)
+            axes.set_title(f"{case.name}\n{title}, {'xyz'[axis]} = {at:.0f} mm", fontsize=9)
+    figure.savefig(path, dpi=70)
+    plt.close(figure)
+
+
+#: What is drawn: title, world axis across the slice, landmarks that fix its place.
+_SLICES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
+    ("midsagittal", 0, ("3rdVentricle_centroid", "BrainStem_centroid", "VermisVI-VII_centroid")),
+    ("putamen", 2, ("Putamen_L_centroid", "Putamen_R_centroid")),
+    ("caudate", 2, ("Caudate_L_centroid", "Caudate_R_centroid")),
+    ("amygdala", 1, ("Amygdala_L_centroid", "Amygdala_R_centroid")),
+)
+
+
+def _draw_slice(axes: Any, case: Case, points: dict[str, Array], axis: int, at: float) -> None:
+    """One slice on a 1 mm grid through the world, near landmarks on top."""
+    from matplotlib import patheffects
+
+    low, high = np.array([-60.0, -95.0, -80.0]), np.array([60.0, 60.0, 50.0])
+    size = np.ones(3, dtype=int)
+    across = [a for a in range(3) if a != axis]
+    size[across] = (high - low)[across].astype(int)
+    origin = low.copy()
+    origin[axis] = at
+    plane = sitk.Resample(
+        sitk.Cast(case.image, sitk.sitkFloat32),
+        size.tolist(),
+        sitk.Transform(),
+        sitk.sitkLinear,
+        ras_to_lps(origin).tolist(),
+        [1.0, 1.0, 1.0],
+        [-1, 0, 0, 0, -1, 0, 0, 0, 1],
+    )
+    picture = sitk.GetArrayFromImage(plane).transpose(2, 1, 0).squeeze(axis)
+    extent = (low[across[0]], high[across[0]], low[across[1]], high[across[1]])
+    bright = float(np.percentile(picture[picture > 0], 99.5))
+    axes.imshow(picture.T, origin="lower", extent=extent, cmap="gray", vmin=0, vmax=bright)
+    outline = [patheffects.withStroke(linewidth=2, foreground="black")]
+    marked = {
+        name: case.points_world[name] for name in ("AC", "PC", "genu of CC", "splenium of CC")
+    }
+    middle = (low + high)[across[0]] / 2
+    for group, symbol, color in ((points, "o", "#ffb000"), (marked, "+", "#40d0ff")):
+        for name, point in group.items():
+            if abs(point[axis] - at) >= 4:
+                continue
+            left = point[across[0]] < middle
+            axes.plot(*point[across], symbol, color=color, markersize=5, zorder=5)
+            axes.annotate(
+                name.replace("_centroid", "").replace("_", " "),
+                point[across],
+                (-5 if left else 5, 3 if symbol == "o" else -9),
+                textcoords="offset points",
+                horizontalalignment="right" if left else "left",
+                color=color,
+                fontsize=8,
+                path_effects=outline,
+            )
+    axes.set_axis_off()
+
+
+def _between(detection: Detection, reference: Detection) -> dict[str, float]:
+    """Distances between two detections on the same grid, mm."""
+    gaps = [
+        float(np.linalg.norm(lm.position_world - reference[lm.name].position_world))
+        for lm in detection.landmarks
+        if lm.status != "absent" and reference[lm.name].status != "absent"
+    ]
+    return {"compared": len(gaps), "mean": float(np.mean(gaps)), "max": float(np.max(gaps))}
+
+
+if __name__ == "__main__":
+    main()
