@@ -50,7 +50,7 @@ class WindowEncoder(nn.Module):
         layers = list(self.convolutions)
         fused: list[nn.Module] = []
         for layer in layers:
-            if isinstance(layer, nn.BatchNorm3d):
+            if isinstance(layer, nn.BatchNorm3d) and isinstance(fused[-1], nn.Conv3d):
                 fused[-1] = fuse_conv_bn_eval(fused[-1], layer)
             else:
                 fused.append(layer)
