@@ -47,9 +47,8 @@ class WindowEncoder(nn.Module):
 
     def fuse(self) -> None:
         """Fold the normalisations into the convolutions: same function, faster, not trainable."""
-        layers = list(self.convolutions)
         fused: list[nn.Module] = []
-        for layer in layers:
+        for layer in self.convolutions:
             if isinstance(layer, nn.BatchNorm3d) and isinstance(fused[-1], nn.Conv3d):
                 fused[-1] = fuse_conv_bn_eval(fused[-1], layer)
             else:
