@@ -1,0 +1,1 @@
+"""Seed agents: segment a scan by placing the next seed, beside a user who always wins."""
