@@ -1,1 +1,1 @@
-"""Seed agents: segment a scan by placing the next seed, beside a user who always wins."""
+"""Seeds placed by an agent, and the segmenters that turn seeds into a mask while one clicks."""
