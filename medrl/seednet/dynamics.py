@@ -314,7 +314,7 @@ def dilate(mask: Tensor, radius: float) -> Tensor:
     Returns:
         (N, I, J, K) bool.
     """
-    index = _surface(mask).nonzero()
+    index = _surface(mask)
     n, i, j, k, _ = _balls(index[:, 0], index[:, 1:], radius, mask.shape[1:])
     grown = mask.clone()
     grown[n, i, j, k] = True
@@ -342,22 +342,36 @@ def seed_maps(seeds: Tensor, *, scale: float) -> Tensor:
     """
     count, *shape = seeds.shape
     marked = torch.stack([seeds == BACKGROUND, seeds == FOREGROUND], dim=1).flatten(0, 1)
-    squared = torch.full(marked.shape, torch.inf, device=seeds.device)
+    maps = torch.zeros(marked.shape, device=seeds.device)
     x, y, z = (torch.arange(side, device=seeds.device, dtype=torch.float32) for side in shape)
-    # The rows come in C order: those of one map and plane lie together.
-    index = _surface(marked).nonzero()
-    planes, sizes = torch.unique_consecutive(index[:, :2], dim=0, return_counts=True)
+    # The voxels come in C order: those of one map and plane lie together.
+    index = _surface(marked)
+    planes, sizes = (index[:, 0] * shape[0] + index[:, 1]).unique_consecutive(return_counts=True)
     lines = index[:, 2:].split(sizes.tolist())
-    for (number, row), line in zip(planes.tolist(), lines, strict=True):
-        nearest = torch.full((shape[1], shape[2]), torch.inf, device=seeds.device)
-        for part in line.split(max(1, _CHUNK // nearest.numel())):
-            from_j, from_k = (y - part[:, :1]).square(), (z - part[:, 1:]).square()
-            near = (from_j[:, :, None] + from_k[:, None]).amin(dim=0)
-            nearest = torch.minimum(nearest, near)
-        across = (x - row).square()[:, None, None] + nearest
-        torch.minimum(squared[number], across, out=squared[number])
-    squared[marked] = 0.0
-    return squared.sqrt_().div_(-scale).exp_().view(count, 2, *shape)
+    across = torch.empty(shape, device=seeds.device)
+    begun: set[int] = set()
+    for plane, line in zip(planes.tolist(), lines, strict=True):
+        number, row = divmod(plane, shape[0])
+        squared = maps[number]
+        target = across if number in begun else squared
+        torch.add((x - row).square()[:, None, None], _nearest_in_plane(y, z, line), out=target)
+        if number in begun:
+            torch.minimum(squared, across, out=squared)
+        begun.add(number)
+    for number in begun:
+        maps[number].sqrt_().div_(-scale).exp_()
+    maps[marked] = 1.0
+    return maps.view(count, 2, *shape)
+
+
+def _nearest_in_plane(y: Tensor, z: Tensor, points: Tensor) -> Tensor:
+    """Squared distances of a plane's voxels (J, K) to the nearest of some of them (S, 2)."""
+    nearest = torch.full((len(y), len(z)), torch.inf, device=y.device)
+    for part in points.split(max(1, _CHUNK // nearest.numel())):
+        from_j, from_k = (y - part[:, :1]).square(), (z - part[:, 1:]).square()
+        near = (from_j[:, :, None] + from_k[:, None]).amin(dim=0)
+        nearest = torch.minimum(nearest, near)
+    return nearest
 
 
 @lru_cache
@@ -389,18 +403,17 @@ def _balls(
 
 
 def _surface(mask: Tensor) -> Tensor:
-    """A mask without the voxels all of whose six neighbours it holds.
+    """Voxels of a mask that have a neighbour (of six) outside it: (S, 4) int64 in C order.
 
-    No voxel outside a mask has its nearest one in there, so distances need only the surface.
+    No voxel outside a mask has its nearest one among the others, so distances need only these.
     """
-    padded = F.pad(mask, (1, 1, 1, 1, 1, 1))
-    inner = mask.clone()
-    for axis in (1, 2, 3):
-        for shift in (0, 2):
-            window = [slice(None), slice(1, -1), slice(1, -1), slice(1, -1)]
-            window[axis] = slice(shift, shift + mask.shape[axis])
-            inner &= padded[tuple(window)]
-    return mask & ~inner
+    index = mask.nonzero()
+    around = index[:, None, 1:] + _ball(1.0).to(mask.device)
+    last = torch.tensor(mask.shape[1:], device=mask.device) - 1
+    inside = ((around >= 0) & (around <= last)).all(dim=-1)
+    i, j, k = torch.minimum(around.clamp(min=0), last).unbind(dim=-1)
+    held = mask[index[:, :1], i, j, k] & inside
+    return index[~held.all(dim=1)]
 
 
 __all__ = [

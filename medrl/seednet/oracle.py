@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -40,25 +41,24 @@ def oracle_seed(
     """
     masked, true = _array(mask), _array(truth)
     barred = None if forbidden is None else _array(forbidden)
-    found: list[tuple[int, int, NDArray[np.bool_], tuple[slice, ...]]] = []
-    for label, wrong in ((BACKGROUND, masked & ~true), (FOREGROUND, true & ~masked)):
-        components, count = ndimage.label(wrong)
-        if count == 0:
-            continue
-        sizes = np.bincount(components.ravel())
-        for number, box in enumerate(ndimage.find_objects(components), start=1):
-            found.append((int(sizes[number]), label, components[box] == number, box))
-    for _, label, component, box in sorted(found, key=lambda item: -item[0]):
-        usable = component if barred is None else component & ~barred[label][box]
+    errors = [
+        (size, label, component, corner)
+        for label, wrong in ((BACKGROUND, masked & ~true), (FOREGROUND, true & ~masked))
+        for size, component, corner in _components(wrong)
+    ]
+    for _, label, component, corner in sorted(errors, key=lambda error: -error[0]):
+        usable = component
+        if barred is not None:
+            box = tuple(slice(c, c + s) for c, s in zip(corner, component.shape, strict=True))
+            usable = component & ~barred[label][box]
         if not usable.any():
             continue
-        depth = ndimage.distance_transform_edt(np.pad(component, 1))[1:-1, 1:-1, 1:-1]
-        depth = np.where(usable, depth, 0.0)
+        depth = ndimage.distance_transform_edt(np.pad(component, 1))[1:-1, 1:-1, 1:-1] * usable
         best = np.argwhere(depth >= depth.max() - 1e-9)
         draw = 0
         if generator is not None:
             draw = int(torch.randint(len(best), (), generator=generator))
-        i, j, k = (int(side.start + offset) for side, offset in zip(box, best[draw], strict=True))
+        i, j, k = (int(x) for x in best[draw] + corner)
         return (i, j, k), label
     return None
 
@@ -111,6 +111,21 @@ def oracle_actions(
     """
     seeds = oracle_seeds(state.mask, truth, forbidden=~state.free, generator=generator)
     return dynamics.action_at(*seeds, truth.shape)
+
+
+def _components(
+    wrong: NDArray[np.bool_],
+) -> Iterator[tuple[int, NDArray[np.bool_], tuple[int, ...]]]:
+    """Size of every component, the component in its bounding box, and the box's first corner."""
+    boxes = ndimage.find_objects(wrong.view(np.uint8))
+    if not boxes:
+        return
+    outer = boxes[0]
+    numbers, _ = ndimage.label(wrong[outer])
+    sizes = np.bincount(numbers.ravel())
+    for number, box in enumerate(ndimage.find_objects(numbers), start=1):
+        corner = tuple(int(a.start + b.start) for a, b in zip(outer, box, strict=True))
+        yield int(sizes[number]), numbers[box] == number, corner
 
 
 def _array(values: Any) -> NDArray[np.bool_]:

@@ -65,8 +65,8 @@ def dice(mask: Tensor, truth: Tensor) -> Tensor:
     Returns:
         (N,) float32; 1 where both are empty.
     """
-    both = (mask & truth).flatten(1).sum(dim=1)
-    total = mask.flatten(1).sum(dim=1) + truth.flatten(1).sum(dim=1)
+    both = (mask & truth).flatten(1).count_nonzero(dim=1)
+    total = mask.flatten(1).count_nonzero(dim=1) + truth.flatten(1).count_nonzero(dim=1)
     return torch.where(total > 0, 2 * both / total.clamp(min=1), 1.0)
 
 
@@ -80,8 +80,8 @@ def iou(mask: Tensor, truth: Tensor) -> Tensor:
     Returns:
         (N,) float32; 1 where both are empty.
     """
-    both = (mask & truth).flatten(1).sum(dim=1)
-    either = (mask | truth).flatten(1).sum(dim=1)
+    both = (mask & truth).flatten(1).count_nonzero(dim=1)
+    either = (mask | truth).flatten(1).count_nonzero(dim=1)
     return torch.where(either > 0, both / either.clamp(min=1), 1.0)
 
 
