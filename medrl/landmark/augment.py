@@ -13,6 +13,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from medrl.volume.augment import bias_field, rotation_matrix, thicken_slices
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -64,12 +66,12 @@ def augment(
     if chance(settings.pose_probability):
         volume, points_voxel = _change_pose(volume, points_voxel, settings, generator)
     if chance(settings.scanner_probability):
-        volume = _thicken_slices(volume, settings.thick_slice, generator)
+        volume = thicken_slices(volume, settings.thick_slice, generator)
     if chance(settings.scanner_probability):
         exponent = math.exp(settings.gamma * _signed(generator))
         volume = bright * (volume / bright).clamp(min=0) ** exponent
     if chance(settings.scanner_probability):
-        volume = volume * _bias_field(volume.shape[1:], settings.bias, generator)
+        volume = volume * bias_field(volume.shape[1:], settings.bias, generator)
     if chance(settings.scanner_probability):
         sigma = float(torch.rand((), generator=generator)) * settings.noise * bright
         noise = torch.empty_like(volume).normal_(generator=generator)
@@ -108,18 +110,6 @@ def random_field_of_view(
     return volume, points_voxel - shift
 
 
-def rotation_matrix(angles: Tensor) -> Tensor:
-    """Rotation about x, then y, then z by three angles in radians; (3, 3) float64."""
-    matrix = torch.eye(3, dtype=torch.float64)
-    for axis, angle in enumerate(angles.tolist()):
-        turn = torch.eye(3, dtype=torch.float64)
-        a, b = (axis + 1) % 3, (axis + 2) % 3
-        turn[a, a] = turn[b, b] = math.cos(angle)
-        turn[a, b], turn[b, a] = -math.sin(angle), math.sin(angle)
-        matrix = turn @ matrix
-    return matrix
-
-
 def _signed(generator: Generator) -> float:
     return 2 * float(torch.rand((), generator=generator)) - 1
 
@@ -149,21 +139,3 @@ def _change_pose(
     grid = F.affine_grid(theta[None], [1, *volume.shape], align_corners=False)
     moved = F.grid_sample(volume[None], grid, padding_mode="zeros", align_corners=False)[0]
     return moved, points.to(points_voxel)
-
-
-def _thicken_slices(volume: Tensor, thickest: float, generator: Generator) -> Tensor:
-    """Average along one axis as thick slices do, and interpolate back."""
-    axis = int(torch.randint(3, (), generator=generator))
-    thickness = 1 + (thickest - 1) * float(torch.rand((), generator=generator))
-    size = list(volume.shape[1:])
-    thick = list(size)
-    thick[axis] = max(2, round(size[axis] / thickness))
-    low = F.interpolate(volume[None], size=thick, mode="area")
-    return F.interpolate(low, size=size, mode="trilinear", align_corners=False)[0]
-
-
-def _bias_field(shape: torch.Size, amplitude: float, generator: Generator) -> Tensor:
-    """A smooth positive field (I, J, K): the exponential of an interpolated 4 x 4 x 4 grid."""
-    knots = amplitude * (2 * torch.rand((1, 1, 4, 4, 4), generator=generator) - 1)
-    field = F.interpolate(knots, size=list(shape), mode="trilinear", align_corners=True)
-    return field[0, 0].exp()

@@ -16,7 +16,7 @@ import medrl
 from medrl.bundles import save
 from medrl.errors import MedrlError
 from medrl.landmark.calibrate import calibrate
-from medrl.landmark.checkpoint import load_checkpoint, save_checkpoint
+from medrl.rl.checkpoint import load_checkpoint, save_checkpoint
 from medrl.landmark.data import landmark_names, load_labelled, points_array, read_datalist
 from medrl.landmark.learner import LearnerSettings, ScaleLearner
 from medrl.landmark.model import LandmarkModel

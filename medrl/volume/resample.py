@@ -82,6 +82,42 @@ def resample_isotropic(scan: MetaTensor, *, spacing: float, background: float = 
     return MetaTensor(resampled, affine=torch.from_numpy(new_affine))
 
 
+def resample_onto(
+    scan: MetaTensor,
+    *,
+    affine: NDArray[np.float64],
+    shape: tuple[int, int, int],
+    background: float = 0.0,
+) -> MetaTensor:
+    """Bring a scan onto a given grid, smoothing along the axes that lose resolution.
+
+    A grid that is the scan's own up to order and direction of the axes takes its voxels untouched.
+
+    Args:
+        scan: MetaTensor (C, I, J, K) with its voxel-to-world affine (RAS mm).
+        affine: (4, 4), voxel of the wanted grid to world (RAS mm).
+        shape: Size of the wanted grid.
+        background: Value outside the scan.
+
+    Returns:
+        MetaTensor (C, \*shape), float32, with that affine.
+
+    Raises:
+        MedrlError: If an affine is unusable.
+    """
+    upright = to_closest_axes(scan)
+    old = as_affine(upright.affine)
+    volume = upright.as_tensor().float()
+    onto = MetaTensor(volume, affine=torch.from_numpy(np.asarray(affine, dtype=np.float64)))
+    if tuple(volume.shape[1:]) == tuple(shape) and np.allclose(old, affine, atol=1e-4):
+        return onto
+    # How many voxels of the scan a step along each of its axes takes on the new grid.
+    steps = np.abs(np.linalg.inv(old)[:3, :3] @ affine[:3, :3]).max(axis=1)
+    smooth = _smooth(volume - background, np.maximum(steps, 1.0))
+    sampled = _sample(smooth, np.linalg.inv(old) @ affine, shape) + background
+    return MetaTensor(sampled, affine=onto.affine)
+
+
 def _covering_grid(
     affine: NDArray[np.float64], shape: tuple[int, ...], spacing: float
 ) -> tuple[NDArray[np.float64], tuple[int, int, int]]:

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from medrl.errors import MedrlError
 from medrl.landmark.augment import Augmentation
-from medrl.landmark.checkpoint import load_checkpoint, save_checkpoint
+from medrl.rl.checkpoint import load_checkpoint, save_checkpoint
 from medrl.landmark.detect import LandmarkDetector
 from medrl.landmark.learner import LearnerSettings, ScaleLearner
 from medrl.landmark.network import LandmarkNetwork

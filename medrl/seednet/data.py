@@ -1,0 +1,175 @@
+"""Reading a user's scans and masks for training and evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from torch import Tensor
+
+from medrl.errors import MedrlError
+from medrl.seednet.windows import Channel, Grid, to_grid
+from medrl.volume.read import read
+from medrl.volume.resample import resample_onto
+
+SPLITS = ("training", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of object that a model can be asked for.
+
+    Attributes:
+        name: What it is called.
+        labels: Values of the mask that make it up.
+    """
+
+    name: str
+    labels: tuple[int, ...] = (1,)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One entry of a datalist.
+
+    Attributes:
+        images: Files or folders by channel.
+        mask: The file of the labels, whole numbers.
+    """
+
+    images: Mapping[str, Path]
+    mask: Path
+
+    @property
+    def name(self) -> str:
+        """The mask's file name without its endings."""
+        return self.mask.name.split(".")[0]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledGrid:
+    """A patient's images and masks on the grid where seeds are placed.
+
+    Attributes:
+        name: Subject, for messages.
+        grid: The images.
+        truth: (T, I, J, K) bool, one mask a target.
+    """
+
+    name: str
+    grid: Grid
+    truth: Tensor
+
+
+def read_datalist(path: Path, channels: Sequence[str]) -> dict[str, list[Case]]:
+    """Read a MONAI datalist of images with masks.
+
+    The file is JSON: ``{"training": [{"image": "a.nii.gz", "label": "a_mask.nii.gz"}, ...],
+    "validation": [...], "test": [...]}``, paths relative to it. With several channels ``image``
+    is an object, ``{"CT": "a_ct.nii.gz", "PET": "a_pet.nii.gz"}``.
+
+    Args:
+        path: The JSON file.
+        channels: Names of the model's channels.
+
+    Returns:
+        Cases of each split; missing splits are empty.
+
+    Raises:
+        MedrlError: If the file or one it names is missing or not as expected.
+    """
+    try:
+        content: Any = json.loads(path.read_text())
+    except OSError as error:
+        raise MedrlError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise MedrlError(f"{path} is not a JSON datalist: {error}") from error
+    if not isinstance(content, dict) or not content.get("training"):
+        raise MedrlError(f'{path} has no "training" list of images and labels')
+    return {
+        split: [
+            _case(entry, path=path, where=f'entry {number} of "{split}"', channels=channels)
+            for number, entry in enumerate(content.get(split) or [])
+        ]
+        for split in SPLITS
+    }
+
+
+def _case(entry: Any, *, path: Path, where: str, channels: Sequence[str]) -> Case:
+    if not isinstance(entry, dict) or not {"image", "label"} <= set(entry):
+        raise MedrlError(f'{path}: {where} needs "image" and "label"')
+    named = entry["image"]
+    if not isinstance(named, dict):
+        named = {channels[0]: named}
+    unknown = sorted(set(named) - set(channels))
+    if unknown or not named:
+        raise MedrlError(f"{path}: {where} has images {unknown}; the model knows {list(channels)}")
+    images = {name: path.parent / str(file) for name, file in named.items()}
+    mask = path.parent / str(entry["label"])
+    for file in (*images.values(), mask):
+        if not file.exists():
+            raise MedrlError(f"{path}: {file} does not exist")
+    return Case(images, mask)
+
+
+def read_mask(path: Path, target: Target) -> MetaTensor:
+    """Read a mask: MetaTensor (1, I, J, K) float32, 1 where its value is one of the target's."""
+    labels = read(path, allow_constant=True)
+    values = torch.tensor(target.labels, dtype=labels.dtype)
+    inside = torch.isin(labels.as_tensor().round(), values).float()
+    return MetaTensor(inside, affine=labels.affine)
+
+
+def load_labelled(
+    cases: Sequence[Case],
+    *,
+    channels: Sequence[Channel],
+    targets: Sequence[Target],
+    spacing: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[LabelledGrid]:
+    """Read images and masks onto the model's grid.
+
+    Args:
+        cases: What to read.
+        channels: The model's.
+        targets: The model's.
+        spacing: The model's voxel size, mm.
+        progress: Called with the cases read and their number.
+
+    Returns:
+        One for each case.
+
+    Raises:
+        MedrlError: If a file cannot be read, or a mask holds none of the targets.
+    """
+    out = []
+    for case in cases:
+        images = {name: read(path) for name, path in case.images.items()}
+        grid = to_grid(images, channels, spacing)
+        masks = []
+        for target in targets:
+            mask = read_mask(case.mask, target)
+            onto = resample_onto(mask, affine=grid.affine, shape=grid.shape, background=0.0)
+            masks.append(onto.as_tensor()[0] > 0.5)
+        truth = torch.stack(masks)
+        if not truth.any():
+            wanted = sorted({value for target in targets for value in target.labels})
+            raise MedrlError(f"{case.mask} has none of the labels {wanted} inside its image")
+        out.append(LabelledGrid(case.name, grid, truth))
+        if progress is not None:
+            progress(len(out), len(cases))
+    return out
+
+
+def dice(mask: Any, truth: Any) -> float:
+    """Overlap 2|A and B| / (|A| + |B|) of two masks of one shape; 1 if both are empty."""
+    a, b = np.asarray(mask, dtype=bool), np.asarray(truth, dtype=bool)
+    both = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / both if both else 1.0

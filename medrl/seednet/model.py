@@ -1,0 +1,232 @@
+"""A trained seed agent with the segmenter that it works with, and how it is stored in a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medrl.errors import MedrlError
+from medrl.seednet.data import Target
+from medrl.seednet.dynamics import SeedDynamics, SeedState
+from medrl.seednet.edges import feature_edges
+from medrl.seednet.network import STRIDE, WIDTHS, Features, SeedNetwork, Widths
+from medrl.seednet.segmenter import RandomWalker, System
+from medrl.seednet.view import agent_view, nearness
+from medrl.seednet.windows import Channel
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Everything that must be known to run the network.
+
+    Attributes:
+        channels: Images that it looks at; any but one may be missing.
+        targets: Kinds of object that it can be asked for; the first unless told otherwise.
+        spacing: Voxel size that it works at, mm.
+        reach: Half the side of the window around the first seed, voxels.
+        widths: Feature channels at each resolution.
+        edges: Length of the embedding that edge weights come from.
+        prior_weight: How strongly the prior pulls on the random walker.
+        seed_radius: Radius of the ball painted around an agent's seed, voxels.
+        veto_radius: How far an agent keeps from user seeds of the other label, voxels.
+        max_seeds: Seeds that an agent may place between two of the user's.
+        least_gain: The agent stops when it expects no seed to raise the Dice overlap by more.
+    """
+
+    channels: tuple[Channel, ...] = (Channel("MR"),)
+    targets: tuple[Target, ...] = (Target("object"),)
+    spacing: float = 1.0
+    reach: int = 32
+    widths: Widths = WIDTHS
+    edges: int = 4
+    prior_weight: float = 0.05
+    seed_radius: float = 1.0
+    veto_radius: float = 3.0
+    max_seeds: int = 10
+    least_gain: float = 0.0
+
+    def build_network(self) -> SeedNetwork:
+        """A network of these settings, untrained."""
+        return SeedNetwork(
+            channels=len(self.channels),
+            targets=len(self.targets),
+            widths=self.widths,
+            edges=self.edges,
+        )
+
+    def build_dynamics(self) -> SeedDynamics:
+        """How agents place seeds under these settings."""
+        return SeedDynamics(
+            RandomWalker(prior_weight=self.prior_weight),
+            stride=STRIDE,
+            max_seeds=self.max_seeds,
+            seed_radius=self.seed_radius,
+            veto_radius=self.veto_radius,
+        )
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> ModelSettings:
+        """Read what :func:`dataclasses.asdict` wrote.
+
+        Raises:
+            MedrlError: If a setting is missing, unknown or damaged.
+        """
+        names = {f.name for f in fields(ModelSettings)}
+        if set(values) != names:
+            odd = sorted(names ^ set(values))
+            raise MedrlError(f"the model's settings do not fit this version of medrl: {odd}")
+        try:
+            channels = tuple(Channel(**entry) for entry in values["channels"])
+            targets = tuple(
+                Target(entry["name"], tuple(entry["labels"])) for entry in values["targets"]
+            )
+            plain = {**values, "widths": tuple(values["widths"])}
+            return ModelSettings(**{**plain, "channels": channels, "targets": targets})
+        except (TypeError, KeyError) as error:
+            raise MedrlError(f"the model's settings are damaged: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What a model has made of N windows: looked at once, for all seeds that follow.
+
+    Attributes:
+        features: The encoder's view.
+        system: The segmenter's, from the learned edges.
+        target: (N,) int64.
+    """
+
+    features: Features
+    system: System
+    target: Tensor
+
+    def select(self, rows: Tensor) -> Scene:
+        """The scene of some of the windows, (M,) int64 or (N,) bool."""
+        return Scene(self.features[rows], self.system.select(rows), self.target[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class SeedModel:
+    """Network and dynamics.
+
+    Attributes:
+        settings: How to run it.
+        network: In evaluation mode.
+    """
+
+    settings: ModelSettings
+    network: SeedNetwork
+    dynamics: SeedDynamics = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Build the dynamics."""
+        object.__setattr__(self, "dynamics", self.settings.build_dynamics())
+
+    def target_index(self, name: str | None) -> int:
+        """Number of a target; the first if no name is given.
+
+        Raises:
+            MedrlError: If the model has none of that name.
+        """
+        names = [target.name for target in self.settings.targets]
+        if name is None:
+            return 0
+        if name not in names:
+            raise MedrlError(f"the model has no target {name!r}; it has {', '.join(names)}")
+        return names.index(name)
+
+    @torch.no_grad()
+    def look(self, image: Tensor, target: Tensor) -> Scene:
+        """Look at windows.
+
+        Args:
+            image: (N, C, I, J, K) float32, normalised, sides multiples of 8.
+            target: (N,) int64.
+        """
+        features = self.network.encode(image)
+        edges = feature_edges(self.network.edge_embedding(features, target))
+        return Scene(features, self.dynamics.segmenter.prepare(edges), target)
+
+    @torch.no_grad()
+    def prior(self, scene: Scene, seeds: Tensor) -> Tensor:
+        """Probability (N, I, J, K) of the target given the user's seeds (N, I, J, K) int8."""
+        logits = self.network.prior(scene.features, nearness(seeds), scene.target)
+        return logits.sigmoid()
+
+    @torch.no_grad()
+    def values(self, scene: Scene, state: SeedState, prior: Tensor) -> Tensor:
+        """Expected gain in Dice (N, A) of each action; -inf where it is not allowed."""
+        view = agent_view(state, prior, max_seeds=self.settings.max_seeds)
+        values = self.network.values(scene.features, view, scene.target) / GAIN_UNIT
+        values[:, -1] = self.settings.least_gain
+        return values.masked_fill(~self.dynamics.allowed(state), -torch.inf)
+
+    def run(
+        self, scene: Scene, seeds: Tensor, prior: Tensor, *, start: Tensor | None = None
+    ) -> SeedState:
+        """Segment from the user's seeds and let the agent add its own until it stops.
+
+        Args:
+            scene: N windows.
+            seeds: (N, I, J, K) int8, the user's.
+            prior: (N, I, J, K), see :meth:`prior`.
+            start: Earlier probabilities to begin from.
+        """
+        state = self.dynamics.reset(scene.system, seeds, prior=prior, start=start)
+        while bool(state.placing.any()):
+            action = self.values(scene, state, prior).argmax(dim=1)
+            state = self.dynamics.step(scene.system, state, action, prior=prior)
+        return state
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything learned, by name, as stored in ``model.safetensors``."""
+        return {
+            key: value.detach().cpu()
+            for key, value in self.network.state_dict().items()
+            if not key.endswith("num_batches_tracked")
+        }
+
+    @staticmethod
+    def from_tensors(settings: ModelSettings, tensors: Mapping[str, Tensor]) -> SeedModel:
+        """Rebuild a model from what :meth:`tensors` returned, fused for inference.
+
+        Raises:
+            MedrlError: If tensors are missing or of the wrong shape.
+        """
+        network = settings.build_network()
+        counters = {k: v for k, v in network.state_dict().items() if k.endswith("batches_tracked")}
+        try:
+            network.load_state_dict({**{k: v.float() for k, v in tensors.items()}, **counters})
+        except RuntimeError as error:
+            raise MedrlError("the model's weights do not fit its settings") from error
+        return SeedModel(settings, network.eval().fuse())
+
+    @staticmethod
+    def load(bundle: Path) -> tuple[SeedModel, dict[str, Any]]:
+        """Load a bundle folder.
+
+        Args:
+            bundle: Folder with ``model.json`` and ``model.safetensors``.
+
+        Returns:
+            The model and its manifest.
+
+        Raises:
+            MedrlError: If it is not a seed bundle of this version, or damaged.
+        """
+        from medrl.bundles import load_weights, read_manifest
+
+        manifest = read_manifest(bundle)
+        if manifest["task"] != "seednet":
+            raise MedrlError(f"{bundle} is a {manifest['task']} model, not a seednet model")
+        settings = ModelSettings.from_json(manifest["settings"])
+        return SeedModel.from_tensors(settings, load_weights(bundle)), dict(manifest)
+
+
+#: The network counts gains in per cent of Dice, numbers near 1.
+GAIN_UNIT = 100.0

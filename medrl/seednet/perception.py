@@ -1,0 +1,154 @@
+"""Teach a seed network to see: the prior given a user's seeds, and the edges of each target."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from medrl.seednet.network import Features, SeedNetwork
+from medrl.seednet.oracle import oracle_seeds
+from medrl.seednet.sampling import Sample, Sampler
+from medrl.seednet.view import nearness
+
+
+@dataclass(frozen=True)
+class PerceptionSettings:
+    """Supervised learning of encoder, edges and prior.
+
+    Attributes:
+        steps: Batches.
+        batch: Windows in each.
+        learning_rate: At its highest; rises for the first 5 % and falls to zero as a cosine.
+        weight_decay: Of AdamW.
+        edge_weight: Of the edge loss next to the prior's.
+        cut_weight: How much more an edge across the boundary counts than one inside.
+        corrections: Largest number of simulated corrections of the prior's own errors that a
+            batch is shown besides the first click.
+        corrected: Share of batches that are shown any.
+    """
+
+    steps: int = 2500
+    batch: int = 4
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    edge_weight: float = 0.5
+    cut_weight: float = 2.0
+    corrections: int = 5
+    corrected: float = 0.6
+
+
+class PerceptionLearner:
+    """One optimizer over everything but the value head."""
+
+    def __init__(
+        self,
+        network: SeedNetwork,
+        sampler: Sampler,
+        settings: PerceptionSettings,
+        *,
+        generator: Generator,
+    ) -> None:
+        """Wire up.
+
+        Args:
+            network: What learns.
+            sampler: Where windows come from.
+            settings: How.
+            generator: Source of the simulated user's choices.
+        """
+        self.network = network
+        self.settings = settings
+        self.generator = generator
+        self.step = 0
+        self._sampler = sampler
+        self._parameters = [
+            parameter
+            for name, parameter in network.named_parameters()
+            if not name.startswith("value_head.")
+        ]
+        self.optimizer = torch.optim.AdamW(
+            self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+
+    def train_step(self) -> dict[str, float]:
+        """Learn from one batch; the losses by name."""
+        s = self.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = s.learning_rate * _schedule(self.step, s.steps)
+        sample = self._sampler.draw(s.batch)
+        self.network.train()
+        features = self.network.encode(sample.image)
+        seeds = self._corrected(features, sample)
+        logits = self.network.prior(features, nearness(seeds), sample.target)
+        embedding = self.network.edge_embedding(features, sample.target)
+        prior = prior_loss(logits, sample.truth)
+        edges = edge_loss(embedding, sample.truth, cut_weight=s.cut_weight)
+        loss = prior + s.edge_weight * edges
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters, 2.0)
+        self.optimizer.step()
+        self.step += 1
+        return {"prior": float(prior.detach()), "edges": float(edges.detach())}
+
+    @torch.no_grad()
+    def _corrected(self, features: Features, sample: Sample) -> Tensor:
+        """The click, and what a user would add to it who sees the prior (Sofiiuk et al. 2022)."""
+        seeds = sample.click.clone()
+        if float(torch.rand((), generator=self.generator)) >= self.settings.corrected:
+            return seeds
+        rounds = 1 + int(torch.randint(self.settings.corrections, (), generator=self.generator))
+        seen = Features(features.full.detach(), features.half.detach(), features.quarter.detach())
+        self.network.prior_head.eval()
+        for _ in range(rounds):
+            mask = self.network.prior(seen, nearness(seeds), sample.target) > 0
+            voxels, labels = oracle_seeds(mask, sample.truth, generator=self.generator)
+            rows = (labels >= 0).nonzero()[:, 0]
+            i, j, k = voxels[rows].unbind(dim=1)
+            seeds[rows, i, j, k] = labels[rows].to(seeds.dtype)
+        self.network.prior_head.train()
+        return seeds
+
+
+def prior_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy plus soft Dice loss of logits (N, I, J, K) against masks."""
+    wanted = truth.float()
+    entropy = F.binary_cross_entropy_with_logits(logits, wanted)
+    probability = logits.sigmoid()
+    both = (probability * wanted).sum(dim=(1, 2, 3))
+    overlap = (2 * both + 1) / ((probability + wanted).sum(dim=(1, 2, 3)) + 1)
+    return 2 * entropy + (1 - overlap).mean()
+
+
+def edge_loss(embedding: Tensor, truth: Tensor, *, cut_weight: float) -> Tensor:
+    """Cross-entropy of "both ends of this edge have the same label".
+
+    The probability of that is the edge's weight, exp(-|e_i - e_j|^2).
+
+    Args:
+        embedding: (N, E, I, J, K).
+        truth: (N, I, J, K) bool.
+        cut_weight: Weight of edges whose ends differ.
+    """
+    loss, count = embedding.new_zeros(()), 0.0
+    for axis in range(3):
+        size = truth.shape[axis + 1] - 1
+        near, far = (embedding.narrow(axis + 2, start, size) for start in (0, 1))
+        distance = (near - far).square().sum(dim=1)
+        same = truth.narrow(axis + 1, 0, size) == truth.narrow(axis + 1, 1, size)
+        # -log(w) inside, -log(1 - w) across.
+        across = -torch.log(-torch.expm1(-distance) + 1e-4)
+        loss = loss + torch.where(same, distance, cut_weight * across).sum()
+        count += same.numel()
+    return loss / count
+
+
+def _schedule(step: int, steps: int) -> float:
+    rise = 0.05 * steps
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, steps - rise)))

@@ -1,0 +1,174 @@
+"""The part of a scan that seeds are placed in, on the grid and in the units of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from medrl.errors import MedrlError
+from medrl.seednet.network import MULTIPLE
+from medrl.volume.resample import resample_isotropic, resample_onto
+from medrl.volume.space import as_affine, voxel_to_world, world_to_voxel
+
+Intensity = Literal["relative", "hounsfield", "suv"]
+#: A voxel of a `relative` channel is this many half-widths of the window's contrast at most.
+_CLIP = 3.0
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One image that a model looks at.
+
+    Attributes:
+        name: What it is called, such as ``CT``.
+        intensity: How its values are brought to about -1 to 1: ``relative`` to the contrast of
+            the window (MR), ``hounsfield`` (soft tissue), or ``suv`` (logarithm; PET).
+    """
+
+    name: str
+    intensity: Intensity = "relative"
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A box of a scan, ready for the network.
+
+    Attributes:
+        image: (C, I, J, K) float32, normalised; 0 outside the scan and in missing channels.
+        inside: (I, J, K) bool, what the scan covers.
+        affine: (4, 4) float64, voxel of the window to world (RAS mm).
+    """
+
+    image: Tensor
+    inside: Tensor
+    affine: NDArray[np.float64]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The grid."""
+        i, j, k = self.image.shape[1:]
+        return i, j, k
+
+    def to_voxel(self, point_world: NDArray[np.float64]) -> tuple[int, int, int] | None:
+        """The voxel that a world point (3,) lies in; None outside the scan."""
+        nearest = np.round(world_to_voxel(point_world, self.affine)).astype(int)
+        if (nearest < 0).any() or (nearest >= self.shape).any():
+            return None
+        i, j, k = (int(n) for n in nearest)
+        return (i, j, k) if bool(self.inside[i, j, k]) else None
+
+    def to_world(self, voxel: Sequence[int]) -> NDArray[np.float64]:
+        """World position (3,) of a voxel's centre."""
+        return voxel_to_world(np.asarray(voxel, dtype=np.float64), self.affine)
+
+
+def to_grid(images: Mapping[str, MetaTensor], channels: Sequence[Channel], spacing: float) -> Grid:
+    """Bring the images of one patient onto one isotropic grid.
+
+    The grid covers the first image given; the others are resampled onto it.
+
+    Args:
+        images: By channel name, each (1, I, J, K) with its affine. Channels may be missing.
+        channels: What the model looks at.
+        spacing: Voxel size, mm.
+
+    Returns:
+        The images on the grid, not normalised.
+
+    Raises:
+        MedrlError: If there is no image, one that the model does not know, or one of several
+            channels.
+    """
+    names = [channel.name for channel in channels]
+    unknown = sorted(set(images) - set(names))
+    if not images or unknown:
+        raise MedrlError(f"the model looks at {' and '.join(names)}, not at {unknown or 'nothing'}")
+    for name, image in images.items():
+        if image.shape[0] != 1:
+            raise MedrlError(f"the {name} image has {image.shape[0]} channels; give one of them")
+    first = resample_isotropic(
+        next(iter(images.values())), spacing=spacing,
+        background=float(next(iter(images.values())).as_tensor().min()),
+    )  # fmt: skip
+    affine, shape = as_affine(first.affine), tuple(first.shape[1:])
+    volumes: list[Tensor | None] = []
+    for name in names:
+        if name not in images:
+            volumes.append(None)
+        elif name == next(iter(images)):
+            volumes.append(first.as_tensor()[0])
+        else:
+            scan = images[name]
+            low = float(scan.as_tensor().min())
+            onto = resample_onto(scan, affine=affine, shape=shape, background=low)
+            volumes.append(onto.as_tensor()[0])
+    return Grid(tuple(volumes), tuple(channels), affine)
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The images of one patient on one isotropic grid.
+
+    Attributes:
+        volumes: (I, J, K) float32 each, in the order of the channels; None where missing.
+        channels: What they are.
+        affine: (4, 4) float64, voxel to world (RAS mm).
+    """
+
+    volumes: tuple[Tensor | None, ...]
+    channels: tuple[Channel, ...]
+    affine: NDArray[np.float64]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along each axis."""
+        i, j, k = next(volume for volume in self.volumes if volume is not None).shape
+        return i, j, k
+
+    def window(self, low: Sequence[int], high: Sequence[int]) -> Window:
+        """Cut out the box of voxels from ``low`` to ``high`` (exclusive), and normalise it.
+
+        The box is cut to the grid and its sides are padded to multiples of
+        :data:`medrl.seednet.network.MULTIPLE`.
+        """
+        start = [max(0, int(a)) for a in low]
+        stop = [min(n, int(b)) for n, b in zip(self.shape, high, strict=True)]
+        box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        size = [b - a for a, b in zip(start, stop, strict=True)]
+        padding = [-n % MULTIPLE for n in size]
+        pads = [side for extra in reversed(padding) for side in (extra // 2, extra - extra // 2)]
+        parts = []
+        for volume, channel in zip(self.volumes, self.channels, strict=True):
+            part = torch.zeros(size) if volume is None else normalize(volume[box], channel)
+            parts.append(F.pad(part, pads))
+        inside = F.pad(torch.ones(size, dtype=torch.bool), pads)
+        affine = self.affine.copy()
+        corner = np.array([a - extra // 2 for a, extra in zip(start, padding, strict=True)])
+        affine[:3, 3] = voxel_to_world(corner.astype(np.float64), self.affine)
+        return Window(torch.stack(parts), inside, affine)
+
+
+def normalize(volume: Tensor, channel: Channel) -> Tensor:
+    """Bring the values of an image (I, J, K) to about -1 to 1.
+
+    Raises:
+        MedrlError: If it is constant and its intensities have no unit.
+    """
+    if channel.intensity == "hounsfield":
+        return ((volume - 40.0) / 150.0).clamp(-2.0, 2.0)
+    if channel.intensity == "suv":
+        return volume.clamp(0.0, 50.0).log1p() - 0.5
+    flat = volume.flatten()
+    sample = flat[:: max(1, len(flat) // 50_000)].sort().values
+    low, middle, high = (float(sample[int(q * (len(sample) - 1))]) for q in (0.02, 0.5, 0.98))
+    if not high > low:
+        raise MedrlError("the window around the seed is empty: there is nothing to see in it")
+    return ((volume - middle) * (2.0 / (high - low))).clamp(-_CLIP, _CLIP)
