@@ -1,8 +1,8 @@
-"""Deep Q-learning around TorchRL's loss, for networks that value every goal at once."""
+"""Deep Q-learning around TorchRL's loss."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -40,23 +40,7 @@ class GoalDQN:
             double: Choose the next action by the online network.
             target_rate: Share of the online weights mixed into the target network a step.
         """
-        actor = TensorDictSequential(
-            TensorDictModule(
-                _Values(network, values), in_keys=["window"], out_keys=["action_value"]
-            ),
-            TensorDictModule(
-                _greedy, in_keys=["action_value"], out_keys=["action", "chosen_action_value"]
-            ),
-        )
-        self.loss = DQNLoss(
-            actor,
-            loss_function="smooth_l1",
-            double_dqn=double,
-            delay_value=True,
-            action_space="categorical",
-            reduction="none",
-        )
-        self.loss.make_value_estimator(ValueEstimators.TD0, gamma=gamma)
+        self.loss = _q_loss(_Values(network, values), ["window"], gamma=gamma, double=double)
         self._target = SoftUpdate(self.loss, tau=target_rate)
 
     def __call__(self, window: Tensor, action: Tensor, reward: Tensor, after: Tensor) -> Tensor:
@@ -91,6 +75,64 @@ class GoalDQN:
     def update_target(self) -> None:
         """Let the target network follow by one step."""
         self._target.step()
+
+
+class ActionDQN:
+    """(Double) DQN on transitions whose state has several parts; the loss is TorchRL's."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        inputs: Sequence[str],
+        gamma: float,
+        double: bool = True,
+        target_rate: float = 0.01,
+    ) -> None:
+        """Wrap a network.
+
+        Args:
+            network: Takes the parts of N states in order, returns action values (N, A).
+            inputs: Names of the parts in a transition.
+            gamma: Discount between a state and the one after it.
+            double: Choose the next action by the online network.
+            target_rate: Share of the online weights mixed into the target network a step.
+        """
+        self.loss = _q_loss(network, inputs, gamma=gamma, double=double)
+        self._target = SoftUpdate(self.loss, tau=target_rate)
+
+    def __call__(self, transitions: TensorDict) -> Tensor:
+        """Temporal-difference loss (N,).
+
+        Args:
+            transitions: N of them: the parts of the state, ``action`` (N,) int64, and under
+                ``next`` the parts of the state after, ``reward``, ``done`` and ``terminated``
+                (N, 1).
+        """
+        loss: Tensor = self.loss(transitions)["loss"]
+        return loss
+
+    def update_target(self) -> None:
+        """Let the target network follow by one step."""
+        self._target.step()
+
+
+def _q_loss(network: nn.Module, inputs: Sequence[str], *, gamma: float, double: bool) -> DQNLoss:
+    """TorchRL's loss around a network that returns action values."""
+    values = TensorDictModule(network, in_keys=list(inputs), out_keys=["action_value"])
+    greedy = TensorDictModule(
+        _greedy, in_keys=["action_value"], out_keys=["action", "chosen_action_value"]
+    )
+    loss = DQNLoss(
+        TensorDictSequential(values, greedy),
+        loss_function="smooth_l1",
+        double_dqn=double,
+        delay_value=True,
+        action_space="categorical",
+        reduction="none",
+    )
+    loss.make_value_estimator(ValueEstimators.TD0, gamma=gamma)
+    return loss
 
 
 class _Values(nn.Module):

@@ -34,6 +34,19 @@ class Target:
     labels: tuple[int, ...] = (1,)
 
 
+def parse_target(text: str) -> Target:
+    """Read ``NAME=LABEL,LABEL,...``; without labels it is label 1.
+
+    Raises:
+        MedrlError: If there is no name, or a label is not a whole number above 0.
+    """
+    name, _, labels = text.partition("=")
+    values = labels.split(",") if labels else ["1"]
+    if not name or not all(value.strip().isdigit() and int(value) > 0 for value in values):
+        raise MedrlError(f"{text!r} is not NAME=LABEL,LABEL,... with labels above 0")
+    return Target(name, tuple(int(value) for value in values))
+
+
 @dataclass(frozen=True)
 class Case:
     """One entry of a datalist.

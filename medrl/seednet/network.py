@@ -118,8 +118,13 @@ class SeedNetwork(nn.Module):
             view: (N, VIEW_CHANNELS, I/2, J/2, K/2), what the agent knows of its own work.
             target: (N,) int64.
         """
-        values: Tensor = self.value_head(features, view, target)
+        values: Tensor = self.value_head(features.half, view, target)
         return values
+
+    def learn_values(self) -> nn.Module:
+        """Freeze all but the value head, and return that: takes (features.half, view, target)."""
+        self.eval().requires_grad_(False)
+        return self.value_head.requires_grad_(True)
 
     def fuse(self) -> SeedNetwork:
         """Fold the normalisations into the convolutions: same function, faster, not trainable."""
@@ -257,8 +262,8 @@ class _ValueHead(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
-    def forward(self, features: Features, view: Tensor, target: Tensor) -> Tensor:
-        x = torch.cat([features.half, view], dim=1)
+    def forward(self, half: Tensor, view: Tensor, target: Tensor) -> Tensor:
+        x = torch.cat([half, view], dim=1)
         half = self.fine(x.contiguous(memory_format=torch.channels_last_3d))
         half = half + self.target(target)[:, :, None, None, None]
         quarter = self.coarse(self.down(half))

@@ -74,6 +74,11 @@ class PerceptionLearner:
             self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
 
+    @property
+    def total_steps(self) -> int:
+        """Batches in all."""
+        return self.settings.steps
+
     def train_step(self) -> dict[str, float]:
         """Learn from one batch; the losses by name."""
         s = self.settings

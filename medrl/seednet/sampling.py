@@ -148,7 +148,9 @@ class Sampler:
         theta = torch.cat([(matrix * scale), offset[:, None]], dim=1)
         theta = torch.cat([theta[:, :3].flip(0, 1), theta[:, 3:].flip(0)], dim=1).float()
         grid = F.affine_grid(theta[None], [1, 1, *s.window], align_corners=False)
-        seen = F.grid_sample(image[None], grid, align_corners=False)[0]
+        # Outside the scan a window is empty, or as dark as the scan's darkest voxel.
+        fill = image.amin(dim=(1, 2, 3), keepdim=True) * float(self._chance(0.5))
+        seen = F.grid_sample((image - fill)[None], grid, align_corners=False)[0] + fill
         mask = F.grid_sample(truth[None, None].float(), grid, align_corners=False)
         return seen, mask[0, 0] > 0.5
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -35,6 +35,19 @@ class Channel:
 
     name: str
     intensity: Intensity = "relative"
+
+
+def parse_channel(text: str) -> Channel:
+    """Read ``NAME`` or ``NAME:INTENSITY``.
+
+    Raises:
+        MedrlError: If there is no name or no such intensity.
+    """
+    name, _, intensity = text.partition(":")
+    known = get_args(Intensity)
+    if not name or (intensity and intensity not in known):
+        raise MedrlError(f"{text!r} is not NAME or NAME:INTENSITY with one of {', '.join(known)}")
+    return Channel(name, cast(Intensity, intensity or "relative"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +146,10 @@ class Grid:
         i, j, k = next(volume for volume in self.volumes if volume is not None).shape
         return i, j, k
 
+    def voxel_of(self, point_world: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The voxel (3,) int64 nearest to a world point; it may lie outside the grid."""
+        return np.round(world_to_voxel(point_world, self.affine)).astype(np.int64)
+
     def window(self, low: Sequence[int], high: Sequence[int]) -> Window:
         """Cut out the box of voxels from ``low`` to ``high`` (exclusive), and normalise it.
 
@@ -167,7 +184,11 @@ def normalize(volume: Tensor, channel: Channel) -> Tensor:
     if channel.intensity == "suv":
         return volume.clamp(0.0, 50.0).log1p() - 0.5
     flat = volume.flatten()
+    # Padding, of which a window may hold any amount, is as dark as it gets.
+    flat = flat[flat > flat.min()]
     sample = flat[:: max(1, len(flat) // 50_000)].sort().values
+    if len(sample) == 0:
+        raise MedrlError("the window around the seed is empty: there is nothing to see in it")
     low, middle, high = (float(sample[int(q * (len(sample) - 1))]) for q in (0.02, 0.5, 0.98))
     if not high > low:
         raise MedrlError("the window around the seed is empty: there is nothing to see in it")

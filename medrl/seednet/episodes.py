@@ -1,0 +1,170 @@
+"""Cases as a user meets them: a window, one click somewhere inside the object, and corrections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from medrl.seednet.data import LabelledGrid
+from medrl.seednet.dynamics import SeedState
+from medrl.seednet.model import Scene, SeedModel
+from medrl.seednet.oracle import oracle_seeds
+from medrl.seednet.rewards import dice
+from medrl.seednet.segmenter import FOREGROUND, NONE
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """One window and the first click in it.
+
+    Attributes:
+        name: Of the case.
+        target: Number of the target.
+        image: (1, C, I, J, K) float32, normalised.
+        truth: (1, I, J, K) bool.
+        seeds: (1, I, J, K) int8, one foreground voxel.
+    """
+
+    name: str
+    target: int
+    image: Tensor
+    truth: Tensor
+    seeds: Tensor
+
+
+def starts(
+    cases: Sequence[LabelledGrid],
+    *,
+    reach: int,
+    seed: int,
+    targets: Sequence[int] | None = None,
+    channels: Sequence[int] | None = None,
+) -> list[Start]:
+    """One start for each case and target.
+
+    Args:
+        cases: Labelled patients.
+        reach: Half the side of the window around the click, voxels.
+        seed: Of the clicks; each case has its own.
+        targets: Which targets; all if None.
+        channels: Which channels may be seen; all if None.
+
+    Returns:
+        The starts; targets that a case lacks are left out.
+    """
+    out = []
+    for number, case in enumerate(cases):
+        for target in range(len(case.truth)) if targets is None else targets:
+            where = case.truth[target].nonzero()
+            if len(where) == 0:
+                continue
+            generator = Generator().manual_seed(seed + 1000 * number + target)
+            click = where[int(torch.randint(len(where), (), generator=generator))]
+            window = case.grid.window((click - reach).tolist(), (click + reach).tolist())
+            image = window.image.clone()
+            if channels is not None:
+                hidden = [c for c in range(len(image)) if c not in channels]
+                image[hidden] = 0
+            corner = (case.grid.voxel_of(window.to_world((0, 0, 0)))).tolist()
+            truth = _cut(case.truth[target], corner, window.shape)
+            seeds = torch.full(window.shape, NONE, dtype=torch.int8)
+            i, j, k = (int(c - a) for c, a in zip(click, corner, strict=True))
+            seeds[i, j, k] = FOREGROUND
+            out.append(Start(case.name, target, image[None], truth[None], seeds[None]))
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """How an episode from one start went.
+
+    Attributes:
+        dice: Overlap after the click and after each seed of the agent.
+        gains: What the agent expected of each next seed; one more than its seeds unless it used
+            up all.
+        state: The end.
+    """
+
+    dice: tuple[float, ...]
+    gains: tuple[float, ...]
+    state: SeedState
+
+
+@torch.no_grad()
+def let_agent(
+    model: SeedModel, scene: Scene, start: Start, prior: Tensor, *, least_gain: float | None = None
+) -> Answer:
+    """Let the agent work from a start, and keep score.
+
+    Args:
+        model: The model.
+        scene: What it made of the start's window.
+        start: Window and click.
+        prior: (1, I, J, K).
+        least_gain: Instead of the model's; minus infinity to make it use up its seeds.
+    """
+    dynamics = model.dynamics
+    limit = model.settings.least_gain if least_gain is None else least_gain
+    state = dynamics.reset(scene.system, start.seeds, prior=prior)
+    overlaps, gains = [_dice(state, start)], []
+    while bool(state.placing.any()):
+        values = model.values(scene, state, prior)
+        values[:, -1] = limit
+        action = values.argmax(dim=1)
+        gains.append(float(values[:, :-1].max()))
+        state = dynamics.step(scene.system, state, action, prior=prior)
+        if bool(state.steps[0] > len(overlaps) - 1):
+            overlaps.append(_dice(state, start))
+    return Answer(tuple(overlaps), tuple(gains), state)
+
+
+@torch.no_grad()
+def correct(
+    segment: Callable[[Tensor], Tensor],
+    start: Start,
+    *,
+    clicks: int,
+    seeds: Tensor | None = None,
+    generator: Generator | None = None,
+) -> list[float]:
+    """Let a person who knows the truth correct, click by click.
+
+    Args:
+        segment: From seeds (1, I, J, K) int8 to a probability (1, I, J, K).
+        start: Window and first click.
+        clicks: Corrections.
+        seeds: Seeds to begin from instead of the start's.
+        generator: Draws among equally good places.
+
+    Returns:
+        Overlap before and after each click.
+    """
+    placed = (start.seeds if seeds is None else seeds).clone()
+    mask = segment(placed) > 0.5
+    overlaps = [float(dice(mask, start.truth)[0])]
+    for _ in range(clicks):
+        (voxel,), (label,) = oracle_seeds(mask, start.truth, generator=generator)
+        if int(label) != NONE:
+            i, j, k = voxel.tolist()
+            placed[0, i, j, k] = int(label)
+            mask = segment(placed) > 0.5
+        overlaps.append(float(dice(mask, start.truth)[0]))
+    return overlaps
+
+
+def _dice(state: SeedState, start: Start) -> float:
+    return float(dice(state.mask, start.truth)[0])
+
+
+def _cut(mask: Tensor, corner: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """The part of a mask (I, J, K) that a window covers; False outside the mask."""
+    out = torch.zeros(tuple(shape), dtype=torch.bool)
+    low = [max(0, a) for a in corner]
+    high = [min(n, a + m) for n, a, m in zip(mask.shape, corner, shape, strict=True)]
+    source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    target = tuple(slice(a - c, b - c) for a, b, c in zip(low, high, corner, strict=True))
+    out[target] = mask[source]
+    return out

@@ -1,0 +1,222 @@
+"""Train a seed agent on a user's own scans and masks: the whole recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Generator
+
+import medrl
+from medrl.bundles import save
+from medrl.errors import MedrlError
+from medrl.rl.checkpoint import load_checkpoint, save_checkpoint
+from medrl.seednet.data import LabelledGrid, load_labelled, parse_target, read_datalist
+from medrl.seednet.episodes import starts
+from medrl.seednet.learner import AgentLearner, AgentSettings
+from medrl.seednet.model import ModelSettings, SeedModel
+from medrl.seednet.network import SeedNetwork
+from medrl.seednet.perception import PerceptionLearner, PerceptionSettings
+from medrl.seednet.sampling import Sampler, Sampling
+from medrl.seednet.tune import tune_least_gain, tune_prior_weight
+from medrl.seednet.windows import parse_channel
+
+#: Called with what is being done, the steps done, all steps, and numbers worth showing.
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
+
+_CHECKPOINT_EVERY = 100
+_REPORT_EVERY = 20
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The recipe.
+
+    Attributes:
+        name: Name of the model.
+        channels: Images it looks at, ``NAME`` or ``NAME:INTENSITY`` with an intensity of
+            ``relative`` (MR), ``hounsfield`` (CT) or ``suv`` (PET).
+        targets: Kinds of object, ``NAME=LABEL,LABEL,...`` in the masks.
+        spacing: Voxel size to work at, mm.
+        reach: Half the side of the window around a click, voxels.
+        sampling: How training windows are drawn.
+        perception: Supervised learning of what the agent sees.
+        agent: Reinforcement learning of where it puts seeds.
+        threads: CPU threads.
+        device: Torch device.
+        seed: Fixes every random choice.
+        resume: Go on from the checkpoints in the output folder.
+    """
+
+    name: str = "my-seeds"
+    channels: tuple[str, ...] = ("MR",)
+    targets: tuple[str, ...] = ("object=1",)
+    spacing: float = 1.0
+    reach: int = 32
+    sampling: Sampling = field(default_factory=Sampling)
+    perception: PerceptionSettings = field(default_factory=PerceptionSettings)
+    agent: AgentSettings = field(default_factory=AgentSettings)
+    threads: int = 2
+    device: str = "cpu"
+    seed: int = 0
+    resume: bool = False
+
+    def model_settings(self) -> ModelSettings:
+        """Settings of the model that comes out, before tuning.
+
+        Raises:
+            MedrlError: If a channel or target is not written as it should be.
+        """
+        return ModelSettings(
+            channels=tuple(parse_channel(text) for text in self.channels),
+            targets=tuple(parse_target(text) for text in self.targets),
+            spacing=self.spacing,
+            reach=self.reach,
+        )
+
+
+def train(
+    settings: TrainSettings,
+    *,
+    data: Path,
+    out: Path,
+    card: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Train a model and save it as a bundle.
+
+    First the network learns to see, then the pull of its prior is set on the validation cases,
+    then the agent learns, then its limit for stopping is set. Checkpoints are written to
+    ``out/checkpoints`` and TensorBoard logs to ``out/logs``.
+
+    Args:
+        settings: The recipe.
+        data: Datalist, see :func:`medrl.seednet.data.read_datalist`. Only its training and
+            validation cases are looked at.
+        out: Output folder.
+        card: Model card: what users should know of the data, the licence and the limits.
+        progress: Called now and then.
+
+    Returns:
+        The bundle's folder, ``out/<name>``.
+
+    Raises:
+        MedrlError: If the data or settings are unusable.
+    """
+    checkpoints = out / "checkpoints"
+    if checkpoints.exists() and not settings.resume:
+        raise MedrlError(f"{out} holds checkpoints already: resume, or choose another folder")
+    model_settings = settings.model_settings()
+    cases = read_datalist(data, [channel.name for channel in model_settings.channels])
+    report = progress or (lambda *_: None)
+
+    def load(split: str) -> list[LabelledGrid]:
+        return load_labelled(
+            cases[split],
+            channels=model_settings.channels,
+            targets=model_settings.targets,
+            spacing=settings.spacing,
+            progress=lambda done, total: report(f"reading {split}", done, total, {}),
+        )
+
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    training, validation = load("training"), load("validation")
+    clicks = starts(validation, reach=settings.reach, seed=settings.seed, targets=[0])
+    out.mkdir(parents=True, exist_ok=True)
+
+    network = model_settings.build_network().to(settings.device)
+    generator = Generator().manual_seed(settings.seed)
+    sampler = Sampler(training, settings.sampling, generator)
+    perception = PerceptionLearner(network, sampler, settings.perception, generator=generator)
+    _run(perception, network, checkpoints / "perception.safetensors", out, settings, report)
+
+    model = tune_prior_weight(SeedModel(model_settings, network.eval()), clicks)
+    report("prior weight", 1, 1, {"chosen": model.settings.prior_weight})
+    agent = AgentLearner(model, sampler, settings.agent, generator=generator)
+    _run(agent, network, checkpoints / "agent.safetensors", out, settings, report)
+
+    model = tune_least_gain(SeedModel(model.settings, network.eval()), clicks)
+    report("least gain", 1, 1, {"chosen": model.settings.least_gain})
+    return save_model(model, out / settings.name, name=settings.name, card=dict(card or {}))
+
+
+def save_model(model: SeedModel, folder: Path, *, name: str, card: Mapping[str, Any]) -> Path:
+    """Write a seed model as a bundle.
+
+    Args:
+        model: What to save.
+        folder: The bundle's folder.
+        name: Its name.
+        card: Its model card.
+
+    Returns:
+        The folder.
+    """
+    manifest = {
+        "format": "medrl-bundle",
+        "version": 1,
+        "name": name,
+        "task": "seednet",
+        "settings": asdict(model.settings),
+        "card": dict(card),
+        "metrics": {},
+        "versions": {"medrl": medrl.__version__, "torch": torch.__version__},
+    }
+    save(folder, model.tensors(), manifest)
+    return folder
+
+
+class _Learner(Protocol):
+    """What both stages of the training have in common."""
+
+    step: int
+    optimizer: torch.optim.Optimizer
+    generator: Generator
+
+    @property
+    def total_steps(self) -> int: ...
+
+    def train_step(self) -> dict[str, float]: ...
+
+
+def _run(
+    learner: _Learner,
+    network: SeedNetwork,
+    path: Path,
+    out: Path,
+    settings: TrainSettings,
+    report: Progress,
+) -> None:
+    """Train one stage to its end, from its checkpoint if there is one."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    if settings.resume and path.exists():
+        learner.step = load_checkpoint(
+            path, network=network, optimizer=learner.optimizer, generator=learner.generator
+        )
+    sums: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    with SummaryWriter(str(out / "logs" / path.stem)) as log:
+        while learner.step < learner.total_steps:
+            for name, value in learner.train_step().items():
+                sums[name] = sums.get(name, 0.0) + value
+                counts[name] = counts.get(name, 0) + 1
+            last = learner.step == learner.total_steps
+            if learner.step % _REPORT_EVERY == 0 or last:
+                means = {name: value / counts[name] for name, value in sums.items()}
+                for name, value in means.items():
+                    log.add_scalar(name, value, learner.step)
+                report(path.stem, learner.step, learner.total_steps, means)
+                sums, counts = {}, {}
+            if learner.step % _CHECKPOINT_EVERY == 0 or last:
+                save_checkpoint(
+                    path,
+                    step=learner.step,
+                    network=network,
+                    optimizer=learner.optimizer,
+                    generator=learner.generator,
+                )

@@ -1,0 +1,81 @@
+"""Set, on validation cases, what training leaves open: the prior's pull and when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from medrl.seednet.episodes import Start, correct, let_agent
+from medrl.seednet.model import SeedModel
+
+#: Candidates for the prior's weight next to edges of at most 1.
+PRIOR_WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.5)
+#: Candidates for the gain in Dice below which an agent stops.
+LEAST_GAINS = (0.0, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01)
+#: Corrections that the prior's weight must serve as well as the first answer.
+_CLICKS = 3
+
+
+def tune_prior_weight(model: SeedModel, cases: Sequence[Start]) -> SeedModel:
+    """Choose the prior's weight with the best mean overlap over a click and three corrections.
+
+    Args:
+        model: Its agent is not asked.
+        cases: Validation cases.
+
+    Returns:
+        The model with that weight.
+    """
+    if not cases:
+        return model
+    scores = []
+    for weight in PRIOR_WEIGHTS:
+        candidate = SeedModel(replace(model.settings, prior_weight=weight), model.network)
+        overlaps = [_corrected(candidate, case) for case in cases]
+        scores.append(float(np.mean(overlaps)))
+    best = PRIOR_WEIGHTS[int(np.argmax(scores))]
+    return SeedModel(replace(model.settings, prior_weight=best), model.network)
+
+
+def _corrected(model: SeedModel, case: Start) -> list[float]:
+    scene = model.look(case.image, case.seeds.new_tensor([case.target]).long())
+
+    def segment(seeds: Tensor) -> Tensor:
+        prior = model.prior(scene, seeds)
+        return model.dynamics.segmenter.solve(scene.system, seeds, prior=prior)
+
+    return correct(segment, case, clicks=_CLICKS)
+
+
+def tune_least_gain(model: SeedModel, cases: Sequence[Start]) -> SeedModel:
+    """Choose the expected gain below which the agent stops.
+
+    Every case is run once until all seeds are used up; what a limit would have given can be read
+    off that run, because an agent that goes on longer does the same until then.
+
+    Args:
+        model: With a trained agent.
+        cases: Validation cases.
+
+    Returns:
+        The model with the limit that gives the best mean overlap; of equals the highest.
+    """
+    if not cases:
+        return model
+    answers = []
+    for case in cases:
+        scene = model.look(case.image, case.seeds.new_tensor([case.target]).long())
+        prior = model.prior(scene, case.seeds)
+        answers.append(let_agent(model, scene, case, prior, least_gain=-np.inf))
+    scores = []
+    for limit in LEAST_GAINS:
+        ends = [
+            answer.dice[next((t for t, g in enumerate(answer.gains) if g < limit), -1)]
+            for answer in answers
+        ]
+        scores.append(float(np.mean(ends)))
+    best = max(range(len(scores)), key=lambda n: (round(scores[n], 5), LEAST_GAINS[n]))
+    return SeedModel(replace(model.settings, least_gain=LEAST_GAINS[best]), model.network)
