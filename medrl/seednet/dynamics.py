@@ -262,7 +262,7 @@ class SeedDynamics:
         rows = (spends & (voxel[:, 0] >= 0)).nonzero()[:, 0]
         seeds, probability = state.seeds, state.probability
         if len(rows) > 0:
-            seeds = self._paint(state, rows, voxel[rows], label[rows])
+            seeds = self._paint(seeds, state.forbidden, rows, voxel[rows], label[rows])
             probability = self._solve(system, state, seeds, rows, prior)
         return replace(
             state,
@@ -274,12 +274,35 @@ class SeedDynamics:
             status=torch.where(stops, STOPPED, status),
         )
 
-    def _paint(self, state: SeedState, rows: Tensor, voxel: Tensor, label: Tensor) -> Tensor:
+    def repaint(self, state: SeedState, user: Tensor) -> Tensor:
+        """Put the agents' seeds around other user seeds than they were placed with.
+
+        Seeds that now lie too near to a user seed of the other label, or on a user seed, are left
+        out.
+
+        Args:
+            state: N agents and what they have placed.
+            user: (N, I, J, K) int8, the user's seeds now.
+
+        Returns:
+            (N, I, J, K) int8, seeds of both.
+        """
+        forbidden, seeds = self._forbidden(user, user != NONE), user
+        for voxel, label in zip(state.places.unbind(1), state.labels.unbind(1), strict=True):
+            rows = (label != NONE).nonzero()[:, 0]
+            i, j, k = voxel[rows].unbind(dim=1)
+            rows = rows[~forbidden[rows, label[rows], i, j, k]]
+            seeds = self._paint(seeds, forbidden, rows, voxel[rows], label[rows])
+        return seeds
+
+    def _paint(
+        self, seeds: Tensor, forbidden: Tensor, rows: Tensor, voxel: Tensor, label: Tensor
+    ) -> Tensor:
         """The seeds with a ball more in some rows, (N, I, J, K) int8."""
-        n, i, j, k, which = _balls(rows, voxel, self.seed_radius, state.seeds.shape[1:])
+        n, i, j, k, which = _balls(rows, voxel, self.seed_radius, seeds.shape[1:])
         own = label[which]
-        free = (state.seeds[n, i, j, k] == NONE) & ~state.forbidden[n, own, i, j, k]
-        seeds = state.seeds.clone()
+        free = (seeds[n, i, j, k] == NONE) & ~forbidden[n, own, i, j, k]
+        seeds = seeds.clone()
         seeds[n[free], i[free], j[free], k[free]] = own[free].to(seeds.dtype)
         return seeds
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from medrl.seednet.data import Target
 from medrl.seednet.dynamics import SeedDynamics, SeedState
 from medrl.seednet.edges import feature_edges
 from medrl.seednet.network import STRIDE, WIDTHS, Features, SeedNetwork, Widths
-from medrl.seednet.segmenter import RandomWalker, System
+from medrl.seednet.segmenter import NONE, RandomWalker, System
 from medrl.seednet.view import agent_view, nearness
 from medrl.seednet.windows import Channel
 
@@ -182,6 +182,25 @@ class SeedModel:
             action = self.values(scene, state, prior).argmax(dim=1)
             state = self.dynamics.step(scene.system, state, action, prior=prior)
         return state
+
+    @torch.no_grad()
+    def correct(self, scene: Scene, state: SeedState, user: Tensor) -> SeedState:
+        """Answer to the user's corrections: a new prior, and the agent's seeds where they still fit.
+
+        Args:
+            scene: N windows.
+            state: Where the agents left off.
+            user: (N, I, J, K) int8, all of the user's seeds now.
+        """
+        seeds = self.dynamics.repaint(state, user)
+        answer = self.dynamics.reset(
+            scene.system,
+            seeds,
+            user=user != NONE,
+            prior=self.prior(scene, user),
+            start=state.probability,
+        )
+        return replace(answer, places=state.places, labels=state.labels, steps=state.steps)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything learned, by name, as stored in ``model.safetensors``."""
