@@ -201,7 +201,8 @@ class ScanEvaluator:
         Raises:
             MedrlError: If no scan is named, one cannot be used, or the folder cannot be written to.
         """
-        from medrl.landmark.results import distinct_stems, prepare_folder, write_results
+        from medrl.files import distinct_stems, prepare_folder
+        from medrl.landmark.results import write_results
         from medrl.volume.read import read
 
         if not self.images:

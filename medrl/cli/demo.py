@@ -12,7 +12,7 @@ import tyro
 from medrl.cli.detect import Failed, detect_one, show_one
 from medrl.cli.terminal import check_device, parse, progress_bars
 from medrl.errors import MedrlError
-from medrl.landmark.results import prepare_folder
+from medrl.files import prepare_folder
 
 _STEM = "mni152_t1"
 

@@ -15,7 +15,8 @@ import tyro
 from medrl.cli import complain, debugging, unexpected
 from medrl.cli.terminal import check_device, detection_table, parse, progress_bars, stdout
 from medrl.errors import MedrlError
-from medrl.landmark.results import distinct_stems, landmark_rows, prepare_folder, write_results
+from medrl.files import distinct_stems, prepare_folder
+from medrl.landmark.results import landmark_rows, write_results
 
 if TYPE_CHECKING:
     from rich.progress import Progress

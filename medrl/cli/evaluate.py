@@ -13,8 +13,7 @@ import tyro
 from medrl.cli import complain
 from medrl.cli.terminal import check_device, parse, progress_bars, stdout
 from medrl.errors import MedrlError
-from medrl.files import atomic_path
-from medrl.landmark.results import prepare_folder
+from medrl.files import atomic_path, prepare_folder
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -12,7 +12,7 @@ import tyro
 
 from medrl.cli.terminal import check_device, parse, progress_bars, stdout
 from medrl.errors import MedrlError
-from medrl.landmark.results import prepare_folder
+from medrl.files import prepare_folder
 from medrl.landmark.train import TrainSettings, train
 
 if TYPE_CHECKING:

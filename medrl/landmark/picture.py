@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medrl.files import atomic_path
-from medrl.landmark.views import (
+from medrl.volume.views import (
     AXIAL,
+    BACKGROUND,
+    FAINT,
+    INK,
     SAGITTAL,
     SLAB_MM,
     VIEWS,
@@ -22,9 +25,11 @@ from medrl.landmark.views import (
     Stage,
     View,
     busiest_slice,
-    position_in_words,
     set_stage,
+    show_slice,
+    show_whole,
     spread_labels,
+    write_sides,
 )
 
 if TYPE_CHECKING:
@@ -34,9 +39,6 @@ if TYPE_CHECKING:
 
     from medrl.landmark.detect import Detection, Landmark
 
-_BACKGROUND = "#0b0d10"
-_INK = "#e8eaed"
-_FAINT = "#9aa0a6"
 #: Coarse to fine.
 _SCALE_COLORS = ("#ff9f43", "#48dbfb", "#ffffff", "#c8a2ff", "#7bed9f")
 #: Marker and colour: confidence from high to low, corrected, not judged.
@@ -69,7 +71,7 @@ def write_picture(
     """
     figure = draw_detection(scan, detection, title=title)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, facecolor=_BACKGROUND)
+        figure.savefig(temporary, dpi=110, facecolor=BACKGROUND)
 
 
 def draw_detection(scan: MetaTensor, detection: Detection, *, title: str = "") -> Figure:
@@ -99,7 +101,7 @@ def draw_detection(scan: MetaTensor, detection: Detection, *, title: str = "") -
     height_of_views = min(height_of_views, 9.0)
     tile = (width - (_COLUMNS + 1) * gap) / _COLUMNS
     height = top + height_of_views + 0.42 + rows * (tile + 0.3) + bottom
-    figure = Figure(figsize=(width, height), facecolor=_BACKGROUND)
+    figure = Figure(figsize=(width, height), facecolor=BACKGROUND)
     FigureCanvasAgg(figure)
 
     def axes_at(left: float, above: float, wide: float, high: float) -> Axes:
@@ -124,37 +126,12 @@ def draw_detection(scan: MetaTensor, detection: Detection, *, title: str = "") -
             gap / width,
             1 - (top + height_of_views + 0.26) / height,
             f"Each landmark on its own slice, {_TILE_MM:.0f} mm wide",
-            color=_INK,
+            color=INK,
             fontsize=10.5,
             va="center",
         )
     _draw_frame(figure, detection, title, width, height)
     return figure
-
-
-def _show(axes: Axes, stage: Stage, view: View, at_mm: float) -> None:
-    """Show one slice, patient right (or anterior) on the left, up is up, no distortion."""
-    half = stage.spacing / 2
-    axes.imshow(
-        np.take(stage.volume, stage.index(at_mm, view.across), axis=view.across).T,
-        cmap="gray",
-        origin="lower",
-        interpolation="bilinear",
-        vmin=stage.window[0],
-        vmax=stage.window[1],
-        extent=(
-            -half,
-            stage.size_mm(view.right) - half,
-            -half,
-            stage.size_mm(view.up) - half,
-        ),
-        aspect="equal",
-    )
-    axes.set_facecolor("black")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color("#30343a")
 
 
 def _draw_view(
@@ -169,9 +146,8 @@ def _draw_view(
     from matplotlib.patheffects import withStroke
 
     at_mm = busiest_slice(places[:, view.across], stage.size_mm(view.across))
-    _show(axes, stage, view, at_mm)
-    axes.set_xlim(stage.size_mm(view.right) - stage.spacing / 2, -stage.spacing / 2)
-    axes.set_ylim(-stage.spacing / 2, stage.size_mm(view.up) - stage.spacing / 2)
+    show_slice(axes, stage, view, at_mm)
+    show_whole(axes, stage, view)
     _draw_paths(axes, stage, view, detection)
 
     shadow = [withStroke(linewidth=2.2, foreground="black")]
@@ -197,26 +173,11 @@ def _draw_view(
             fontweight="bold",
             ha="center",
             va="center",
-            arrowprops={"arrowstyle": "-", "color": _INK, "lw": 0.6, "shrinkA": 5, "shrinkB": 3},
+            arrowprops={"arrowstyle": "-", "color": INK, "lw": 0.6, "shrinkA": 5, "shrinkB": 3},
             path_effects=shadow,
             zorder=6,
         )
-    letters = (
-        (0.02, 0.5, view.left_letter, "left", "center"),
-        (0.98, 0.5, view.right_letter, "right", "center"),
-        (0.5, 0.985, view.top_letter, "center", "top"),
-        (0.5, 0.015, view.bottom_letter, "center", "bottom"),
-    )
-    for x, y, letter, ha, va in letters:
-        axes.text(
-            x, y, letter, transform=axes.transAxes, ha=ha, va=va, color=_INK, fontsize=13,
-            fontweight="bold", path_effects=shadow,
-        )  # fmt: skip
-    axes.text(
-        0.02, 0.985, f"{view.name}, {position_in_words(stage, view, at_mm)}",
-        transform=axes.transAxes, ha="left", va="top", color=_INK, fontsize=10.5,
-        path_effects=shadow,
-    )  # fmt: skip
+    write_sides(axes, stage, view, at_mm)
 
 
 def _draw_paths(axes: Axes, stage: Stage, view: View, detection: Detection) -> None:
@@ -247,7 +208,7 @@ def _draw_tile(
     """One landmark: its surroundings and an open crosshair that hides nothing."""
     from matplotlib.patheffects import withStroke
 
-    _show(axes, stage, view, float(place[view.across]))
+    show_slice(axes, stage, view, float(place[view.across]))
     x, y = place[view.right], place[view.up]
     color, _ = _style(landmark)
     for near, far in ((2.5, 8.0), (-2.5, -8.0)):
@@ -262,10 +223,10 @@ def _draw_tile(
     title = f"{number}  {short_name(landmark.name)}"
     if len(title) > _TITLE_LETTERS:
         title = title[: _TITLE_LETTERS - 1] + "…"
-    axes.set_title(title, color=_INK, fontsize=9 if len(title) < 21 else 7.8, pad=3)
+    axes.set_title(title, color=INK, fontsize=9 if len(title) < 21 else 7.8, pad=3)
     corner: dict[str, Any] = {
         "transform": axes.transAxes,
-        "color": _INK,
+        "color": INK,
         "fontsize": 7.5,
         "path_effects": [withStroke(linewidth=1.8, foreground="black")],
     }
@@ -285,9 +246,9 @@ def _draw_frame(
     counts = [f"{statuses.count('found')} of {len(statuses)} landmarks found"]
     if "corrected" in statuses:
         counts.append(f"{statuses.count('corrected')} placed by the shape prior")
-    figure.text(0.12 / width, 1 - 0.31 / height, title, color=_INK, fontsize=14, va="center",
+    figure.text(0.12 / width, 1 - 0.31 / height, title, color=INK, fontsize=14, va="center",
                 fontweight="bold")  # fmt: skip
-    figure.text(1 - 0.12 / width, 1 - 0.31 / height, ", ".join(counts), color=_INK, fontsize=11,
+    figure.text(1 - 0.12 / width, 1 - 0.31 / height, ", ".join(counts), color=INK, fontsize=11,
                 va="center", ha="right")  # fmt: skip
 
     handles: list[Any] = [
@@ -313,14 +274,14 @@ def _draw_frame(
                 ls="",
                 marker="o",
                 mfc="none",
-                color=_FAINT,
+                color=FAINT,
                 label=f"more than {SLAB_MM:.0f} mm off the slice, projected",
             )
         )
     if handles:
         figure.legend(
             handles=handles, loc="lower left", bbox_to_anchor=(0.004, 0.26 / height),
-            ncols=len(handles), frameon=False, labelcolor=_INK, fontsize=9, handlelength=1.6,
+            ncols=len(handles), frameon=False, labelcolor=INK, fontsize=9, handlelength=1.6,
             columnspacing=1.4, borderpad=0.2,
         )  # fmt: skip
     absent = [short_name(lm.name) for lm in detection.landmarks if lm.status == "absent"]
@@ -329,7 +290,7 @@ def _draw_frame(
         names = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if absent[10:] else "")
         lines += f"Not in this scan: {names}. "
     lines += "For research; not for diagnosis."
-    figure.text(0.12 / width, 0.16 / height, lines, color=_FAINT, fontsize=9, va="center")
+    figure.text(0.12 / width, 0.16 / height, lines, color=FAINT, fontsize=9, va="center")
 
 
 def short_name(name: str) -> str:

@@ -16,11 +16,11 @@ import medrl
 from medrl.bundles import save
 from medrl.errors import MedrlError
 from medrl.landmark.calibrate import calibrate
-from medrl.rl.checkpoint import load_checkpoint, save_checkpoint
 from medrl.landmark.data import landmark_names, load_labelled, points_array, read_datalist
 from medrl.landmark.learner import LearnerSettings, ScaleLearner
 from medrl.landmark.model import LandmarkModel
 from medrl.landmark.shape import ShapePrior
+from medrl.rl.checkpoint import load_checkpoint, save_checkpoint
 from medrl.volume.prepare import Preprocessing
 
 #: Called with what is being done, the steps done, all steps, and numbers worth showing.

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from medrl.landmark.results import distinct_stems
+from medrl.files import distinct_stems
 
 KINDS = (".mrk.json", ".csv", ".trajectory.json", ".png")
 NAMES = ("AC", "PC", "Putamen_L_centroid", "Putamen_R_centroid", "Genu of CC")

@@ -16,11 +16,15 @@ from medrl.volume.resample import resample_isotropic
 from medrl.volume.space import spacing_of, voxel_to_world, world_to_voxel
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from monai.data.meta_tensor import MetaTensor
 
 Array = NDArray[np.float64]
 
-#: A landmark this near to a slice (mm) is drawn as lying on it.
+#: Colours of a picture: around the panels, of what is written, of what matters less.
+BACKGROUND, INK, FAINT = "#0b0d10", "#e8eaed", "#9aa0a6"
+
+#: A point this near to a slice (mm) is drawn as lying on it.
 SLAB_MM = 5.0
 _MOST_VOXELS = 3e7
 
@@ -94,12 +98,12 @@ def set_stage(scan: MetaTensor) -> Stage:
 
 
 def busiest_slice(coordinates: Array, size: float) -> float:
-    """The slice position with most landmarks near it; the middle of the scan without any."""
+    """The slice position with most points near it; the middle of the scan without any."""
     inside = coordinates[(coordinates >= 0) & (coordinates < size)]
     if not len(inside):
         return size / 2
     distance = np.abs(inside[:, None] - inside[None, :])
-    # Landmarks within the slab count one, and the nearer a bit more, so that ties are rare.
+    # Points within the slab count one, and the nearer a bit more, so that ties are rare.
     score = ((distance <= SLAB_MM) * (2 - distance / SLAB_MM)).sum(axis=0)
     return float(inside[int(score.argmax())])
 
@@ -149,3 +153,57 @@ def position_in_words(stage: Stage, view: View, at_mm: float) -> str:
     value = float(voxel_to_world(center / stage.spacing, stage.affine)[view.across])
     letter = ("RL", "AP", "SI")[view.across][int(value < 0)]
     return f"{letter} {abs(value):.0f} mm"
+
+
+def show_slice(axes: Axes, stage: Stage, view: View, at_mm: float) -> None:
+    """Show one slice, patient right (or anterior) on the left, up is up, no distortion."""
+    half = stage.spacing / 2
+    axes.imshow(
+        np.take(stage.volume, stage.index(at_mm, view.across), axis=view.across).T,
+        cmap="gray",
+        origin="lower",
+        interpolation="bilinear",
+        vmin=stage.window[0],
+        vmax=stage.window[1],
+        extent=(
+            -half,
+            stage.size_mm(view.right) - half,
+            -half,
+            stage.size_mm(view.up) - half,
+        ),
+        aspect="equal",
+    )
+    axes.set_facecolor("black")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color("#30343a")
+
+
+def show_whole(axes: Axes, stage: Stage, view: View) -> None:
+    """Let a panel show all of the stage, its first axis running to the left."""
+    axes.set_xlim(stage.size_mm(view.right) - stage.spacing / 2, -stage.spacing / 2)
+    axes.set_ylim(-stage.spacing / 2, stage.size_mm(view.up) - stage.spacing / 2)
+
+
+def write_sides(axes: Axes, stage: Stage, view: View, at_mm: float) -> None:
+    """Write on a panel which side of the patient is where, and which slice it shows."""
+    from matplotlib.patheffects import withStroke
+
+    shadow = [withStroke(linewidth=2.2, foreground="black")]
+    letters = (
+        (0.02, 0.5, view.left_letter, "left", "center"),
+        (0.98, 0.5, view.right_letter, "right", "center"),
+        (0.5, 0.985, view.top_letter, "center", "top"),
+        (0.5, 0.015, view.bottom_letter, "center", "bottom"),
+    )
+    for x, y, letter, ha, va in letters:
+        axes.text(
+            x, y, letter, transform=axes.transAxes, ha=ha, va=va, color=INK, fontsize=13,
+            fontweight="bold", path_effects=shadow,
+        )  # fmt: skip
+    axes.text(
+        0.02, 0.985, f"{view.name}, {position_in_words(stage, view, at_mm)}",
+        transform=axes.transAxes, ha="left", va="top", color=INK, fontsize=10.5,
+        path_effects=shadow,
+    )  # fmt: skip
