@@ -75,6 +75,16 @@ class DataSet(Protocol):
         """Return what is missing from or differs in the copy at `root`, a line each."""
 
 
+class MultiChannelDataSet(DataSet, Protocol):
+    """A set with several images of each patient, and a mask.
+
+    Attributes:
+        CHANNELS: Name of each image for a model, and the key of its file in a case.
+    """
+
+    CHANNELS: dict[str, str]
+
+
 class LandmarkDataSet(DataSet, Protocol):
     """A set with landmarks."""
 

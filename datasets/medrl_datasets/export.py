@@ -1,9 +1,10 @@
-"""Write a data set as what `medrl train landmark` takes: points per subject and a datalist."""
+"""Write a data set as what `medrl train` takes: a datalist, and points per subject or masks."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, cast
@@ -25,8 +26,10 @@ def export(
     points: PointFormat = "csv",
     seed: int = 0,
     brains: bool = False,
+    masks: bool = False,
+    as_published: bool = False,
 ) -> Path:
-    """Write the landmarks of every subject and a datalist that names them.
+    """Write the landmarks of every subject and a datalist that names them, or one of the masks.
 
     Scans stay where they are and are referenced by path, relative to the datalist; only the crops
     of `msd_hippocampus` are written anew, cut, padded and shifted at random.
@@ -39,13 +42,16 @@ def export(
         seed: Seed of the shifts of `msd_hippocampus`.
         brains: Add a skull-stripped copy of every second training and validation scan; only for
             sets with label maps of the brain.
+        masks: Instead of the landmarks, name image and mask of every subject that has one; with
+            several modalities `image` is an object of files by channel.
+        as_published: Leave the crops of `msd_hippocampus` as they are, too.
 
     Returns:
         Path of `datalist.json`: MONAI's datalist with the keys `training`, `validation` and `test`
         (the holdout), and the card's name, licence, citation and landmark names.
 
     Raises:
-        MedrlError: If the copy is not whole or the folder cannot be written.
+        MedrlError: If the copy is not whole, there are no masks, or the folder cannot be written.
     """
     dataset = get(name)
     card = dataset.card()
@@ -54,9 +60,11 @@ def export(
         raise MedrlError(
             f"{root} is not a whole copy of {name}: {len(problems)} files, first {problems[0]}"
         )
+    if masks and not any("label" in case for case in _cases(dataset.datalist(root))):
+        raise MedrlError(f"{name} has no masks: leave out --masks")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if name == "msd_hippocampus":
+        if name == "msd_hippocampus" and not as_published:
             from medrl_datasets.msd_hippocampus import write_shifted
 
             datalist, landmarks = write_shifted(root, out, seed=seed)
@@ -68,15 +76,18 @@ def export(
             from medrl_datasets.skull_strip import add_brains
 
             datalist = add_brains(datalist, out / "brains")
-        files = _write_points(landmarks, out / "landmarks", points)
         content: dict[str, object] = {
             "name": card.name,
             "description": card.title,
             "licence": card.licence,
             "reference": card.citation,
-            "landmarks": sorted({label for named in landmarks.values() for label in named}),
         }
-        content |= _relative(datalist, files, out)
+        if masks:
+            content |= _masks(datalist, getattr(dataset, "CHANNELS", {}), out)
+        else:
+            files = _write_points(landmarks, out / "landmarks", points)
+            named = {label for points_of in landmarks.values() for label in points_of}
+            content |= {"landmarks": sorted(named), **_relative(datalist, files, out)}
         path = out / "datalist.json"
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -109,18 +120,39 @@ def _write_points(landmarks: Landmarks, folder: Path, points: PointFormat) -> di
     return files
 
 
+def _cases(datalist: Datalist) -> list[Case]:
+    """The cases of all splits."""
+    return [case for cases in datalist.values() for case in cases]
+
+
+def _masks(datalist: Datalist, channels: Mapping[str, str], out: Path) -> dict[str, object]:
+    """Image and mask of every subject that has one, relative to the datalist's folder."""
+
+    def relative(case: Case) -> dict[str, object]:
+        image: object = _place(case["image"], out)
+        if channels:
+            image = {channel: _place(case[key], out) for channel, key in channels.items()}
+        return {"subject": case["subject"], "image": image, "label": _place(case["label"], out)}
+
+    return {
+        key: [relative(case) for case in cases if "label" in case]
+        for key, cases in datalist.items()
+    }
+
+
+def _place(path: str | Path, out: Path) -> str:
+    """A path relative to a folder."""
+    return Path(os.path.relpath(Path(path).resolve(), out.resolve())).as_posix()
+
+
 def _relative(datalist: Datalist, files: dict[str, Path], out: Path) -> Datalist:
     """Add the landmark files and make every path relative to the datalist's folder."""
-    base = out.resolve()
-
-    def place(path: str | Path) -> str:
-        return Path(os.path.relpath(Path(path).resolve(), base)).as_posix()
 
     def relative(case: Case) -> Case:
         subject = case["subject"]
-        placed = {key: place(value) for key, value in case.items() if key != "subject"}
+        placed = {key: _place(value, out) for key, value in case.items() if key != "subject"}
         if subject in files:
-            placed["landmarks"] = place(files[subject])
+            placed["landmarks"] = _place(files[subject], out)
         return {"subject": subject, **placed}
 
     return {key: [relative(case) for case in cases] for key, cases in datalist.items()}

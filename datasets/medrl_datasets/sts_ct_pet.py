@@ -7,6 +7,9 @@ from pathlib import Path
 from medrl_datasets.card import Card, Case, Datalist, Splits
 from medrl_datasets.local import build_datalist, read_splits, verify_files
 
+#: Which file of a case is which image of a model, which works on the grid of the first.
+CHANNELS = {"PET": "pet", "CT": "image"}
+
 CARD = Card(
     name="sts_ct_pet",
     title="Soft-tissue sarcoma: CT and PET of 24 patients, tumours outlined",

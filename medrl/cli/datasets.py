@@ -44,7 +44,11 @@ class Show:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write landmarks per subject and the DATALIST.json that `medrl train landmark` takes."""
+    """Write the datalist.json that `medrl train` takes.
+
+    For `medrl train landmark`, with a file of landmarks per subject; with --masks for
+    `medrl train seednet`.
+    """
 
     name: Name
     """Name of the data set."""
@@ -63,6 +67,12 @@ class Export:
 
     brains: bool = False
     """Add skull-stripped copies of every second training and validation head (ixi_brain_t1)."""
+
+    masks: bool = False
+    """Name images and masks instead of landmarks."""
+
+    as_published: bool = False
+    """Leave the crops of msd_hippocampus where they are, neither cut nor shifted."""
 
 
 Command = (
@@ -165,6 +175,8 @@ def run_export(command: Export) -> int:
         points=command.points,
         seed=command.seed,
         brains=command.brains,
+        masks=command.masks,
+        as_published=command.as_published,
     )
     print(path)
     return 0

@@ -1,4 +1,4 @@
-"""`medrl evaluate landmark`: a model's errors on labelled scans, next to the baselines."""
+"""`medrl evaluate`: a model's errors on labelled scans, next to the baselines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medrl.files import atomic_path, prepare_folder
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from medrl.landmark.evaluate import Evaluation
+Split = Literal["training", "validation", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Landmark:
     model: str = "brain-t1"
     """Name of a model (see `medrl models`) or the folder of one."""
 
-    split: Literal["training", "validation", "test"] = "test"
+    split: Split = "test"
     """Which scans of the datalist."""
 
     atlases: int = 0
@@ -49,6 +49,41 @@ class Landmark:
 
     json: bool = False
     """Print the figures in JSON instead of a table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedNet:
+    """Measure a seed model on scans with masks, from one click, next to what it has to beat.
+
+    Writes evaluation.json (figures by target) and cases.csv (every case, target and method).
+    """
+
+    data: Path
+    """Datalist (JSON): image and label files of the splits."""
+
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder to write into; made if missing."""
+
+    model: str = "hippocampus-t1"
+    """Name of a model (see `medrl models`) or the folder of one."""
+
+    split: Split = "test"
+    """Which scans of the datalist."""
+
+    targets: tuple[str, ...] = ()
+    """Names of the targets to measure; all of the model's if none is named."""
+
+    channels: tuple[str, ...] = ()
+    """Names of the images that the model may see; all that there are if none is named."""
+
+    clicks: int = 5
+    """Corrections by a simulated user after the agent's answer; 0 leaves that part out."""
+
+    seed: int = 0
+    """Of the first clicks, each at a random place inside its target."""
+
+    json: bool = False
+    """Print the figures in JSON instead of tables."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -63,12 +98,16 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         MedrlError: If nothing can be measured.
     """
-    command: Landmark = parse({"landmark": Landmark}, argv, prog="medrl evaluate")
-    return run(command)
+    command: Landmark | SeedNet = parse(
+        {"landmark": Landmark, "seednet": SeedNet}, argv, prog="medrl evaluate"
+    )
+    if isinstance(command, Landmark):
+        return run_landmark(command)
+    return run_seednet(command)
 
 
-def run(command: Landmark) -> int:
-    """Measure, print and write."""
+def run_landmark(command: Landmark) -> int:
+    """Measure landmark agents, print and write."""
     prepare_folder(command.out)
     device = check_device(command.device)
 
@@ -98,55 +137,126 @@ def run(command: Landmark) -> int:
                 bar, completed=done, total=total, more=name
             ),
         )
-    provenance = {
-        "model": str(detector.manifest.get("name")),
-        "versions": detector.manifest.get("versions", {}),
-        "data": str(command.data),
-        "split": command.split,
-    }
-    summary = {**provenance, **evaluation.summary()}
-    write(command.out, evaluation, summary)
-    if command.json:
-        print(json.dumps(summary, indent=1, allow_nan=False))
-    else:
-        console = stdout()
-        for table in tables(summary):
-            console.print(table)
-        console.print(presence_in_words(summary))
-        console.print(f"wrote {command.out / 'evaluation.json'}", markup=False, soft_wrap=True)
+    summary = {**_provenance(detector.manifest, command), **evaluation.summary()}
+    rows = [
+        {"method": method, "landmark": landmark, **figures}
+        for method, both in summary["methods"].items()
+        for landmark, figures in {"all": both["all"], **both["landmarks"]}.items()
+    ]
+    _write(command.out, summary, {"landmarks.csv": rows, "errors.csv": evaluation.rows()})
+    _show(command, summary, landmark_tables(summary), presence_in_words(summary))
     for line in evaluation.failed.values():
         complain(line)
     return 1 if evaluation.failed else 0
 
 
-def write(folder: Path, evaluation: Evaluation, summary: Mapping[str, Any]) -> None:
-    """Write the figures as JSON and CSV, each file whole or not at all.
+def run_seednet(command: SeedNet) -> int:
+    """Measure a seed agent, print and write."""
+    prepare_folder(command.out)
 
-    Args:
-        folder: Existing folder.
-        evaluation: Every error.
-        summary: The figures.
+    from medrl.bundles import find
+    from medrl.seednet.data import load_labelled, read_datalist
+    from medrl.seednet.evaluate import evaluate
+    from medrl.seednet.model import SeedModel
+
+    if command.clicks < 0:
+        raise MedrlError("--clicks must not be negative")
+    model, manifest = SeedModel.load(find(command.model))
+    names = [channel.name for channel in model.settings.channels]
+    unknown = sorted(set(command.channels) - set(names))
+    if unknown:
+        raise MedrlError(f"the model looks at {' and '.join(names)}, not at {' or '.join(unknown)}")
+    targets = [model.target_index(name) for name in command.targets] or None
+    cases = read_datalist(command.data, names)
+    if not cases[command.split]:
+        raise MedrlError(f"{command.data} has no scans in the split {command.split!r}")
+    seen = list(command.channels) or names
+    for case in cases[command.split]:
+        if not set(seen) & set(case.images):
+            raise MedrlError(f"{command.data}: {case.name} has no image {' or '.join(seen)}")
+    with progress_bars() as progress:
+        bars = {
+            what: progress.add_task(what, total=None, more="", visible=False)
+            for what in ("reading", "evaluating")
+        }
+        grids = load_labelled(
+            cases[command.split],
+            channels=model.settings.channels,
+            targets=model.settings.targets,
+            spacing=model.settings.spacing,
+            progress=lambda done, total: progress.update(
+                bars["reading"], completed=done, total=total, visible=True
+            ),
+        )
+        evaluation = evaluate(
+            model,
+            grids,
+            seed=command.seed,
+            clicks=command.clicks,
+            targets=targets,
+            channels=[names.index(name) for name in command.channels] or None,
+            progress=lambda done, total: progress.update(
+                bars["evaluating"], completed=done, total=total, visible=True
+            ),
+        )
+    if not evaluation.rows():
+        raise MedrlError(f"none of the targets is in the masks of the split {command.split!r}")
+    summary = {
+        **_provenance(manifest, command),
+        "channels": seen,
+        "seed": command.seed,
+        "targets": evaluation.summary(),
+    }
+    _write(command.out, summary, {"cases.csv": evaluation.rows()})
+    _show(command, summary, seednet_tables(summary))
+    return 0
+
+
+def _provenance(manifest: Mapping[str, Any], command: Landmark | SeedNet) -> dict[str, Any]:
+    """What was measured on what."""
+    return {
+        "model": str(manifest.get("name")),
+        "versions": manifest.get("versions", {}),
+        "data": str(command.data),
+        "split": command.split,
+    }
+
+
+def _write(
+    folder: Path, summary: Mapping[str, Any], files: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> None:
+    """Write the figures as JSON and the rows of some CSV files, each file whole or not at all.
 
     Raises:
         MedrlError: If they cannot be written.
     """
     from medrl.volume.points import write_points_csv
 
-    rows = [
-        {"method": method, "landmark": landmark, **figures}
-        for method, both in summary["methods"].items()
-        for landmark, figures in {"all": both["all"], **both["landmarks"]}.items()
-    ]
     try:
         with atomic_path(folder / "evaluation.json") as temporary:
             temporary.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
-        write_points_csv(folder / "landmarks.csv", rows)
-        write_points_csv(folder / "errors.csv", evaluation.rows())
+        for name, rows in files.items():
+            write_points_csv(folder / name, rows)
     except OSError as error:
         raise MedrlError(f"cannot write the figures to {folder}: {error.strerror}") from None
 
 
-def tables(summary: Mapping[str, Any]) -> list[Table]:
+def _show(
+    command: Landmark | SeedNet, summary: Mapping[str, Any], tables: Sequence[Table], *lines: str
+) -> None:
+    """Print the figures, as JSON or for a person."""
+    if command.json:
+        print(json.dumps(summary, indent=1, allow_nan=False))
+        return
+    console = stdout()
+    for table in tables:
+        console.print(table)
+    for line in lines:
+        console.print(line)
+    console.print(f"wrote {command.out / 'evaluation.json'}", markup=False, soft_wrap=True)
+
+
+def landmark_tables(summary: Mapping[str, Any]) -> list[Table]:
     """The figures of every method, and those of the agents for each landmark."""
     from rich.table import Table
 
@@ -195,3 +305,43 @@ def _cells(figures: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _mm(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+def seednet_tables(summary: Mapping[str, Any]) -> list[Table]:
+    """For each target: every method from one click, and how it goes on with corrections."""
+    from rich.table import Table
+    from rich.text import Text
+
+    tables = []
+    for target, figures in summary["targets"].items():
+        first = Table(
+            title=Text(f"{target}: Dice from one click, {figures['cases']} cases"),
+            title_justify="left", box=None, pad_edge=False,
+        )  # fmt: skip
+        first.add_column("method", no_wrap=True)
+        for column in ("mean", "worst", "agent's gain on this (95 %)"):
+            first.add_column(column, justify="right")
+        for method, values in figures["one_click"].items():
+            gain = values["agent_minus_this"]
+            first.add_row(
+                method,
+                f"{values['mean_dice']:.3f}",
+                f"{values['worst_dice']:.3f}",
+                "" if gain is None else "{mean:+.3f} ({low:+.3f} to {high:+.3f})".format(**gain),
+            )
+        tables.append(first)
+        if "dice_by_corrections" not in figures:
+            continue
+        corrected, goal = figures["dice_by_corrections"], figures["clicks_to_goal"]
+        second = Table(
+            title=Text(f"{target}: mean Dice after corrections"),
+            title_justify="left", box=None, pad_edge=False,
+        )  # fmt: skip
+        second.add_column("method", no_wrap=True)
+        for number in range(len(next(iter(corrected.values())))):
+            second.add_column(str(number), justify="right")
+        second.add_column(f"clicks to {goal['goal']:.2f}", justify="right")
+        for method, path in corrected.items():
+            second.add_row(method, *(f"{x:.3f}" for x in path), f"{goal['mean'][method]:.1f}")
+        tables.append(second)
+    return tables

@@ -1,4 +1,4 @@
-"""`medrl train landmark`: train agents on your own scans and points."""
+"""`medrl train`: train agents on your own scans with points (`landmark`) or masks (`seednet`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import tyro
 from medrl.cli.terminal import check_device, parse, progress_bars, stdout
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder
-from medrl.landmark.train import TrainSettings, train
+from medrl.landmark import train as landmark
+from medrl.seednet import train as seednet
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -23,15 +24,8 @@ _EVERY_PERCENT = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Landmark:
-    """Train landmark agents on your own scans and points.
-
-    The model is written to OUT/NAME and measured on the datalist's test scans; OUT/logs is for
-    TensorBoard; OUT/checkpoints is what --resume goes on from.
-    """
-
-    data: Path
-    """Datalist (JSON): scans and landmark files of the splits training, validation and test."""
+class _Options:
+    """What the training of every system asks for."""
 
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder to write into; made if missing."""
@@ -45,8 +39,36 @@ class Landmark:
     evaluate: bool = True
     """Measure the model on the test scans at the end."""
 
-    settings: Annotated[TrainSettings, tyro.conf.arg(name="")] = field(
-        default_factory=TrainSettings
+
+@dataclass(frozen=True, kw_only=True)
+class Landmark(_Options):
+    """Train landmark agents on your own scans and points.
+
+    The model is written to OUT/NAME and measured on the datalist's test scans; OUT/logs is for
+    TensorBoard; OUT/checkpoints is what --resume goes on from.
+    """
+
+    data: Path
+    """Datalist (JSON): scans and landmark files of the splits training, validation and test."""
+
+    settings: Annotated[landmark.TrainSettings, tyro.conf.arg(name="")] = field(
+        default_factory=landmark.TrainSettings
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedNet(_Options):
+    """Train an agent that segments from one click on your own scans and masks.
+
+    The model is written to OUT/NAME and measured on the datalist's test scans; OUT/logs is for
+    TensorBoard; OUT/checkpoints is what --resume goes on from.
+    """
+
+    data: Path
+    """Datalist (JSON): image and label files of the splits training, validation and test."""
+
+    settings: Annotated[seednet.TrainSettings, tyro.conf.arg(name="")] = field(
+        default_factory=seednet.TrainSettings
     )
 
 
@@ -62,23 +84,28 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         MedrlError: If the data or settings are unusable.
     """
-    return run(parse({"landmark": Landmark}, argv, prog="medrl train"))
+    command: Landmark | SeedNet = parse(
+        {"landmark": Landmark, "seednet": SeedNet}, argv, prog="medrl train"
+    )
+    if isinstance(command, Landmark):
+        return run_landmark(command)
+    return run_seednet(command)
 
 
-def run(command: Landmark) -> int:
-    """Train, measure, and complete the bundle."""
-    from medrl.bundles import load_weights, read_manifest, save
+def run_landmark(command: Landmark) -> int:
+    """Train landmark agents, measure them, and complete the bundle."""
     from medrl.landmark.data import read_datalist
 
-    card = _read_card(command.card, name=command.settings.name)
-    licence = None if command.licence is None else _read_text(command.licence)
+    card, licence = _prepare(command, title=f"Landmark agents {command.settings.name}")
     check_device(command.settings.device)
-    prepare_folder(command.out)
     cases = read_datalist(command.data)
     with progress_bars() as progress:
-        report = Report(progress)
-        bundle = train(
-            command.settings, data=command.data, out=command.out, card=card, progress=report
+        bundle = landmark.train(
+            command.settings,
+            data=command.data,
+            out=command.out,
+            card=card,
+            progress=Report(progress),
         )
     metrics, code = {}, 0
     if command.evaluate and cases["test"]:
@@ -90,8 +117,8 @@ def run(command: Landmark) -> int:
             model=str(bundle),
             device=command.settings.device,
         )
-        code = evaluate.run(settings)
-        summary = json.loads((settings.out / "evaluation.json").read_text())
+        code = evaluate.run_landmark(settings)
+        summary = _evaluation(settings.out)
         metrics = {
             "test": {
                 "scans": summary["scans"],
@@ -104,16 +131,71 @@ def run(command: Landmark) -> int:
                 "confidence_auc": summary["confidence_auc"],
             }
         }
-    manifest = {**read_manifest(bundle), "metrics": metrics}
-    save(bundle, load_weights(bundle), manifest, licence=licence)
-    console = stdout()
-    console.print(f"model: {bundle}", markup=False, soft_wrap=True)
-    console.print(f"try: medrl detect SCAN -o OUT --model {bundle}", markup=False, soft_wrap=True)
+    _finish(bundle, metrics=metrics, licence=licence)
+    _tell(bundle, f"medrl detect SCAN -o OUT --model {bundle}")
     return code
 
 
+def run_seednet(command: SeedNet) -> int:
+    """Train a seed agent, measure it, and complete the bundle."""
+    from medrl.seednet.data import read_datalist
+
+    card, licence = _prepare(command, title=f"Seed agent {command.settings.name}")
+    check_device(command.settings.device)
+    channels = command.settings.model_settings().channels
+    cases = read_datalist(command.data, [channel.name for channel in channels])
+    with progress_bars() as progress:
+        bundle = seednet.train(
+            command.settings,
+            data=command.data,
+            out=command.out,
+            card=card,
+            progress=Report(progress),
+        )
+    metrics, code = {}, 0
+    if command.evaluate and cases["test"]:
+        from medrl.cli import evaluate
+
+        settings = evaluate.SeedNet(
+            data=command.data, out=command.out / "evaluation", model=str(bundle)
+        )
+        code = evaluate.run_seednet(settings)
+        metrics = {"test": _evaluation(settings.out)["targets"]}
+    _finish(bundle, metrics=metrics, licence=licence)
+    _tell(bundle, f"medrl segment SCAN --seed fg:x,y,z -o OUT --model {bundle}")
+    return code
+
+
+def _prepare(command: _Options, *, title: str) -> tuple[dict[str, Any], str | None]:
+    """Read card and licence and make the output folder, before anything takes time."""
+    card = {"title": title} if command.card is None else _read_card(command.card)
+    licence = None if command.licence is None else _read_text(command.licence)
+    prepare_folder(command.out)
+    return card, licence
+
+
+def _evaluation(folder: Path) -> dict[str, Any]:
+    """The figures that `medrl evaluate` has written."""
+    return cast(dict[str, Any], json.loads((folder / "evaluation.json").read_text()))
+
+
+def _finish(bundle: Path, *, metrics: Mapping[str, Any], licence: str | None) -> None:
+    """Write the bundle once more, with its figures and its licence."""
+    from medrl.bundles import load_weights, read_manifest, save
+
+    manifest = {**read_manifest(bundle), "metrics": metrics}
+    save(bundle, load_weights(bundle), manifest, licence=licence)
+
+
+def _tell(bundle: Path, example: str) -> None:
+    """Say where the model is and how it is used."""
+    console = stdout()
+    console.print(f"model: {bundle}", markup=False, soft_wrap=True)
+    console.print(f"try: {example}", markup=False, soft_wrap=True)
+
+
 class Report:
-    """Shows how training goes: a bar for each scale, or a line now and then in a pipe."""
+    """Shows how training goes: a bar for each stage, or a line now and then in a pipe."""
 
     def __init__(self, progress: Progress) -> None:
         """Show in these bars."""
@@ -144,10 +226,8 @@ class Report:
             self._progress.update(self._bars[what], more=more)
 
 
-def _read_card(path: Path | None, *, name: str) -> dict[str, Any]:
-    """The model card; a bare one if none is given."""
-    if path is None:
-        return {"title": f"Landmark agents {name}"}
+def _read_card(path: Path) -> dict[str, Any]:
+    """The model card."""
     try:
         card = json.loads(_read_text(path))
     except ValueError as error:

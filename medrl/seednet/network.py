@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -143,8 +144,9 @@ class _Convolution(nn.Conv3d):
     def forward(self, input: Tensor) -> Tensor:
         """Convolve (N, C, I, J, K)."""
         if input.device.type == "cpu" and not torch.is_grad_enabled() and _ONEDNN:
+            padding = cast(tuple[int, ...], self.padding)
             out: Tensor = torch.mkldnn_convolution(
-                input, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
+                input, self.weight, self.bias, padding, self.stride, self.dilation, self.groups
             )
             return out
         return super().forward(input)

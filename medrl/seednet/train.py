@@ -174,8 +174,12 @@ class _Learner(Protocol):
     """What both stages of the training have in common."""
 
     step: int
-    optimizer: torch.optim.Optimizer
-    generator: Generator
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
+
+    @property
+    def generator(self) -> Generator: ...
 
     @property
     def total_steps(self) -> int: ...
