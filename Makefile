@@ -12,12 +12,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MEDRL_DATA
 
-.PHONY: help demo test lint train-landmark bench docs clean
+.PHONY: help demo test lint train-landmark train-hippocampus train-sarcoma bench docs clean
 help:
 	@echo "make demo            detect landmarks in a real head MRI and draw them"
 	@echo "make test            run every test"
 	@echo "make lint            ruff and mypy --strict"
 	@echo "make train-landmark  train the landmark model that ships (MEDRL_DATA: the scans)"
+	@echo "make train-hippocampus, make train-sarcoma"
+	@echo "                     train the seed models that ship"
 	@echo "make bench           run every benchmark in benchmarks/"
 	@echo "make docs            build the documentation into site/"
 	@echo "make clean           remove the environment and everything built"
@@ -58,6 +60,25 @@ train-landmark: $(VENV)/.installed-train
 	$(BIN)/medrl train landmark --name brain-t1 --modality MR \
 	  --card recipes/brain-t1/card.json --licence recipes/brain-t1/LICENSE \
 	  --data runs/brain-t1/data/datalist.json -o runs/brain-t1
+
+train-hippocampus: $(VENV)/.installed-train
+	$(BIN)/medrl datasets export msd_hippocampus --masks --as-published \
+	  --root $(MEDRL_DATA)/msd_hippocampus -o runs/hippocampus-t1/data
+	$(BIN)/medrl train seednet --name hippocampus-t1 \
+	  --targets whole=1,2 anterior=1 posterior=2 \
+	  --sampling.window 32 48 40 --perception.steps 1500 \
+	  --card recipes/hippocampus-t1/card.json --licence recipes/hippocampus-t1/LICENSE \
+	  --data runs/hippocampus-t1/data/datalist.json -o runs/hippocampus-t1
+
+train-sarcoma: $(VENV)/.installed-train
+	$(BIN)/medrl datasets export sts_ct_pet --masks \
+	  --root $(MEDRL_DATA)/sts_ct_pet -o runs/sarcoma-pet-ct/data
+	$(BIN)/medrl train seednet --name sarcoma-pet-ct \
+	  --channels PET:suv CT:hounsfield --targets tumour=1 --spacing 4 --reach 40 \
+	  --sampling.window 40 40 40 --sampling.shift 12 --sampling.rotation-deg 30 \
+	  --sampling.scaling 0.25 --sampling.gain 0.4 --perception.steps 1200 \
+	  --card recipes/sarcoma-pet-ct/card.json --licence recipes/sarcoma-pet-ct/LICENSE \
+	  --data runs/sarcoma-pet-ct/data/datalist.json -o runs/sarcoma-pet-ct
 
 bench: $(VENV)/.installed-test
 	@set -e; for script in benchmarks/[!_]*.py; do \
