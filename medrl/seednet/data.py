@@ -42,7 +42,7 @@ def parse_target(text: str) -> Target:
     """
     name, _, labels = text.partition("=")
     values = labels.split(",") if labels else ["1"]
-    if not name or not all(value.strip().isdigit() and int(value) > 0 for value in values):
+    if not name or not all(value.strip().isdecimal() and int(value) > 0 for value in values):
         raise MedrlError(f"{text!r} is not NAME=LABEL,LABEL,... with labels above 0")
     return Target(name, tuple(int(value) for value in values))
 
@@ -105,13 +105,16 @@ def read_datalist(path: Path, channels: Sequence[str]) -> dict[str, list[Case]]:
         raise MedrlError(f"{path} is not a JSON datalist: {error}") from error
     if not isinstance(content, dict) or not content.get("training"):
         raise MedrlError(f'{path} has no "training" list of images and labels')
-    return {
-        split: [
+    cases = {}
+    for split in SPLITS:
+        entries = content.get(split) or []
+        if not isinstance(entries, list):
+            raise MedrlError(f'{path}: "{split}" is not a list')
+        cases[split] = [
             _case(entry, path=path, where=f'entry {number} of "{split}"', channels=channels)
-            for number, entry in enumerate(content.get(split) or [])
+            for number, entry in enumerate(entries)
         ]
-        for split in SPLITS
-    }
+    return cases
 
 
 def _case(entry: Any, *, path: Path, where: str, channels: Sequence[str]) -> Case:

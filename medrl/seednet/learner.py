@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from tensordict import TensorDict
@@ -15,7 +16,7 @@ from medrl.seednet.dynamics import SeedState
 from medrl.seednet.model import GAIN_UNIT, Scene, SeedModel
 from medrl.seednet.network import STRIDE
 from medrl.seednet.oracle import oracle_actions
-from medrl.seednet.rewards import RewardSettings, seed_rewards
+from medrl.seednet.rewards import RewardSettings, dice, seed_rewards
 from medrl.seednet.sampling import Sampler
 from medrl.seednet.segmenter import FOREGROUND, NONE
 from medrl.seednet.view import agent_view
@@ -92,13 +93,6 @@ class AgentLearner:
         self._sampler = sampler
         self._head = self.network.learn_values()
         self.optimizer = torch.optim.Adam(self._head.parameters(), lr=settings.learning_rate)
-        self._dqn = ActionDQN(
-            _Barred(self._head),
-            inputs=_STATE,
-            gamma=settings.gamma**settings.returns,
-            double=settings.double,
-            target_rate=settings.target_rate,
-        )
         self._memory: list[TensorDict] = []
         self._oldest = 0
         self._episode: _Episode | None = None
@@ -107,6 +101,18 @@ class AgentLearner:
     def total_steps(self) -> int:
         """Batches of imitation and of DQN."""
         return self.settings.imitation_steps + self.settings.dqn_steps
+
+    @cached_property
+    def _dqn(self) -> ActionDQN:
+        """Made at the first step: its target network begins with the weights of a checkpoint."""
+        s = self.settings
+        return ActionDQN(
+            _Barred(self._head),
+            inputs=_STATE,
+            gamma=s.gamma**s.returns,
+            double=s.double,
+            target_rate=s.target_rate,
+        )
 
     def train_step(self) -> dict[str, float]:
         """Let every agent place one seed, and learn from one batch; figures by name."""
@@ -193,8 +199,8 @@ class AgentLearner:
                 self._misclick(seeds[n], sample.truth[n])
         prior = self.model.prior(scene, seeds)
         state = self.model.dynamics.reset(scene.system, seeds, prior=prior)
-        done = self.step / max(1, s.imitation_steps)
-        share = s.oracle * max(0.0, 1 - done)
+        left = max(0, s.imitation_steps - self.step) / max(1, s.imitation_steps)
+        share = s.oracle * left
         guided = torch.rand(s.windows, generator=self.generator) < share
         return _Episode(scene, sample.truth, prior, state, guided)
 
@@ -277,8 +283,6 @@ class _Episode:
 
     def dice(self) -> tuple[float, float]:
         """Mean overlap at the beginning and now."""
-        from medrl.seednet.rewards import dice
-
         first, now = (dice(mask, self.truth).mean() for mask in (self._first, self.state.mask))
         return float(first), float(now)
 
@@ -331,8 +335,7 @@ def expected_worth(mask: Tensor, truth: Tensor, *, radius: int) -> Tensor:
         signed = right.float() - (flips & ~right).float()
         near = F.avg_pool3d(signed[None], size, 1, radius) * size**3
         # The seed goes to the voxel of the cell that is most worth it among those to be changed.
-        barred = torch.where(flips[None], near, torch.full_like(near, -1e3))
-        cell = F.max_pool3d(barred, STRIDE)
-        cell = torch.where(cell < -1e2, F.avg_pool3d(near, STRIDE).clamp(max=0), cell)
+        cell = F.max_pool3d(near.masked_fill(~flips, -torch.inf), STRIDE)
+        cell = torch.where(cell.isinf(), F.avg_pool3d(near, STRIDE).clamp(max=0), cell)
         gains.append(GAIN_UNIT * cell.flatten() / volume)
     return torch.cat([*gains, torch.zeros(1)])

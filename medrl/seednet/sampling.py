@@ -10,7 +10,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from medrl.errors import MedrlError
 from medrl.seednet.data import LabelledGrid
+from medrl.seednet.network import MULTIPLE
 from medrl.seednet.segmenter import FOREGROUND, NONE
 from medrl.seednet.windows import Channel, normalize
 from medrl.volume.augment import bias_field, rotation_matrix, thicken_slices
@@ -45,6 +47,15 @@ class Sampling:
     noise: float = 0.15
     thick_slice: float = 2.0
     drop_channel: float = 0.6
+
+    def __post_init__(self) -> None:
+        """Refuse windows that the network cannot halve.
+
+        Raises:
+            MedrlError: If a side is not a multiple of 8.
+        """
+        if any(side < MULTIPLE or side % MULTIPLE for side in self.window):
+            raise MedrlError(f"a training window's sides must be multiples of {MULTIPLE}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,9 +166,11 @@ class Sampler:
         return seen, mask[0, 0] > 0.5
 
     def _drop(self, image: Tensor) -> Tensor:
-        if len(image) > 1 and self._chance(self._settings.drop_channel):
+        """One channel less (C, I, J, K), if another is left."""
+        present = image.flatten(1).any(dim=1).nonzero()[:, 0]
+        if len(present) > 1 and self._chance(self._settings.drop_channel):
             image = image.clone()
-            image[int(torch.randint(len(image), (), generator=self._generator))] = 0
+            image[present[self._pick(present)]] = 0
         return image
 
     def _disturb(self, image: Tensor, channel: Channel) -> Tensor:

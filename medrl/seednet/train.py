@@ -68,11 +68,20 @@ class TrainSettings:
         """Settings of the model that comes out, before tuning.
 
         Raises:
-            MedrlError: If a channel or target is not written as it should be.
+            MedrlError: If a channel or target is not written as it should be, there is none or
+                one twice, or a size is not positive.
         """
+        channels = tuple(parse_channel(text) for text in self.channels)
+        targets = tuple(parse_target(text) for text in self.targets)
+        for what, named in (("channel", channels), ("target", targets)):
+            names = [one.name for one in named]
+            if not names or len(set(names)) < len(names):
+                raise MedrlError(f"every {what} needs a name of its own, and there must be one")
+        if not self.spacing > 0 or self.reach < 1:
+            raise MedrlError("spacing and reach must be more than 0")
         return ModelSettings(
-            channels=tuple(parse_channel(text) for text in self.channels),
-            targets=tuple(parse_target(text) for text in self.targets),
+            channels=channels,
+            targets=targets,
             spacing=self.spacing,
             reach=self.reach,
         )
