@@ -31,6 +31,8 @@ class ModelSettings:
         reach: Half the side of the window around the first seed, voxels.
         widths: Feature channels at each resolution.
         edges: Length of the embedding that edge weights come from.
+        sharpness: Power that the learned edge weights, probabilities that nothing ends between two
+            voxels, are raised to.
         prior_weight: How strongly the prior pulls on the random walker.
         seed_radius: Radius of the ball painted around an agent's seed, voxels.
         veto_radius: How far an agent keeps from user seeds of the other label, voxels.
@@ -44,7 +46,8 @@ class ModelSettings:
     reach: int = 32
     widths: Widths = WIDTHS
     edges: int = 4
-    prior_weight: float = 0.05
+    sharpness: float = 10.0
+    prior_weight: float = 0.3
     seed_radius: float = 1.0
     veto_radius: float = 3.0
     max_seeds: int = 10
@@ -149,7 +152,8 @@ class SeedModel:
             target: (N,) int64.
         """
         features = self.network.encode(image)
-        edges = feature_edges(self.network.edge_embedding(features, target))
+        embedding = self.network.edge_embedding(features, target)
+        edges = feature_edges(embedding * self.settings.sharpness**0.5)
         return Scene(features, self.dynamics.segmenter.prepare(edges), target)
 
     @torch.no_grad()

@@ -29,6 +29,8 @@ class PerceptionSettings:
         corrections: Largest number of simulated corrections of the prior's own errors that a
             batch is shown besides the first click.
         corrected: Share of batches that are shown any.
+        click_weight: How much more a voxel next to a seed counts than one far away: a network
+            must do as it is told before it may know better.
     """
 
     steps: int = 2500
@@ -37,8 +39,9 @@ class PerceptionSettings:
     weight_decay: float = 1e-4
     edge_weight: float = 0.5
     cut_weight: float = 2.0
-    corrections: int = 5
-    corrected: float = 0.6
+    corrections: int = 6
+    corrected: float = 0.75
+    click_weight: float = 6.0
 
 
 class PerceptionLearner:
@@ -88,9 +91,11 @@ class PerceptionLearner:
         self.network.train()
         features = self.network.encode(sample.image)
         seeds = self._corrected(features, sample)
-        logits = self.network.prior(features, nearness(seeds), sample.target)
+        near = nearness(seeds)
+        logits = self.network.prior(features, near, sample.target)
         embedding = self.network.edge_embedding(features, sample.target)
-        prior = prior_loss(logits, sample.truth)
+        weights = 1 + s.click_weight * near[:, :2].amax(dim=1).sqrt()
+        prior = prior_loss(logits, sample.truth, weights)
         edges = edge_loss(embedding, sample.truth, cut_weight=s.cut_weight)
         loss = prior + s.edge_weight * edges
         self.optimizer.zero_grad(set_to_none=True)
@@ -119,10 +124,10 @@ class PerceptionLearner:
         return seeds
 
 
-def prior_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """Cross-entropy plus soft Dice loss of logits (N, I, J, K) against masks."""
+def prior_loss(logits: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy, weighted, plus soft Dice loss of logits against masks; all (N, I, J, K)."""
     wanted = truth.float()
-    entropy = F.binary_cross_entropy_with_logits(logits, wanted)
+    entropy = F.binary_cross_entropy_with_logits(logits, wanted, weight=weights)
     probability = logits.sigmoid()
     both = (probability * wanted).sum(dim=(1, 2, 3))
     overlap = (2 * both + 1) / ((probability + wanted).sum(dim=(1, 2, 3)) + 1)

@@ -12,7 +12,7 @@ from medrl.seednet.episodes import Start, correct, let_agent
 from medrl.seednet.model import SeedModel
 
 #: Candidates for the prior's weight next to edges of at most 1.
-PRIOR_WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.5)
+PRIOR_WEIGHTS = (0.1, 0.3, 1.0, 3.0)
 #: Candidates for the gain in Dice below which an agent stops.
 LEAST_GAINS = (0.0, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01)
 #: Corrections that the prior's weight must serve as well as the first answer.

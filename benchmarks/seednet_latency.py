@@ -1,0 +1,157 @@
+"""How long a user waits for the answer to one more seed, on real scans, one thread.
+
+The answer is all of it: the network's prior from the user's seeds, and the random walker from the
+earlier probabilities. Windows of 40^3 and 64^3 voxels around hippocampi of the training split,
+corrected click by click by a person who knows the truth. Beside it, in the same run: the random
+walker alone without a preconditioner to speak of (scikit-image's conjugate gradients, ``cg_j``), on
+the same windows and seeds, as a user of scikit-image would have to wait.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from evaluation.results import RESULTS, environment, markdown, save
+from evaluation.seeds import load
+from skimage.segmentation import random_walker
+from torch import Tensor
+from torch.nn import functional as F
+
+from medrl.bundles import find
+from medrl.seednet.baselines import INTENSITY_BETA
+from medrl.seednet.dynamics import SeedState
+from medrl.seednet.model import Scene, SeedModel
+from medrl.seednet.oracle import oracle_seeds
+from medrl.seednet.windows import normalize
+
+SIZES = (40, 64)
+CASES, CLICKS = 8, 5
+#: Milliseconds that an answer may take.
+TARGETS = {40: 60.0, 64: 250.0}
+
+
+def window(volume: Tensor, truth: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """A cube of an image and a mask around the mask's middle, mirrored where the scan ends."""
+    where = truth.nonzero().float()
+    middle = ((where.amin(dim=0) + where.amax(dim=0)) / 2).round().long()
+    image, mask = volume, truth.float()
+    for axis in range(3):
+        low = int(middle[axis]) - side // 2
+        before, after = max(0, -low), max(0, low + side - image.shape[axis])
+        pads = [0] * 6
+        pads[2 * (2 - axis)], pads[2 * (2 - axis) + 1] = before, after
+        image = F.pad(image[None, None], pads, mode="replicate")[0, 0]
+        mask = F.pad(mask, pads)
+        image, mask = (t.narrow(axis, low + before, side) for t in (image, mask))
+    return image, mask > 0.5
+
+
+def timed(work: Callable[..., Any], *args: Any, **options: Any) -> tuple[Any, float]:
+    """What a call returns, and the CPU milliseconds it took."""
+    start = time.process_time()
+    result = work(*args, **options)
+    return result, 1000 * (time.process_time() - start)
+
+
+def measure(model: SeedModel, side: int) -> dict[str, Any]:
+    """CPU milliseconds of every answer in windows of one size."""
+    cases = load("hippocampus-t1", "train", model.settings)[:CASES]
+    ours, walker_only, peer, first = [], [], [], []
+    for case in cases:
+        volume = normalize(case.grid.volumes[0], model.settings.channels[0])
+        image, truth = window(volume, case.truth[0], side)
+        seeds = torch.full((1, side, side, side), -1, dtype=torch.int8)
+        inside = truth.nonzero()
+        seeds[(0, *inside[len(inside) // 2])] = 1
+        (scene, state), spent = timed(begin, model, image, seeds)
+        first.append(spent)
+        for _ in range(CLICKS):
+            voxel, label = oracle_seeds(state.mask, truth[None])
+            if int(label[0]) < 0:
+                break
+            i, j, k = voxel[0].tolist()
+            seeds[0, i, j, k] = int(label[0])
+            before = state
+            state, spent = timed(model.correct, scene, before, seeds)
+            ours.append(spent)
+            prior = model.prior(scene, seeds)
+            solver = model.dynamics.segmenter
+            options = {"prior": prior, "start": before.probability}
+            _, spent = timed(solver.solve, scene.system, seeds, **options)
+            walker_only.append(spent)
+            if (seeds == 0).any():
+                labels = np.where(seeds[0].numpy() == 0, 2, np.maximum(seeds[0].numpy(), 0))
+                plain = {"beta": INTENSITY_BETA, "mode": "cg_j", "return_full_prob": True}
+                _, spent = timed(random_walker, image.numpy(), labels, **plain)
+                peer.append(spent)
+    return {
+        "answers": len(ours),
+        "answer_ms": quantiles(ours),
+        "walker_alone_ms": quantiles(walker_only),
+        "first_look_ms": quantiles(first),
+        "scikit_image_ms": quantiles(peer),
+        "times_scikit_image": float(np.median(peer) / np.median(ours)),
+        "target_ms": TARGETS[side],
+    }
+
+
+def begin(model: SeedModel, image: Tensor, seeds: Tensor) -> tuple[Scene, SeedState]:
+    """Everything that is done at the first click."""
+    scene = model.look(image[None, None], torch.zeros(1, dtype=torch.int64))
+    return scene, model.dynamics.reset(scene.system, seeds, prior=model.prior(scene, seeds))
+
+
+def quantiles(values: list[float]) -> dict[str, float]:
+    """Least, median, 90 % and most."""
+    return {
+        "min": float(np.min(values)),
+        "median": float(np.median(values)),
+        "p90": float(np.percentile(values, 90)),
+        "max": float(np.max(values)),
+    }
+
+
+def main() -> None:
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="hippocampus-t1")
+    parser.add_argument("--out", type=Path, default=RESULTS / "seednet_latency.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model, manifest = SeedModel.load(find(options.model))
+    measure(model, 24)  # compiles what has to be compiled
+    sizes = {str(side): measure(model, side) for side in SIZES}
+    rows: list[list[object]] = []
+    for side, f in sizes.items():
+        others = [f[n]["median"] for n in ("walker_alone_ms", "first_look_ms", "scikit_image_ms")]
+        ours = [f["answer_ms"]["median"], f["answer_ms"]["p90"]]
+        rows.append([f"{side}^3", *ours, *others, f["target_ms"]])
+    header = [
+        "window",
+        "answer, ms",
+        "90 %",
+        "walker alone",
+        "first look",
+        "scikit-image",
+        "target",
+    ]
+    print(markdown(header, rows))
+    save(
+        options.out,
+        {"model": manifest["name"], "sizes": sizes, "environment": environment()},
+    )
+
+
+if __name__ == "__main__":
+    main()
