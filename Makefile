@@ -66,7 +66,7 @@ train-hippocampus: $(VENV)/.installed-train
 	  --root $(MEDRL_DATA)/msd_hippocampus -o runs/hippocampus-t1/data
 	$(BIN)/medrl train seednet --name hippocampus-t1 \
 	  --targets whole=1,2 anterior=1 posterior=2 \
-	  --sampling.window 32 48 40 --perception.steps 1500 \
+	  --sampling.window 32 48 40 --perception.steps 1600 \
 	  --card recipes/hippocampus-t1/card.json --licence recipes/hippocampus-t1/LICENSE \
 	  --data runs/hippocampus-t1/data/datalist.json -o runs/hippocampus-t1
 
@@ -74,9 +74,9 @@ train-sarcoma: $(VENV)/.installed-train
 	$(BIN)/medrl datasets export sts_ct_pet --masks \
 	  --root $(MEDRL_DATA)/sts_ct_pet -o runs/sarcoma-pet-ct/data
 	$(BIN)/medrl train seednet --name sarcoma-pet-ct \
-	  --channels PET:suv CT:hounsfield --targets tumour=1 --spacing 4 --reach 40 \
-	  --sampling.window 40 40 40 --sampling.shift 12 --sampling.rotation-deg 30 \
-	  --sampling.scaling 0.25 --sampling.gain 0.4 --perception.steps 1200 \
+	  --channels PET:suv CT:hounsfield --targets tumour=1 --spacing 5 \
+	  --sampling.window 40 40 48 --sampling.scaling 0.2 --sampling.drop-channel 0.5 \
+	  --perception.steps 1000 \
 	  --card recipes/sarcoma-pet-ct/card.json --licence recipes/sarcoma-pet-ct/LICENSE \
 	  --data runs/sarcoma-pet-ct/data/datalist.json -o runs/sarcoma-pet-ct
 
