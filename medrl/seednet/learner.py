@@ -53,8 +53,8 @@ class AgentSettings:
         reward: What a seed is worth.
     """
 
-    imitation_steps: int = 400
-    dqn_steps: int = 600
+    imitation_steps: int = 250
+    dqn_steps: int = 350
     windows: int = 8
     batch: int = 12
     learning_rate: float = 1e-3
