@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from medrl.bundles.manifest import Manifest
+from medrl.bundles.manifest import Manifest, named
 
 
 def render_card(manifest: Manifest) -> str:
@@ -24,6 +24,9 @@ def render_card(manifest: Manifest) -> str:
     if manifest.get("landmarks"):
         lines += [f"## Landmarks ({len(manifest['landmarks'])})", ""]
         lines += [f"- {name}" for name in manifest["landmarks"]] + [""]
+    for key, heading in (("targets", "Targets"), ("channels", "Images")):
+        if names := named(manifest, key):
+            lines += [f"## {heading} ({len(names)})", "", *(f"- {name}" for name in names), ""]
     for key in ("metrics", "versions"):
         content = manifest[key]  # type: ignore[literal-required]
         if content:

@@ -74,6 +74,14 @@ def check_manifest(content: object, *, source: str) -> Manifest:
     return cast(Manifest, content)
 
 
+def named(manifest: Manifest, key: str) -> list[str]:
+    """Names of what a model's settings list, such as ``targets`` or ``channels``; none if not."""
+    entries = manifest["settings"].get(key)
+    if not isinstance(entries, list):
+        return []
+    return [str(e["name"]) for e in entries if isinstance(e, dict) and "name" in e]
+
+
 def _check_landmarks(names: object, source: str) -> None:
     """Names must be texts, each once."""
     if not isinstance(names, list) or not names:

@@ -17,6 +17,7 @@ _PROG = "medrl"
 #: Each is a module of this package with `main(argv) -> int`.
 COMMANDS = {
     "detect": "find landmarks in scans",
+    "segment": "segment an object of a scan from seeds, with an agent that adds its own",
     "demo": "find landmarks in a real head MRI that comes with the extra `samples`",
     "models": "list the trained models",
     "info": "versions and devices, or the card of a model",

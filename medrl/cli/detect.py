@@ -107,8 +107,11 @@ def main(argv: Sequence[str]) -> int:
     prepare_folder(command.out)
     device = check_device(command.device)
 
+    from medrl.bundles import find, read_manifest
     from medrl.landmark.detect import LandmarkDetector
 
+    if read_manifest(find(command.model))["task"] == "seednet":
+        raise MedrlError(f"{command.model} segments objects, it finds no landmarks: medrl segment")
     detector = LandmarkDetector.load(command.model, device=device)
     check_landmarks(detector, command.landmarks)
     scans = list({scan.resolve(): scan for scan in command.scans}.values())

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from medrl.bundles.manifest import Manifest, named
 from medrl.cli.terminal import parse, stdout
 
 
@@ -46,6 +47,8 @@ def main(argv: Sequence[str]) -> int:
                         "task": bundle.manifest["task"],
                         "title": bundle.manifest["card"].get("title", ""),
                         "landmarks": bundle.manifest.get("landmarks", []),
+                        "targets": named(bundle.manifest, "targets"),
+                        "images": named(bundle.manifest, "channels"),
                     }
                     for bundle in bundles
                 ],
@@ -54,14 +57,14 @@ def main(argv: Sequence[str]) -> int:
         )
         return 0
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "task", "landmarks", "what", "MiB"):
+    for column in ("name", "task", "finds", "what", "MiB"):
         table.add_column(column)
     for bundle in bundles:
         size = sum(file.stat().st_size for file in bundle.path.iterdir() if file.is_file())
         table.add_row(
             bundle.name,
             bundle.manifest["task"],
-            str(len(bundle.manifest.get("landmarks", [])) or "-"),
+            finds(bundle.manifest),
             str(bundle.manifest["card"].get("title", "")),
             f"{size / 2**20:.1f}",
         )
@@ -69,3 +72,12 @@ def main(argv: Sequence[str]) -> int:
     console.print(table)
     console.print("`medrl info NAME` shows a model's card; --model also takes a folder.")
     return 0
+
+
+def finds(manifest: Manifest) -> str:
+    """What a model finds, in a few words."""
+    landmarks = manifest.get("landmarks", [])
+    if landmarks:
+        return f"{len(landmarks)} landmarks"
+    targets, images = named(manifest, "targets"), named(manifest, "channels")
+    return f"{', '.join(targets)} on {', '.join(images)}" if targets else "-"

@@ -19,8 +19,9 @@ from medrl.landmark.model import LandmarkModel
 from medrl.landmark.search import SearchResult
 from medrl.landmark.shape import ShapeVerdict
 from medrl.trajectory import AgentPath, Trajectory
+from medrl.volume.fitness import check_volume, in_hounsfield
 from medrl.volume.pyramid import Pyramid, build_pyramid
-from medrl.volume.space import depth_inside, spacing_of, voxel_to_world, world_to_voxel
+from medrl.volume.space import depth_inside, voxel_to_world, world_to_voxel
 
 Array = NDArray[np.float64]
 Status = Literal["found", "absent", "corrected"]
@@ -263,24 +264,8 @@ class LandmarkDetector:
         return tuple(landmarks or self.model.names)
 
     def _refuse_unfit(self, scan: MetaTensor) -> None:
-        if scan.ndim != 4 or scan.shape[0] != 1:
-            raise MedrlError(
-                f"the model takes one 3D volume, not an image of shape {tuple(scan.shape)}: "
-                "choose one channel or time point"
-            )
-        extent = np.array(scan.shape[1:]) * spacing_of(scan.affine)
-        if min(scan.shape[1:]) < 2 or extent.min() < 10:
-            raise MedrlError(
-                f"the scan spans only {' x '.join(f'{e:.0f}' for e in extent)} mm: "
-                "the model needs a volume, not a slice"
-            )
-        values = scan.as_tensor()
-        if not torch.isfinite(values).all():
-            raise MedrlError("the scan holds voxels that are not numbers (NaN or infinite)")
-        # Hounsfield units of air, which no MR scan has: a share of voxels far below zero.
-        sample = values.flatten()[:: max(1, values.numel() // 100_000)].float()
-        hounsfield = bool((sample < -300).float().mean() > 0.05)
-        if self.model.settings.modality == "MR" and hounsfield:
+        check_volume(scan)
+        if self.model.settings.modality == "MR" and in_hounsfield(scan):
             raise MedrlError(
                 "this looks like a CT (values in Hounsfield units), but the model "
                 f"{self.manifest.get('name')} was trained on MRI"

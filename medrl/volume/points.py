@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,25 @@ _NAME_COLUMNS = ("name", "label", "landmark", "point")
 _AXIS_COLUMNS = ((("x", "y", "z"), False), (("r", "a", "s"), False), (("l", "p", "s"), True))
 _FCSV_COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
 _FCSV_SYSTEMS = {"ras": False, "0": False, "lps": True, "1": True}
+
+
+@dataclass(frozen=True, eq=False)
+class Markup:
+    """One list of points of a 3D Slicer markups file.
+
+    Attributes:
+        kind: Slicer's type, such as ``Fiducial`` (a list of points) or ``Curve``.
+        name: What Slicer calls it.
+        points_world: (P, 3) RAS mm.
+        labels: Of the points.
+        descriptions: Of the points.
+    """
+
+    kind: str
+    name: str
+    points_world: Points
+    labels: tuple[str, ...]
+    descriptions: tuple[str, ...]
 
 
 def read_points(path: str | os.PathLike[str]) -> dict[str, Points]:
@@ -54,7 +74,10 @@ def read_points(path: str | os.PathLike[str]) -> dict[str, Points]:
     name = file.name.lower()
     text = _read_text(file)
     if name.endswith(".json"):
-        named = _from_markups(file, text)
+        lists = [m for m in _from_markups(file, text) if m.kind == "Fiducial"]
+        if not lists:
+            raise MedrlError(f"{file}: holds no point list (markup of type Fiducial)")
+        named = [pair for m in lists for pair in zip(m.labels, m.points_world, strict=True)]
     elif name.endswith(".fcsv"):
         named = _from_fcsv(file, text)
     elif name.endswith((".csv", ".tsv")):
@@ -73,6 +96,44 @@ def read_points(path: str | os.PathLike[str]) -> dict[str, Points]:
     if not points:
         raise MedrlError(f"{file}: holds no points")
     return points
+
+
+def read_markups(path: str | os.PathLike[str]) -> list[Markup]:
+    """Read all lists of a 3D Slicer markups file, whatever their type.
+
+    Args:
+        path: File to read (.mrk.json or .json), in LPS or RAS.
+
+    Returns:
+        One for each; points without a position are left out.
+
+    Raises:
+        MedrlError: If the file cannot be read as such.
+    """
+    file = Path(path)
+    return _from_markups(file, _read_text(file))
+
+
+def write_markup_lists(path: str | os.PathLike[str], markups: Iterable[Markup]) -> None:
+    """Write lists of points as one 3D Slicer markups file (.mrk.json, LPS).
+
+    Args:
+        path: File to write.
+        markups: The lists.
+
+    Raises:
+        MedrlError: If a position is not three finite numbers or the file cannot be written.
+    """
+    content = []
+    for markup in markups:
+        rows = _lps(markup.name, np.asarray(markup.points_world).reshape(-1, 3))
+        texts = zip(markup.labels, markup.descriptions, rows, strict=True)
+        control = [
+            {"id": str(n), "label": label, "description": text, "position": xyz}
+            for n, (label, text, xyz) in enumerate(texts, 1)
+        ]
+        content.append(_markup(markup.kind, markup.name, control))
+    _write_json(path, content)
 
 
 def write_markups(
@@ -94,11 +155,11 @@ def write_markups(
         MedrlError: If a position is not three finite numbers or the file cannot be written.
     """
     texts = descriptions or {}
-    control = [
-        {"id": str(n + 1), "label": label, "description": texts.get(label, ""), "position": xyz}
-        for n, (label, xyz) in enumerate((k, _lps(k, p)[0]) for k, p in points.items())
-    ]
-    _write_json(path, [_markup("Fiducial", name, control)])
+    # One by one, so that an error names the point.
+    rows = [lps_to_ras(_lps(label, xyz)[0]) for label, xyz in points.items()]
+    described = tuple(texts.get(label, "") for label in points)
+    markup = Markup("Fiducial", name, np.array(rows).reshape(-1, 3), tuple(points), described)
+    write_markup_lists(path, [markup])
 
 
 def write_curves(path: str | os.PathLike[str], curves: Mapping[str, ArrayLike]) -> None:
@@ -113,13 +174,10 @@ def write_curves(path: str | os.PathLike[str], curves: Mapping[str, ArrayLike]) 
     """
     markups = []
     for name, positions in curves.items():
-        rows = _lps(name, positions)
-        control = [
-            {"id": str(n + 1), "label": f"{name}-{n + 1}", "position": xyz}
-            for n, xyz in enumerate(rows)
-        ]
-        markups.append(_markup("Curve", name, control))
-    _write_json(path, markups)
+        points = lps_to_ras(_lps(name, positions))
+        labels = tuple(f"{name}-{n}" for n in range(1, len(points) + 1))
+        markups.append(Markup("Curve", name, points, labels, ("",) * len(points)))
+    write_markup_lists(path, markups)
 
 
 def write_points_csv(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -210,39 +268,44 @@ def _position(file: Path, label: str, values: Sequence[Any], lps: bool, scale: f
     return lps_to_ras(position) if lps else position
 
 
-def _from_markups(file: Path, text: str) -> list[tuple[str, Points]]:
+def _from_markups(file: Path, text: str) -> list[Markup]:
     try:
         content = json.loads(text)
-        markups = [m for m in content["markups"] if m.get("type", "Fiducial") == "Fiducial"]
-    except (ValueError, RecursionError) as error:
+        markups = [dict(markup) for markup in content["markups"]]
+    except (json.JSONDecodeError, RecursionError) as error:
         raise MedrlError(f"{file}: is not JSON: {error}") from error
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise MedrlError(f"{file}: is not a 3D Slicer markups file") from error
-    if not markups:
-        raise MedrlError(f"{file}: holds no point list (markup of type Fiducial)")
-    found = []
-    for markup in markups:
-        system = markup.get("coordinateSystem", "LPS")
-        # Slicer before 4.11 wrote the numbers.
-        lps = _FCSV_SYSTEMS.get(str(system).lower())
-        if lps is None:
-            raise MedrlError(f"{file}: its coordinate system {system!r} is neither LPS nor RAS")
-        units = markup.get("coordinateUnits", "mm")
-        unit = units[0] if isinstance(units, list) and units else units
-        if not isinstance(unit, str) or unit not in _MM:
-            raise MedrlError(f"{file}: its unit {units!r} is neither mm nor um")
-        points = markup.get("controlPoints") or []
-        if not isinstance(points, list) or not all(isinstance(p, dict) for p in points):
-            raise MedrlError(f"{file}: its controlPoints are not a list of points")
-        for point in points:
-            position = point.get("position")
-            if point.get("positionStatus", "defined") != "defined" or position is None:
-                continue
-            label = str(point.get("label") or point.get("id") or "").strip()
-            if not isinstance(position, list):
-                raise MedrlError(f"{file}: the position of {label!r} is not three numbers")
-            found.append((label, _position(file, label, position, lps, _MM[unit])))
-    return found
+    return [_from_markup(file, markup) for markup in markups]
+
+
+def _from_markup(file: Path, markup: Mapping[str, Any]) -> Markup:
+    system = markup.get("coordinateSystem", "LPS")
+    # Slicer before 4.11 wrote the numbers.
+    lps = _FCSV_SYSTEMS.get(str(system).lower())
+    if lps is None:
+        raise MedrlError(f"{file}: its coordinate system {system!r} is neither LPS nor RAS")
+    units = markup.get("coordinateUnits", "mm")
+    unit = units[0] if isinstance(units, list) and units else units
+    if not isinstance(unit, str) or unit not in _MM:
+        raise MedrlError(f"{file}: its unit {units!r} is neither mm nor um")
+    points = markup.get("controlPoints") or []
+    if not isinstance(points, list) or not all(isinstance(p, dict) for p in points):
+        raise MedrlError(f"{file}: its controlPoints are not a list of points")
+    labels, descriptions, positions = [], [], []
+    for point in points:
+        position = point.get("position")
+        if point.get("positionStatus", "defined") != "defined" or position is None:
+            continue
+        label = str(point.get("label") or point.get("id") or "").strip()
+        if not isinstance(position, list):
+            raise MedrlError(f"{file}: the position of {label!r} is not three numbers")
+        positions.append(_position(file, label, position, lps, _MM[unit]))
+        labels.append(label)
+        descriptions.append(str(point.get("description") or ""))
+    kind, name = str(markup.get("type", "Fiducial")), str(markup.get("name") or "")
+    rows = np.array(positions, dtype=np.float64).reshape(-1, 3)
+    return Markup(kind, name, rows, tuple(labels), tuple(descriptions))
 
 
 def _from_fcsv(file: Path, text: str) -> list[tuple[str, Points]]:

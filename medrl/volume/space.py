@@ -116,3 +116,26 @@ def inside(points_world: ArrayLike, affine: ArrayLike, shape: tuple[int, ...]) -
         Booleans of shape (...).
     """
     return np.asarray(depth_inside(points_world, affine, shape) >= 0)
+
+
+def voxels_in_box(
+    corners_world: ArrayLike, affine: ArrayLike, shape: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """Tell which voxels of a grid have their centres in a box along the world's axes.
+
+    Args:
+        corners_world: (2, 3) RAS mm, lowest and highest coordinates.
+        affine: The grid's voxel-to-world matrix.
+        shape: The grid (I, J, K).
+
+    Returns:
+        Booleans of that shape.
+    """
+    low, high = np.asarray(corners_world, dtype=np.float64)
+    matrix = as_affine(affine)
+    result = np.ones(shape, dtype=np.bool_)
+    for row in range(3):
+        i, j, k = (matrix[row, axis] * np.arange(n) for axis, n in enumerate(shape))
+        world = i[:, None, None] + j[None, :, None] + k[None, None, :] + matrix[row, 3]
+        result &= (world >= low[row]) & (world <= high[row])
+    return result

@@ -1,0 +1,222 @@
+"""One picture of a segmentation: three slices through it, its outline, and the seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from monai.data.meta_tensor import MetaTensor
+from numpy.typing import NDArray
+
+from medrl.files import atomic_path
+from medrl.seednet.seeds import Seed
+from medrl.seednet.segmenter import FOREGROUND
+from medrl.seednet.session import SeedSession
+from medrl.volume.resample import resample_onto
+from medrl.volume.space import as_affine, voxel_to_world, world_to_voxel
+from medrl.volume.views import (
+    BACKGROUND,
+    FAINT,
+    INK,
+    VIEWS,
+    Array,
+    Stage,
+    View,
+    set_stage,
+    show_slice,
+    show_whole,
+    write_sides,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Of the objects, in turn.
+_OUTLINES = ("#ffd43b", "#48dbfb", "#c8a2ff", "#ff9f43", "#7bed9f")
+_COLORS = ("#ff5c5c", "#39d98a")
+_MARKERS = {"user": "o", "agent": "D"}
+#: What is shown around objects and seeds, and the least that is shown on each side of them.
+_MARGIN_MM, _LEAST_MM = 25.0, 40.0
+#: A seed this near to a slice (mm) is drawn as lying on it.
+_NEAR_MM = 2.5
+
+
+def write_picture(path: str | Path, session: SeedSession, *, title: str = "") -> None:
+    """Draw a segmentation and write it as PNG; the file appears only when it is whole.
+
+    Args:
+        path: File to write.
+        session: What was done.
+        title: Headline; what scan this is.
+
+    Raises:
+        MedrlError: If no object has a foreground seed, or the file cannot be written.
+    """
+    figure = draw_segmentation(session, title=title)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, facecolor=BACKGROUND)
+
+
+def draw_segmentation(session: SeedSession, *, title: str = "") -> Figure:
+    """Draw a segmentation: a row for each image, the slices on which the objects are largest.
+
+    Args:
+        session: What was done.
+        title: Headline; what scan this is.
+
+    Returns:
+        A matplotlib figure that belongs to no window and no global state.
+
+    Raises:
+        MedrlError: If no object has a foreground seed.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    labels = session.labels()
+    seeds = [seed for name in session.objects for seed in session.seeds_of(name)]
+    region = _region(labels, seeds)
+    rows = [(name, set_stage(_crop(image, region))) for name, image in session.images.items()]
+
+    width, gap, top, bottom = 14.0, 0.12, 0.62, 0.68
+    heights = []
+    for _, stage in rows:
+        extents = [(stage.size_mm(v.right), stage.size_mm(v.up)) for v in VIEWS]
+        heights.append(min(8.0, (width - 4 * gap) / sum(w / h for w, h in extents)))
+    height = top + sum(heights) + gap * len(rows) + bottom
+    figure = Figure(figsize=(width, height), facecolor=BACKGROUND)
+    FigureCanvasAgg(figure)
+    above = top
+    for (name, stage), high in zip(rows, heights, strict=True):
+        outlines = _outlines(stage, labels)
+        wide = [high * stage.size_mm(v.right) / stage.size_mm(v.up) for v in VIEWS]
+        left = (width - sum(wide) - 2 * gap) / 2
+        for view, across in zip(VIEWS, wide, strict=True):
+            box = (left / width, 1 - (above + high) / height, across / width, high / height)
+            panel = figure.add_axes(box)
+            _draw_view(panel, stage, view, outlines, seeds)
+            if len(rows) > 1 and view is VIEWS[0]:
+                panel.text(0.02, 0.03, name, transform=panel.transAxes, color=INK, fontsize=12)
+            left += across + gap
+        above += high + gap
+    _draw_frame(figure, session, title)
+    return figure
+
+
+def _region(labels: MetaTensor, seeds: Sequence[Seed]) -> Array:
+    """Lowest and highest world coordinates (2, 3) of what is worth showing."""
+    where = np.argwhere(labels.numpy()[0] > 0)
+    points = np.concatenate([seed.points_world for seed in seeds])
+    if len(where):
+        low, high = where.min(axis=0), where.max(axis=0)
+        corners = np.stack(np.meshgrid(*zip(low, high, strict=True)), -1).reshape(-1, 3)
+        points = np.concatenate([points, voxel_to_world(corners, labels.affine)])
+    low, high = points.min(axis=0) - _MARGIN_MM, points.max(axis=0) + _MARGIN_MM
+    short = np.maximum(2 * _LEAST_MM - (high - low), 0) / 2
+    return np.stack([low - short, high + short])
+
+
+def _crop(image: MetaTensor, region: Array) -> MetaTensor:
+    """The part of a scan that holds a region of the world, as far as there is any."""
+    affine = as_affine(image.affine)
+    corners = np.stack(np.meshgrid(*region.T), -1).reshape(-1, 3)
+    voxel = world_to_voxel(corners, affine)
+    shape = np.array(image.shape[1:])
+    # At least two voxels, also of an image that lies elsewhere.
+    low = np.clip(np.floor(voxel.min(axis=0)).astype(int), 0, shape - 2)
+    high = np.clip(np.ceil(voxel.max(axis=0)).astype(int) + 1, low + 2, shape)
+    start = affine.copy()
+    start[:3, 3] = voxel_to_world(low.astype(np.float64), affine)
+    i, j, k = (slice(a, b) for a, b in zip(low, high, strict=True))
+    return MetaTensor(image.as_tensor()[:, i, j, k], affine=start)
+
+
+def _outlines(stage: Stage, labels: MetaTensor) -> dict[int, NDArray[np.float32]]:
+    """Every object on the stage's grid, by its number; 0.5 at its boundary."""
+    out = {}
+    shape = stage.volume.shape
+    for number in labels.meta["labels"].values():
+        mask = MetaTensor((labels.as_tensor() == number).float(), affine=labels.affine)
+        onto = resample_onto(mask, affine=stage.affine, shape=(shape[0], shape[1], shape[2]))
+        out[int(number)] = onto.as_tensor()[0].numpy()
+    return out
+
+
+def _draw_view(
+    axes: Axes,
+    stage: Stage,
+    view: View,
+    outlines: dict[int, NDArray[np.float32]],
+    seeds: Sequence[Seed],
+) -> None:
+    """One slice: where the objects are largest, or through the first seed if there is nothing."""
+    others = tuple(axis for axis in range(3) if axis != view.across)
+    area = np.sum([(field > 0.5).sum(axis=others) for field in outlines.values()], axis=0)
+    first = float(stage.place(seeds[0].position_world)[view.across])
+    at_mm = float(area.argmax()) * stage.spacing if area.max() > 0 else first
+    show_slice(axes, stage, view, at_mm)
+    show_whole(axes, stage, view)
+    x, y = (np.arange(stage.volume.shape[axis]) * stage.spacing for axis in (view.right, view.up))
+    for number, field in outlines.items():
+        flat = np.take(field, stage.index(at_mm, view.across), axis=view.across).T
+        if flat.max() > 0.5 > flat.min() and min(flat.shape) > 1:
+            color = _OUTLINES[(number - 1) % len(_OUTLINES)]
+            axes.contour(x, y, flat, levels=[0.5], colors=[color], linewidths=1.6)
+    for seed in seeds:
+        _draw_seed(axes, stage, view, at_mm, seed)
+    write_sides(axes, stage, view, at_mm)
+
+
+def _draw_seed(axes: Axes, stage: Stage, view: View, at_mm: float, seed: Seed) -> None:
+    """A seed: filled on the slice, hollow and faint if it is projected."""
+    points = stage.place(seed.points_world)
+    flat = points[:, [view.right, view.up]]
+    near = bool((np.abs(points[:, view.across] - at_mm) <= _NEAR_MM).any())
+    color = _COLORS[seed.label]
+    style: dict[str, Any] = {"color": color, "mec": "black", "mew": 0.8, "ms": 6.5, "zorder": 6}
+    if not near:
+        style = {"color": "none", "mec": color, "mew": 1.0, "ms": 5.0, "alpha": 0.65, "zorder": 5}
+    if seed.is_scribble:
+        axes.plot(flat[:, 0], flat[:, 1], color=color, lw=2 if near else 1, alpha=0.8, zorder=5)
+    axes.plot(flat[0, 0], flat[0, 1], _MARKERS[seed.who], **style)
+
+
+def _draw_frame(figure: Figure, session: SeedSession, title: str) -> None:
+    """Headline, legend, and the convention of the views."""
+    from matplotlib.lines import Line2D
+
+    from medrl.seednet.results import object_rows
+
+    width, height = figure.get_size_inches()
+    rows = object_rows(session)
+    facts = ", ".join(f"{row['object']} {row['volume_ml']:.2f} ml" for row in rows)
+    figure.text(0.12 / width, 1 - 0.31 / height, title, color=INK, fontsize=14, va="center",
+                fontweight="bold")  # fmt: skip
+    figure.text(1 - 0.12 / width, 1 - 0.31 / height, facts, color=INK, fontsize=11, va="center",
+                ha="right")  # fmt: skip
+    handles: list[Any] = [
+        Line2D([], [], color=_OUTLINES[(row["label"] - 1) % len(_OUTLINES)], label=row["object"])
+        for row in rows
+    ]
+    seeds = [seed for name in session.objects for seed in session.seeds_of(name)]
+    kinds = {(seed.who, seed.label): seed.label_name for seed in seeds}
+    for who, label in sorted(kinds, key=lambda kind: (kind[0] != "user", kind[1] != FOREGROUND)):
+        text = f"{kinds[who, label]}, {who}"
+        handles.append(
+            Line2D([], [], ls="", marker=_MARKERS[who], color=_COLORS[label], label=text)
+        )
+    projected = f"more than {_NEAR_MM:g} mm off the slice, projected"
+    handles.append(Line2D([], [], ls="", marker="o", mfc="none", color=FAINT, label=projected))
+    figure.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(0.004, 0.26 / height),
+        ncols=len(handles), frameon=False, labelcolor=INK, fontsize=9, handlelength=1.6,
+        columnspacing=1.4, borderpad=0.2,
+    )  # fmt: skip
+    line = (
+        "Radiological convention: the patient's right is on the left. "
+        "For research; not for diagnosis."
+    )
+    figure.text(0.12 / width, 0.16 / height, line, color=FAINT, fontsize=9, va="center")

@@ -1,0 +1,609 @@
+"""Segment with clicks: the public face of the seed agents, all that a GUI needs and no GUI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from numpy.typing import ArrayLike, NDArray
+
+import medrl
+from medrl.errors import MedrlError
+from medrl.seednet.canvas import Canvas
+from medrl.seednet.dynamics import OUTCOMES
+from medrl.seednet.images import name_images
+from medrl.seednet.model import SeedModel
+from medrl.seednet.seeds import Seed, as_label
+from medrl.seednet.segmenter import FOREGROUND
+from medrl.seednet.windows import to_grid
+from medrl.seednet.work import Edit, Option, Work, Worker
+from medrl.trajectory import AgentPath, Trajectory
+from medrl.volume.space import as_affine, voxel_to_world
+
+#: Memory that the steps to undo may take before the oldest are forgotten, in bytes.
+_MOST_MEMORY = 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """The next seed that the agent would place.
+
+    Attributes:
+        position_world: (3,) RAS mm.
+        label: BACKGROUND or FOREGROUND.
+        expected_gain: What it expects of it, in Dice.
+    """
+
+    position_world: NDArray[np.float64]
+    label: int
+    expected_gain: float
+
+
+@dataclass(eq=False)
+class _Timeline:
+    """What has been done to one object."""
+
+    work: Work
+    past: list[Work] = field(default_factory=list)
+    future: list[Work] = field(default_factory=list)
+    locked: bool = False
+
+    def advance(self, work: Work) -> None:
+        if work is self.work:
+            return
+        self.past.append(self.work)
+        self.work = work
+        self.future.clear()
+        while len(self.past) > 1 and sum(past.bytes for past in self.past) > _MOST_MEMORY:
+            self.past.pop(0)
+
+
+class SeedSession:
+    """One scan, its objects, and an agent that proposes seeds.
+
+    Whatever goes wrong raises :class:`medrl.errors.MedrlError` and leaves everything as it was.
+
+    >>> session = SeedSession.load("hippocampus-t1")
+    >>> session.set_scan(medrl.read("scan.nii.gz"))
+    >>> session.add_seed((28.0, -20.5, -14.0), "fg")
+    >>> session.accept_all()
+    >>> mask = session.mask()
+
+    Seeds are world points, RAS mm. A user's seeds always win: their voxels have the user's label
+    in every mask, whatever the model thinks. What the agent proposes is kept apart from them until
+    it is accepted; near a rejected proposal nothing of its label is proposed again until the user
+    changes something there. Every object has its own history for undo and redo.
+    """
+
+    def __init__(
+        self, model: SeedModel, *, manifest: Mapping[str, Any] | None = None, device: str = "cpu"
+    ) -> None:
+        """Use a model that is in memory already.
+
+        Args:
+            model: The trained agent.
+            manifest: The bundle's ``model.json``, for provenance.
+            device: Torch device.
+        """
+        self.model = model
+        self.manifest = dict(manifest or {"name": "unnamed"})
+        self._device = torch.device(device)
+        model.network.to(self._device)
+        self._worker: Worker | None = None
+        self._canvas = Canvas(np.eye(4), (0, 0, 0))
+        self._images: dict[str, MetaTensor] = {}
+        self._objects: dict[str, _Timeline] = {}
+        self._current = ""
+        self._proposal: tuple[Work, Option] | None = None
+
+    @classmethod
+    def load(cls, name_or_dir: str, *, device: str = "cpu") -> SeedSession:
+        """Load a model that ships with medrl by its name, or any bundle folder.
+
+        Args:
+            name_or_dir: For example ``hippocampus-t1``, or a path.
+            device: Torch device: ``cpu``, ``cuda``, ``cuda:1``.
+
+        Raises:
+            MedrlError: If there is no such model, it is damaged, or the device is not there.
+        """
+        from medrl.bundles import find
+
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise MedrlError(f"device {device} is not available here: use cpu")
+        model, manifest = SeedModel.load(find(name_or_dir))
+        return cls(model, manifest=manifest, device=device)
+
+    # ---- the scan
+
+    def set_scan(
+        self, scan: MetaTensor | Mapping[str, MetaTensor], *, channel: str | None = None
+    ) -> None:
+        """Take a scan; objects of an earlier one are forgotten.
+
+        Args:
+            scan: MetaTensor (1, I, J, K) with a voxel-to-world affine (RAS mm), any orientation
+                and spacing; or several of one patient by channel name, in one space. Masks come in
+                the grid of the first.
+            channel: What a single image is, for a model of several channels; found out from its
+                values if left out.
+
+        Raises:
+            MedrlError: If an image cannot be what the model was trained for.
+        """
+        images = name_images(scan, self.model.settings.channels, channel=channel)
+        grid = to_grid(images, self.model.settings.channels, self.model.settings.spacing)
+        first = next(iter(images.values()))
+        i, j, k = first.shape[1:]
+        self._canvas = Canvas(as_affine(first.affine), (i, j, k))
+        self._worker = Worker(self.model, grid, device=self._device)
+        self._images = images
+        self._objects = {}
+        self._current = ""
+        self._proposal = None
+
+    @property
+    def images(self) -> dict[str, MetaTensor]:
+        """The patient's images by channel; the first is the one whose grid masks have."""
+        return dict(self._images)
+
+    # ---- objects
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Names of the objects, in the order made."""
+        return tuple(self._objects)
+
+    @property
+    def current(self) -> str:
+        """Name of the object that is worked on; empty before the first."""
+        return self._current
+
+    def new_object(self, name: str | None = None, *, target: str | None = None) -> str:
+        """Begin another object and switch to it.
+
+        The first seed in a scan does so by itself.
+
+        Args:
+            name: What to call it; after its target if None.
+            target: Which of the model's kinds of object it is; the first if None.
+
+        Returns:
+            Its name.
+
+        Raises:
+            MedrlError: If there is one of that name, or the model has no such target.
+        """
+        self._ready()
+        number = self.model.target_index(target)
+        kind = self.model.settings.targets[number].name
+        if name is None:
+            same = [kind, *(f"{kind} {n}" for n in range(2, len(self._objects) + 2))]
+            name = next(option for option in same if option not in self._objects)
+        if name in self._objects:
+            raise MedrlError(f"there is an object {name!r} already: switch to it")
+        self._objects[name] = _Timeline(Work(number))
+        self._current = name
+        return name
+
+    def switch(self, name: str) -> None:
+        """Go on with another object, where it was left.
+
+        Raises:
+            MedrlError: If there is none of that name.
+        """
+        self._named(name)
+        self._current = name
+
+    def lock(self, name: str | None = None, *, locked: bool = True) -> None:
+        """Protect an object from changes, and its voxels in :meth:`labels` from other objects.
+
+        Args:
+            name: Which; the current one if None.
+            locked: False to unlock it.
+
+        Raises:
+            MedrlError: If there is none of that name.
+        """
+        self._named(name).locked = locked
+
+    def target_of(self, name: str | None = None) -> str:
+        """Which of the model's kinds of object it is; the current one if no name is given.
+
+        Raises:
+            MedrlError: If there is none of that name.
+        """
+        return self.model.settings.targets[self._named(name).work.target].name
+
+    # ---- the user's part
+
+    @property
+    def seeds(self) -> tuple[Seed, ...]:
+        """Seeds of the current object: the user's in the order placed, then the agent's."""
+        return self.seeds_of(self._current) if self._current else ()
+
+    def seeds_of(self, name: str) -> tuple[Seed, ...]:
+        """Seeds of any object, as :attr:`seeds`.
+
+        Raises:
+            MedrlError: If there is none of that name.
+        """
+        work = self._named(name).work
+        return (*work.seeds, *work.placed)
+
+    def add_seed(self, point_world: ArrayLike, label: int | str) -> int:
+        """Place a seed.
+
+        Args:
+            point_world: (3,) RAS mm; or (P, 3), a scribble through these points.
+            label: ``fg`` or ``bg``, or the constants of :mod:`medrl.seednet.segmenter`.
+
+        Returns:
+            Its place among the user's :attr:`seeds`.
+
+        Raises:
+            MedrlError: If it lies outside the scan or the limits, on a voxel that another seed
+                says the opposite of, too far from the object's other seeds, or where there is
+                nothing to see; or the object is locked.
+        """
+        self.add_seeds([Seed(np.asarray(point_world), as_label(label))])
+        return len(self._current_work().seeds) - 1
+
+    def add_seeds(self, seeds: Sequence[Seed]) -> None:
+        """Place several seeds in one step, such as those of a file.
+
+        Args:
+            seeds: The seeds; all count as the user's.
+
+        Raises:
+            MedrlError: As :meth:`add_seed`.
+        """
+        worker = self._ready()
+        own = [Seed(seed.points_world, seed.label) for seed in seeds]
+        work = self._changing()
+        known = list(work.seeds)
+        for seed in own:
+            self._canvas.check_place(seed, work.limits_world)
+            self._canvas.check_agreement(seed, known)
+            known.append(seed)
+        if own:
+            self._advance(worker.change(work, seeds=known))
+
+    def remove_seed(self, index: int) -> None:
+        """Take a seed away.
+
+        Args:
+            index: Its place in :attr:`seeds`. One of the agent's is not proposed again there.
+
+        Raises:
+            MedrlError: If there is no such seed, or the object is locked.
+        """
+        worker, work = self._ready(), self._changing()
+        if not 0 <= index < len(self.seeds):
+            raise MedrlError(f"there is no seed {index}: the object has {len(self.seeds)}")
+        count = len(work.seeds)
+        if index < count:
+            rest = (*work.seeds[:index], *work.seeds[index + 1 :])
+            self._advance(worker.change(work, seeds=rest))
+            return
+        seed = work.placed[index - count]
+        placed = [other for other in work.placed if other is not seed]
+        self._advance(worker.reject(worker.change(work, placed=placed), seed))
+
+    def edit(self, region: Any, label: int | str) -> None:
+        """Paint over the mask: these voxels keep this label, and what follows adapts to them.
+
+        Args:
+            region: (I, J, K) bool, or (1, I, J, K), in the scan's grid. A seed on one of its voxels
+                keeps its own label; of two edits the later one counts.
+            label: ``fg`` or ``bg``.
+
+        Raises:
+            MedrlError: If the region is empty or of another shape, or the object is locked.
+        """
+        worker = self._ready()
+        number = as_label(label)
+        where = np.asarray(region, dtype=bool)
+        where = where[0] if where.ndim == 4 else where
+        canvas = self._canvas
+        if where.shape != canvas.shape:
+            raise MedrlError(
+                f"the region must be of the scan's shape {canvas.shape}, not {where.shape}"
+            )
+        voxels = np.argwhere(where)
+        if not len(voxels):
+            raise MedrlError("the region to edit is empty")
+        work = self._changing()
+        edit = Edit(voxels, voxel_to_world(voxels, canvas.affine), number)
+        self._advance(worker.change(work, edits=(*work.edits, edit)))
+
+    def set_limits(self, corners_world: ArrayLike | None) -> None:
+        """Confine the current object to a box along the axes of the body.
+
+        Args:
+            corners_world: (2, 3) RAS mm, any two opposite corners; None for no limits.
+
+        Raises:
+            MedrlError: If a seed lies outside it, or the object is locked.
+        """
+        worker = self._ready()
+        work = self._changing()
+        limits = None
+        if corners_world is not None:
+            corners = np.asarray(corners_world, dtype=np.float64)
+            if corners.shape != (2, 3) or not np.isfinite(corners).all():
+                raise MedrlError("limits are two opposite corners of a box, three numbers each")
+            limits = np.sort(corners, axis=0)
+            for seed in work.seeds:
+                self._canvas.check_place(seed, limits)
+        self._advance(worker.limit(work, limits))
+
+    def undo(self) -> None:
+        """Take back the last change to the current object.
+
+        Raises:
+            MedrlError: If there is none, or the object is locked.
+        """
+        timeline = self._open()
+        if not timeline.past:
+            raise MedrlError("there is nothing to undo")
+        timeline.future.append(timeline.work)
+        timeline.work = timeline.past.pop()
+
+    def redo(self) -> None:
+        """Make the change again that was taken back last.
+
+        Raises:
+            MedrlError: If there is none, or the object is locked.
+        """
+        timeline = self._open()
+        if not timeline.future:
+            raise MedrlError("there is nothing to redo")
+        timeline.past.append(timeline.work)
+        timeline.work = timeline.future.pop()
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether the current object has a change to take back."""
+        return bool(self._current) and bool(self._objects[self._current].past)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether the current object has a change to make again."""
+        return bool(self._current) and bool(self._objects[self._current].future)
+
+    # ---- the agent's part
+
+    def propose(self) -> Proposal | None:
+        """What the agent would do next; nothing changes.
+
+        Returns:
+            The seed, or None if the agent expects nothing of another one or has used up its own.
+
+        Raises:
+            MedrlError: If there is no foreground seed yet.
+        """
+        option = self._option()
+        if option is None:
+            return None
+        seed = option.seed
+        return Proposal(seed.position_world, seed.label, seed.expected_gain)
+
+    def accept(self) -> None:
+        """Place the seed that :meth:`propose` gives.
+
+        Raises:
+            MedrlError: If there is none, or the object is locked.
+        """
+        option = self._wanted_option()
+        self._advance(self._ready().accept(self._current_work(), option))
+
+    def reject(self) -> None:
+        """Veto the seed that :meth:`propose` gives.
+
+        Raises:
+            MedrlError: If there is none, or the object is locked.
+        """
+        option = self._wanted_option()
+        self._advance(self._ready().reject(self._current_work(), option.seed))
+
+    def accept_all(self, *, max_seeds: int | None = None) -> tuple[Proposal, ...]:
+        """Let the agent place seeds until it stops: one step to undo.
+
+        Args:
+            max_seeds: Stop after this many; as many as the model was trained to place if None.
+
+        Returns:
+            What it placed.
+
+        Raises:
+            MedrlError: If there is no foreground seed yet, or the object is locked.
+        """
+        self._segmented()
+        self._open()
+        worker, work = self._ready(), self._current_work()
+        done: list[Proposal] = []
+        while max_seeds is None or len(done) < max_seeds:
+            option = worker.propose(work)
+            if option is None:
+                work = worker.stop(work)
+                break
+            work = worker.accept(work, option)
+            seed = option.seed
+            done.append(Proposal(seed.position_world, seed.label, seed.expected_gain))
+        self._advance(work)
+        return tuple(done)
+
+    # ---- the answer
+
+    def mask(self, name: str | None = None) -> MetaTensor:
+        """The segmentation in the scan's own grid.
+
+        Args:
+            name: Of the object; the current one if None.
+
+        Returns:
+            MetaTensor (1, I, J, K) uint8 of 0 and 1, with the scan's affine.
+
+        Raises:
+            MedrlError: If the object has no foreground seed yet.
+        """
+        work = self._segmented(name)
+        values = self._canvas.probability(work, self._ready().grid.affine)
+        return self._as_scan((values > 0.5).astype(np.uint8))
+
+    def probability(self, name: str | None = None) -> MetaTensor:
+        """The probability of foreground in the scan's own grid, exactly 0 or 1 at the user's seeds.
+
+        Args:
+            name: Of the object; the current one if None.
+
+        Returns:
+            MetaTensor (1, I, J, K) float32, with the scan's affine; 0 outside the window.
+
+        Raises:
+            MedrlError: If the object has no foreground seed yet.
+        """
+        work = self._segmented(name)
+        values = self._canvas.probability(work, self._ready().grid.affine)
+        return self._as_scan(values)
+
+    def labels(self) -> MetaTensor:
+        """All objects in one map.
+
+        Where objects overlap, a locked one comes first, then one whose seed is there, then the
+        later one.
+
+        Returns:
+            MetaTensor (1, I, J, K) uint8: 0, and 1 for the first of :attr:`objects`, and so on;
+            ``meta["labels"]`` gives the numbers by name. With the scan's affine.
+
+        Raises:
+            MedrlError: If no object has a foreground seed.
+        """
+        if len(self._objects) > 255:
+            raise MedrlError("a label map holds at most 255 objects")
+        begun = {n: t for n, t in self._objects.items() if t.work.state is not None}
+        if not begun:
+            raise MedrlError("place a foreground seed first")
+        numbers = {name: n for n, name in enumerate(self._objects, 1)}
+        masks = {name: self.mask(name).numpy()[0] > 0 for name in begun}
+        out = np.zeros(self._canvas.shape, dtype=np.uint8)
+        free = [name for name in begun if not begun[name].locked]
+        for name in free:
+            out[masks[name]] = numbers[name]
+        for name in free:
+            for seed in begun[name].work.seeds:
+                if seed.label == FOREGROUND:
+                    out[tuple(self._canvas.voxels(seed).T)] = numbers[name]
+        for name in begun:
+            if begun[name].locked:
+                out[masks[name]] = numbers[name]
+        labelled = self._as_scan(out)
+        labelled.meta["labels"] = numbers
+        return labelled
+
+    def outcome(self, name: str | None = None) -> str:
+        """How the agent's work on an object stands, in words."""
+        state = self._named(name).work.state
+        return "no foreground seed yet" if state is None else OUTCOMES[int(state.status[0])]
+
+    def trajectory(self) -> Trajectory:
+        """The agent's seeds: a path for every object, a step for every seed that was accepted.
+
+        Actions are labels, values the expected gains in Dice.
+        """
+        spacing = self.model.settings.spacing
+        agents = []
+        for name, timeline in self._objects.items():
+            placed = timeline.work.placed
+            agents.append(
+                AgentPath(
+                    name=name,
+                    start=0,
+                    positions_world=np.array([s.position_world for s in placed]).reshape(-1, 3),
+                    scales_mm=np.full(len(placed), spacing),
+                    actions=np.array([s.label for s in placed], dtype=np.int64),
+                    values=np.array([s.expected_gain for s in placed], dtype=np.float64),
+                    outcome=self.outcome(name),
+                )
+            )
+        scans = [str(image.meta.get("filename_or_obj", "")) for image in self._images.values()]
+        provenance: dict[str, str | int | float] = {
+            "scan": ", ".join(scan for scan in scans if scan),
+            "model": str(self.manifest.get("name")),
+            "medrl": medrl.__version__,
+        }
+        return Trajectory("seednet", tuple(agents), provenance)
+
+    # ---------------------------------------------------------------------------------------------
+
+    def _ready(self) -> Worker:
+        if self._worker is None:
+            raise MedrlError("the session has no scan yet: set_scan() first")
+        return self._worker
+
+    def _as_scan(self, values: NDArray[Any]) -> MetaTensor:
+        """An array (I, J, K) with the scan's affine."""
+        affine = torch.from_numpy(self._canvas.affine.copy())
+        return MetaTensor(torch.from_numpy(values)[None], affine=affine)
+
+    def _named(self, name: str | None) -> _Timeline:
+        name = self._current if name is None else name
+        if name not in self._objects:
+            there = ", ".join(self._objects) or "none yet"
+            raise MedrlError(f"there is no object {name!r}; there are: {there}")
+        return self._objects[name]
+
+    def _current_work(self) -> Work:
+        self._ready()
+        if not self._current:
+            raise MedrlError("place a foreground seed first")
+        return self._objects[self._current].work
+
+    def _changing(self) -> Work:
+        """The current object's state, if it may be changed; an empty one if there is no object."""
+        self._ready()
+        return self._open().work if self._current else Work(0)
+
+    def _open(self) -> _Timeline:
+        """The current object's history, if it may be changed."""
+        self._current_work()
+        timeline = self._objects[self._current]
+        if timeline.locked:
+            raise MedrlError(f"the object {self._current!r} is locked: unlock it first")
+        return timeline
+
+    def _advance(self, work: Work) -> None:
+        """Make a new state the current one; the object too if there is none."""
+        if not self._current:
+            self.new_object()
+        self._objects[self._current].advance(work)
+
+    def _segmented(self, name: str | None = None) -> Work:
+        if name is None:
+            self._current_work()
+        work = self._named(name).work
+        if work.state is None:
+            raise MedrlError("place a foreground seed first")
+        return work
+
+    def _option(self) -> Option | None:
+        work = self._segmented()
+        if self._proposal is None or self._proposal[0] is not work:
+            option = self._ready().propose(work)
+            self._proposal = None if option is None else (work, option)
+            return option
+        return self._proposal[1]
+
+    def _wanted_option(self) -> Option:
+        self._segmented()
+        self._open()
+        option = self._option()
+        if option is None:
+            raise MedrlError("the agent proposes nothing: it has stopped")
+        return option
