@@ -546,4 +546,4 @@ def test_dqn_of_stable_baselines_learns() -> None:
     learned = play(lambda seen: int(learner.predict(seen, deterministic=True)[0]))
     gain = learned - by_chance
     assert gain.mean() > 3 * gain.std(ddof=1) / np.sqrt(len(gain))
-    assert gain.mean() > 0.05
+    assert gain.mean() > 0.3
