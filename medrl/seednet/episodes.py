@@ -69,7 +69,8 @@ def starts(
                 hidden = [c for c in range(len(image)) if c not in channels]
                 image[hidden] = 0
             corner = (case.grid.voxel_of(window.to_world((0, 0, 0)))).tolist()
-            truth = _cut(case.truth[target], corner, window.shape)
+            # Padding may lie on the scan, but it shows nothing of it.
+            truth = _cut(case.truth[target], corner, window.shape) & window.inside
             seeds = torch.full(window.shape, NONE, dtype=torch.int8)
             i, j, k = (int(c - a) for c, a in zip(click, corner, strict=True))
             seeds[i, j, k] = FOREGROUND
