@@ -429,14 +429,13 @@ def _surface(mask: Tensor) -> Tensor:
     """Voxels of a mask that have a neighbour (of six) outside it: (S, 4) int64 in C order.
 
     No voxel outside a mask has its nearest one among the others, so distances need only these.
+    Outside the window there are no neighbours.
     """
     index = mask.nonzero()
     around = index[:, None, 1:] + _ball(1.0).to(mask.device)
     last = torch.tensor(mask.shape[1:], device=mask.device) - 1
-    inside = ((around >= 0) & (around <= last)).all(dim=-1)
     i, j, k = torch.minimum(around.clamp(min=0), last).unbind(dim=-1)
-    held = mask[index[:, :1], i, j, k] & inside
-    return index[~held.all(dim=1)]
+    return index[~mask[index[:, :1], i, j, k].all(dim=1)]
 
 
 __all__ = [

@@ -170,11 +170,11 @@ def seed_rewards(
 def _other_nearby(truth: Tensor, place: Tensor, here: Tensor, radius: float) -> Tensor:
     """(N,) bool, whether a ball around each place holds a voxel unlike its centre."""
     around = place[:, None] + ball(radius).to(place.device)
+    # Drawn into the window, voxels of the ball come nearer to its centre: they stay in the ball.
     last = torch.tensor(truth.shape[1:], device=place.device) - 1
-    inside = ((around >= 0) & (around <= last)).all(dim=-1)
     i, j, k = torch.minimum(around.clamp(min=0), last).unbind(dim=-1)
     n = torch.arange(len(place), device=place.device)[:, None]
-    return ((truth[n, i, j, k] != here[:, None]) & inside).any(dim=1)
+    return (truth[n, i, j, k] != here[:, None]).any(dim=1)
 
 
 __all__ = [

@@ -329,14 +329,20 @@ def test_user_seeds_always_win() -> None:
             assert ndimage.distance_transform_edt(~other)[theirs].min() > 2.0
 
 
-def test_only_windows_with_a_new_seed_are_solved_and_start_warm() -> None:
+def test_only_windows_with_a_new_seed_are_solved() -> None:
     dynamics = rules(max_seeds=2)
     segmenter: Any = dynamics.segmenter
     system, state = begin(dynamics, random_seeds(4, seed=7, share=0.0))
     assert segmenter.calls == [[0, 1, 2, 3]]
     stop = dynamics.actions(SHAPE) - 1
     corner, far = 0, int(stop // 2 - 1)
-    for action in ([corner, stop, far, corner], [far, far, stop, far], [far, far, far, far]):
+    actions = (
+        [corner, stop, far, corner],
+        [far, far, stop, far],
+        [far, far, far, far],
+        [stop, stop, stop, stop],
+    )
+    for action in actions:
         state = dynamics.step(system, state, torch.tensor(action))
     assert segmenter.calls[1:] == [[0, 2, 3], [0, 3]]
     assert state.status.tolist() == [SPENT, STOPPED, STOPPED, SPENT]

@@ -240,7 +240,7 @@ def test_done_flags() -> None:
 
 
 def test_ended_agents_stay_as_they_are() -> None:
-    env = build(batch_size=[4])
+    env = build(batch_size=[4], reward=RewardSettings(step_cost=0.25))
     walk(env, masked_policy(5), 5)
     state = env.seed_state
     blank = TensorDict(batch_size=env.batch_size)

@@ -134,7 +134,7 @@ def test_actions_are_allowed_and_lead_to_the_error() -> None:
         seeds[n, i, j, k] = FOREGROUND
     system: Any = None
     segmenter: Any = Blurred()
-    dynamics = SeedDynamics(segmenter, stride=2, max_seeds=6)
+    dynamics = SeedDynamics(segmenter, stride=2, max_seeds=6, veto_radius=5.0)
     state: SeedState = dynamics.reset(system, seeds)
     stop = dynamics.actions(SHAPE) - 1
     system = type("Same", (), {"select": lambda self, rows: self})()
