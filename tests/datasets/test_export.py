@@ -11,6 +11,7 @@ import pytest
 from monai.data import load_decathlon_datalist
 
 from medrl.errors import MedrlError
+from medrl.seednet.data import read_datalist
 from medrl.volume.points import read_points
 from medrl_datasets import ixi_brain_t1
 from medrl_datasets import msd_hippocampus as hippocampus
@@ -98,6 +99,61 @@ def test_hippocampus_export_follows_its_masks(
         centroids.append(points["hippocampus_centroid"])
     spread = np.linalg.norm(np.array(centroids) - np.mean(centroids, axis=0), axis=1)
     assert spread.mean() > 8  # a constant guess is off by 2.8 mm in the source
+
+
+def test_masks_are_what_seed_training_reads(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = few_hippocampi(data_root / "msd_hippocampus", tmp_path, 2)
+    monkeypatch.setattr(hippocampus, "verify", lambda root: ())
+    plain, moved = (
+        export("msd_hippocampus", small, tmp_path / kind, masks=True, as_published=kind == "plain")
+        for kind in ("plain", "moved")
+    )
+    assert not list(tmp_path.rglob("landmarks"))
+    assert {path.name for path in (tmp_path / "plain").iterdir()} == {"datalist.json"}
+    for path, published in ((plain, True), (moved, False)):
+        cases = read_datalist(path, ["MR"])
+        assert {split: len(some) for split, some in cases.items()} == {
+            "training": 2,
+            "validation": 2,
+            "test": 2,
+        }
+        for case in cases["test"]:
+            image, mask = nib.load(case.images["MR"]), nib.load(case.mask)
+            source = nib.load(small / "labels" / case.mask.name)
+            assert image.shape == mask.shape
+            assert (image.shape == source.shape) == published
+            values = np.asarray(mask.dataobj)
+            assert sorted(np.unique(values)) == [0, 1, 2]
+            assert (values > 0).sum() == (np.asarray(source.dataobj) > 0).sum()
+    assert "landmarks" not in json.loads(plain.read_text())
+
+
+def test_pet_and_ct_come_together(data_root: Path, tmp_path: Path) -> None:
+    root = data_root / "sts_ct_pet"
+    path = export("sts_ct_pet", root, tmp_path, masks=True)
+    cases = read_datalist(path, ["PET", "CT"])
+    assert [len(cases[split]) for split in ("training", "validation", "test")] == [16, 3, 5]
+    for entry, case in zip(json.loads(path.read_text())["test"], cases["test"], strict=True):
+        assert list(case.images) == ["PET", "CT"]
+        subject = entry["subject"]
+        for folder, file in (
+            ("pet", case.images["PET"]),
+            ("ct", case.images["CT"]),
+            ("ct_gtv", case.mask),
+        ):
+            assert file.samefile(root / folder / f"{subject}.nii.gz")
+
+
+def test_masks_of_a_set_without_any_are_refused(data_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(MedrlError, match="has no masks"):
+        export("cranium_ct", data_root / "cranium_ct", tmp_path / "out", masks=True)
+    assert not (tmp_path / "out").exists()
+    organs = export("body_ct_mr", data_root / "body_ct_mr", tmp_path / "body", masks=True)
+    # The DICOM series has none.
+    subjects = [case["subject"] for case in json.loads(organs.read_text())["test"]]
+    assert subjects == ["ct", "mr"]
 
 
 def test_hippocampus_export_repeats_with_its_seed(

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from tensordict import TensorDict
 from torch import Tensor, nn
 
-from medrl.rl.dqn import GoalDQN
+from medrl.rl.dqn import ActionDQN, GoalDQN
 
 GAMMA = 0.5
 
@@ -99,3 +100,72 @@ def test_the_target_network_follows() -> None:
         expected = now + (start - now) * 0.75**step
         found = next(iter(dqn.loss.target_value_network_params.values(True, True)))
         torch.testing.assert_close(found.data, expected)
+
+
+class TwoParts(nn.Module):
+    """Values (N, 3 actions) of a state of two parts: a + scale * b times the weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a + 10 * b)[:, None] * self.weight
+
+
+def build_parts(*, double: bool, target_rate: float = 0.25) -> tuple[TwoParts, ActionDQN]:
+    network = TwoParts()
+    dqn = ActionDQN(network, inputs=("a", "b"), gamma=GAMMA, double=double, target_rate=target_rate)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([5.0, 2.0, 1.0]))
+    return network, dqn
+
+
+def transition(*, ended: bool) -> TensorDict:
+    """Seen 1, action 1: value 2. Reward 1.5; seen next 2 + 10 * 0.1 = 3."""
+    after = {
+        "a": torch.tensor([2.0]),
+        "b": torch.tensor([0.1]),
+        "reward": torch.tensor([[1.5]]),
+        "done": torch.tensor([[ended]]),
+        "terminated": torch.tensor([[ended]]),
+    }
+    return TensorDict(
+        {
+            "a": torch.tensor([0.0]),
+            "b": torch.tensor([0.1]),
+            "action": torch.tensor([1]),
+            "next": TensorDict(after, batch_size=[1]),
+        },
+        batch_size=[1],
+    )
+
+
+@pytest.mark.parametrize(
+    ("double", "ended", "target"),
+    [
+        # Online chooses action 0, which the target network values at 3 * 1.
+        (True, False, 1.5 + 0.5 * 3),
+        # The target network's own best is action 2, 3 * 3.
+        (False, False, 1.5 + 0.5 * 9),
+        (True, True, 1.5),
+    ],
+)
+def test_action_dqn_by_hand(double: bool, ended: bool, target: float) -> None:
+    network, dqn = build_parts(double=double)
+    loss = dqn(transition(ended=ended))
+    assert loss.shape == (1,)
+    assert loss.tolist() == pytest.approx([huber(target - 2.0)])
+    loss.sum().backward()
+    assert network.weight.grad is not None
+    assert network.weight.grad[[0, 2]].tolist() == [0.0, 0.0]
+
+
+def test_the_target_of_action_dqn_follows() -> None:
+    network, dqn = build_parts(double=True, target_rate=0.25)
+    now = network.weight.detach().clone()
+    start = TwoParts().weight.detach()
+    for step in (1, 2):
+        dqn.update_target()
+        found = next(iter(dqn.loss.target_value_network_params.values(True, True)))
+        torch.testing.assert_close(found.data, now + (start - now) * 0.75**step)

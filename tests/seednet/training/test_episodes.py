@@ -1,0 +1,132 @@
+"""Cases as a user meets them: where clicks land, and how the score is kept."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from medrl.seednet.data import LabelledGrid
+from medrl.seednet.episodes import correct, let_agent, starts
+from medrl.seednet.model import SeedModel
+from medrl.seednet.windows import Channel, Grid
+
+MakeCases = Callable[..., list[LabelledGrid]]
+
+
+def overlap(mask: Tensor, truth: Tensor) -> float:
+    return float(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
+
+
+def test_a_start_is_a_click_inside_its_target(make_cases: MakeCases) -> None:
+    cases = make_cases(4, noise=0.0)
+    every = starts(cases, reach=9, seed=0)
+    assert [(one.name, one.target) for one in every] == [
+        (f"blob{n}", target) for n in range(4) for target in (0, 1)
+    ]
+    for one in every:
+        case = cases[int(one.name.removeprefix("blob"))]
+        assert one.image.shape[2:] == one.truth.shape[1:] == one.seeds.shape[1:]
+        assert max(one.truth.shape[1:]) <= 24
+        marked = (one.seeds == 1).nonzero()
+        assert len(marked) == 1
+        assert int((one.seeds >= 0).sum()) == 1
+        assert bool(one.truth[tuple(marked[0])])
+        # The truth lies where the image is bright; half of it is the front.
+        bright = one.image[:, 0] > 2 / 3
+        assert bool((one.truth <= bright).all())
+        if one.target == 0:
+            assert torch.equal(one.truth, bright)
+        # The window reaches equally far from the click, unless the scan ends.
+        size = min(18, *case.grid.shape)
+        assert one.truth.shape[1] >= size // 2
+
+
+def test_clicks_depend_on_the_seed_and_on_the_case_only(make_cases: MakeCases) -> None:
+    cases = make_cases(3)
+    both, first, again, other = (
+        starts(cases, reach=9, seed=seed, targets=targets)
+        for seed, targets in ((0, None), (0, [0]), (0, [0]), (7, [0]))
+    )
+    assert len(first) == 3
+    for a, b in zip(first, again, strict=True):
+        assert torch.equal(a.seeds, b.seeds)
+    for a, b in zip(first, both[::2], strict=True):
+        assert torch.equal(a.image, b.image)
+    assert any(
+        a.truth.shape != b.truth.shape or not torch.equal(a.seeds, b.seeds)
+        for a, b in zip(first, other, strict=True)
+    )
+
+
+def test_what_a_case_lacks_is_left_out_and_hidden_channels_are_empty(
+    make_cases: MakeCases,
+) -> None:
+    case = make_cases(1)[0]
+    volume = case.grid.volumes[0]
+    channels = (Channel("CT", "hounsfield"), Channel("PET", "suv"))
+    grid = Grid((volume, torch.full(case.grid.shape, 4.0)), channels, np.eye(4))
+    truth = torch.stack([case.truth[0], torch.zeros_like(case.truth[0])])
+    both = LabelledGrid("both", grid, truth)
+    (all_seen,) = starts([both], reach=8, seed=0)
+    (one,) = starts([both], reach=8, seed=0, channels=[1])
+    assert all_seen.target == 0
+    assert all_seen.image[0, 0].any()
+    assert not one.image[0, 0].any()
+    assert torch.equal(one.image[0, 1], all_seen.image[0, 1])
+
+
+def test_the_agents_score_is_kept_seed_by_seed(make_cases: MakeCases, model: SeedModel) -> None:
+    for start in starts(make_cases(2), reach=12, seed=0):
+        scene = model.look(start.image, torch.tensor([start.target]))
+        prior = model.prior(scene, start.seeds)
+        every = let_agent(model, scene, start, prior, least_gain=-np.inf)
+        assert len(every.gains) == 4
+        assert len(every.dice) == 5
+        assert int(every.state.steps[0]) == 4
+        assert every.dice[-1] == pytest.approx(overlap(every.state.mask, start.truth))
+        plain = model.dynamics.segmenter.solve(scene.system, start.seeds, prior=prior)
+        assert every.dice[0] == pytest.approx(overlap(plain > 0.5, start.truth))
+
+        none = let_agent(model, scene, start, prior, least_gain=np.inf)
+        assert (none.dice, len(none.gains)) == ((every.dice[0],), 1)
+        assert none.gains[0] == pytest.approx(every.gains[0])
+
+        # As by the model alone.
+        level = sorted(every.gains)[1] + 1e-6
+        own = SeedModel(replace(model.settings, least_gain=level), model.network)
+        answer = let_agent(own, scene, start, prior)
+        count = len(answer.dice) - 1
+        assert answer.dice == pytest.approx(every.dice[: count + 1])
+        assert len(answer.gains) == min(count + 1, 4)
+        assert all(gain >= level for gain in answer.gains[:count])
+        assert count == 4 or answer.gains[-1] < level
+        ran = own.run(scene, start.seeds, prior)
+        assert torch.equal(ran.mask, answer.state.mask)
+        assert int(ran.steps[0]) == count
+
+
+def test_a_person_corrects_until_nothing_is_wrong(make_cases: MakeCases) -> None:
+    (start,) = starts(make_cases(1), reach=12, seed=0, targets=[0])
+    asked: list[Tensor] = []
+
+    def segment(seeds: Tensor) -> Tensor:
+        """Half of the object, and all of it after three corrections."""
+        asked.append(seeds.clone())
+        mask = start.truth.clone()
+        if int((seeds >= 0).sum()) < 4:
+            mask[:, : start.truth.shape[1] // 2] = False
+        return mask.float()
+
+    overlaps = correct(segment, start, clicks=5, generator=Generator().manual_seed(0))
+    assert len(overlaps) == 6
+    half = overlap(segment(start.seeds) > 0.5, start.truth)
+    assert overlaps == pytest.approx([half] * 3 + [1.0] * 3)
+    # It is asked again only where there is something new, and told the truth.
+    assert [int((seeds >= 0).sum()) for seeds in asked[:-1]] == [1, 2, 3, 4]
+    for seeds in asked:
+        marked = seeds >= 0
+        assert torch.equal(seeds[marked] == 1, start.truth[marked])
+    assert int((start.seeds >= 0).sum()) == 1
