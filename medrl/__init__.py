@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from medrl.landmark.detect import Detection as Detection
     from medrl.landmark.detect import Landmark as Landmark
     from medrl.landmark.detect import LandmarkDetector as LandmarkDetector
+    from medrl.seednet.seeds import Seed as Seed
+    from medrl.seednet.session import SeedSession as SeedSession
     from medrl.trajectory import Trajectory as Trajectory
     from medrl.trajectory import read_trajectory as read_trajectory
     from medrl.trajectory import write_trajectory as write_trajectory
@@ -23,6 +25,8 @@ _HOME = {
     "Landmark": "medrl.landmark.detect",
     "LandmarkDetector": "medrl.landmark.detect",
     "MedrlError": "medrl.errors",
+    "Seed": "medrl.seednet.seeds",
+    "SeedSession": "medrl.seednet.session",
     "Trajectory": "medrl.trajectory",
     "read": "medrl.volume.read",
     "read_trajectory": "medrl.trajectory",

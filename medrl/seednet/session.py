@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,18 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 import medrl
 from medrl.errors import MedrlError
 from medrl.seednet.canvas import Canvas
-from medrl.seednet.dynamics import OUTCOMES
 from medrl.seednet.images import name_images
 from medrl.seednet.model import SeedModel
+from medrl.seednet.objects import Timeline, agent_path, label_map
 from medrl.seednet.seeds import Seed, as_label
-from medrl.seednet.segmenter import FOREGROUND
 from medrl.seednet.windows import to_grid
 from medrl.seednet.work import Edit, Option, Work, Worker
-from medrl.trajectory import AgentPath, Trajectory
+from medrl.trajectory import Trajectory
 from medrl.volume.space import as_affine, voxel_to_world
-
-#: Memory that the steps to undo may take before the oldest are forgotten, in bytes.
-_MOST_MEMORY = 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,25 +37,6 @@ class Proposal:
     position_world: NDArray[np.float64]
     label: int
     expected_gain: float
-
-
-@dataclass(eq=False)
-class _Timeline:
-    """What has been done to one object."""
-
-    work: Work
-    past: list[Work] = field(default_factory=list)
-    future: list[Work] = field(default_factory=list)
-    locked: bool = False
-
-    def advance(self, work: Work) -> None:
-        if work is self.work:
-            return
-        self.past.append(self.work)
-        self.work = work
-        self.future.clear()
-        while len(self.past) > 1 and sum(past.bytes for past in self.past) > _MOST_MEMORY:
-            self.past.pop(0)
 
 
 class SeedSession:
@@ -96,7 +73,7 @@ class SeedSession:
         self._worker: Worker | None = None
         self._canvas = Canvas(np.eye(4), (0, 0, 0))
         self._images: dict[str, MetaTensor] = {}
-        self._objects: dict[str, _Timeline] = {}
+        self._objects: dict[str, Timeline] = {}
         self._current = ""
         self._proposal: tuple[Work, Option] | None = None
 
@@ -186,7 +163,7 @@ class SeedSession:
             name = next(option for option in same if option not in self._objects)
         if name in self._objects:
             raise MedrlError(f"there is an object {name!r} already: switch to it")
-        self._objects[name] = _Timeline(Work(number))
+        self._objects[name] = Timeline(Work(number))
         self._current = name
         return name
 
@@ -348,11 +325,7 @@ class SeedSession:
         Raises:
             MedrlError: If there is none, or the object is locked.
         """
-        timeline = self._open()
-        if not timeline.past:
-            raise MedrlError("there is nothing to undo")
-        timeline.future.append(timeline.work)
-        timeline.work = timeline.past.pop()
+        self._open().undo()
 
     def redo(self) -> None:
         """Make the change again that was taken back last.
@@ -360,11 +333,7 @@ class SeedSession:
         Raises:
             MedrlError: If there is none, or the object is locked.
         """
-        timeline = self._open()
-        if not timeline.future:
-            raise MedrlError("there is nothing to redo")
-        timeline.past.append(timeline.work)
-        timeline.work = timeline.future.pop()
+        self._open().redo()
 
     @property
     def can_undo(self) -> bool:
@@ -483,34 +452,16 @@ class SeedSession:
             ``meta["labels"]`` gives the numbers by name. With the scan's affine.
 
         Raises:
-            MedrlError: If no object has a foreground seed.
+            MedrlError: If no object has a foreground seed, or there are more than 255.
         """
-        if len(self._objects) > 255:
-            raise MedrlError("a label map holds at most 255 objects")
-        begun = {n: t for n, t in self._objects.items() if t.work.state is not None}
-        if not begun:
-            raise MedrlError("place a foreground seed first")
-        numbers = {name: n for n, name in enumerate(self._objects, 1)}
-        masks = {name: self.mask(name).numpy()[0] > 0 for name in begun}
-        out = np.zeros(self._canvas.shape, dtype=np.uint8)
-        free = [name for name in begun if not begun[name].locked]
-        for name in free:
-            out[masks[name]] = numbers[name]
-        for name in free:
-            for seed in begun[name].work.seeds:
-                if seed.label == FOREGROUND:
-                    out[tuple(self._canvas.voxels(seed).T)] = numbers[name]
-        for name in begun:
-            if begun[name].locked:
-                out[masks[name]] = numbers[name]
-        labelled = self._as_scan(out)
-        labelled.meta["labels"] = numbers
+        values = label_map(self._objects, self._canvas, self._ready().grid.affine)
+        labelled = self._as_scan(values)
+        labelled.meta["labels"] = {name: n for n, name in enumerate(self._objects, 1)}
         return labelled
 
     def outcome(self, name: str | None = None) -> str:
         """How the agent's work on an object stands, in words."""
-        state = self._named(name).work.state
-        return "no foreground seed yet" if state is None else OUTCOMES[int(state.status[0])]
+        return self._named(name).outcome
 
     def trajectory(self) -> Trajectory:
         """The agent's seeds: a path for every object, a step for every seed that was accepted.
@@ -518,27 +469,14 @@ class SeedSession:
         Actions are labels, values the expected gains in Dice.
         """
         spacing = self.model.settings.spacing
-        agents = []
-        for name, timeline in self._objects.items():
-            placed = timeline.work.placed
-            agents.append(
-                AgentPath(
-                    name=name,
-                    start=0,
-                    positions_world=np.array([s.position_world for s in placed]).reshape(-1, 3),
-                    scales_mm=np.full(len(placed), spacing),
-                    actions=np.array([s.label for s in placed], dtype=np.int64),
-                    values=np.array([s.expected_gain for s in placed], dtype=np.float64),
-                    outcome=self.outcome(name),
-                )
-            )
+        agents = tuple(agent_path(n, t, spacing) for n, t in self._objects.items())
         scans = [str(image.meta.get("filename_or_obj", "")) for image in self._images.values()]
         provenance: dict[str, str | int | float] = {
             "scan": ", ".join(scan for scan in scans if scan),
             "model": str(self.manifest.get("name")),
             "medrl": medrl.__version__,
         }
-        return Trajectory("seednet", tuple(agents), provenance)
+        return Trajectory("seednet", agents, provenance)
 
     # ---------------------------------------------------------------------------------------------
 
@@ -552,7 +490,7 @@ class SeedSession:
         affine = torch.from_numpy(self._canvas.affine.copy())
         return MetaTensor(torch.from_numpy(values)[None], affine=affine)
 
-    def _named(self, name: str | None) -> _Timeline:
+    def _named(self, name: str | None) -> Timeline:
         name = self._current if name is None else name
         if name not in self._objects:
             there = ", ".join(self._objects) or "none yet"
@@ -570,7 +508,7 @@ class SeedSession:
         self._ready()
         return self._open().work if self._current else Work(0)
 
-    def _open(self) -> _Timeline:
+    def _open(self) -> Timeline:
         """The current object's history, if it may be changed."""
         self._current_work()
         timeline = self._objects[self._current]

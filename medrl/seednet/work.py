@@ -146,7 +146,8 @@ class Worker:
         key = (box, target)
         if key not in self._views:
             window = self.grid.window(*box)
-            if not any(float(part.min()) < float(part.max()) for part in window.image):
+            seen = [part[window.inside] for part in window.image]
+            if not any(float(part.min()) < float(part.max()) for part in seen):
                 raise MedrlError("the window around the seed is empty: there is nothing to see")
             i, j, k = self.grid.voxel_of(window.affine[:3, 3]).tolist()
             number = torch.tensor([target], device=self._device)

@@ -70,6 +70,19 @@ def test_the_mask_lands_where_it_should(model, make_scan, grid: str):
     assert np.linalg.norm(middle - make_scan.center) < 1.5
 
 
+def test_a_model_that_is_coarser_than_the_scan(make_model, make_scan):
+    """A sarcoma's geometry: 4 mm, next to the voxels of a CT."""
+    session = SeedSession(make_model(spacing=4.0, reach=8))
+    scan = make_scan("CT", radius=24.0, dim=False)
+    session.set_scan(scan)
+    session.add_seed(make_scan.center, "fg")
+    session.accept_all()
+    mask = session.mask()
+    assert dice(mask[0], ball(scan, make_scan.center, 24.0)) > 0.85
+    where = nib.affines.apply_affine(np.asarray(scan.affine), np.argwhere(mask[0].numpy()))
+    assert np.linalg.norm(where.mean(axis=0) - make_scan.center) < 2
+
+
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_users_seed_always_wins(model, make_scan, grid: str):
     scan = make_scan(grid)
@@ -434,10 +447,12 @@ def test_accepting_what_is_not_there(session, make_scan):
             act()
 
 
-def test_an_empty_window(make_model, make_scan):
+@pytest.mark.parametrize("reach", [3, 4])
+def test_an_empty_window(make_model, make_scan, reach: int):
+    """With a reach of 3 the window is padded to 8 voxels: what is padded is no content."""
     scan = make_scan(dim=False)
     for channel in (Channel("CT", "hounsfield"), Channel("MR")):
-        session = SeedSession(make_model(channels=(channel,), reach=4))
+        session = SeedSession(make_model(channels=(channel,), reach=reach))
         session.set_scan(scan)
         session.add_seed(make_scan.center, "bg")
         before = snapshot(session)
