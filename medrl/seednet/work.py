@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -136,6 +137,7 @@ class Worker:
         self.grid = grid
         self._device = device
         self._views: OrderedDict[tuple[Box, int], Sight] = OrderedDict()
+        self._known: WeakKeyDictionary[Seed | Edit, Voxels] = WeakKeyDictionary()
 
     def look(self, box: Box, target: int) -> Sight:
         """Look at a window, or remember it.
@@ -339,12 +341,14 @@ class Worker:
 
     def _voxels(self, item: Seed | Edit) -> Voxels:
         """Grid voxels (V, 3) of a seed or an edit; those half a voxel beyond the grid in it."""
-        if isinstance(item, Seed):
-            voxels = item.voxels(self.grid.affine)
-        else:
-            exact = world_to_voxel(item.points_world, self.grid.affine)
-            voxels = np.unique(np.floor(exact + 0.5).astype(np.int64), axis=0)
-        return np.clip(voxels, 0, np.array(self.grid.shape) - 1)
+        if item not in self._known:
+            if isinstance(item, Seed):
+                voxels = item.voxels(self.grid.affine)
+            else:
+                exact = world_to_voxel(item.points_world, self.grid.affine)
+                voxels = np.unique(np.floor(exact + 0.5).astype(np.int64), axis=0)
+            self._known[item] = np.clip(voxels, 0, np.array(self.grid.shape) - 1)
+        return self._known[item]
 
     def _user_voxels(self, work: Work) -> list[tuple[Voxels, int]]:
         """Grid voxels and labels of all that the user has said, what counts more later."""

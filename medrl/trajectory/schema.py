@@ -24,7 +24,8 @@ class AgentPath:
         positions_world: Where it was at each step (T, 3).
         scales_mm: Voxel size it looked at, in mm (T,).
         actions: What it did next (T,); -1 for nothing. Of landmark agents 0 to 5 are steps along
-            +x, -x, +y, -y, +z, -z.
+            +x, -x, +y, -y, +z, -z; of seed agents 0 is a background seed at that position, 1 a
+            foreground one.
         values: Its estimate of the value of that action (T,); NaN where unknown.
         rewards: Reward of each step (T,), NaN where unknown, or None.
         outcome: How it ended.
