@@ -189,7 +189,7 @@ class SeedModel:
 
     @torch.no_grad()
     def correct(self, scene: Scene, state: SeedState, user: Tensor) -> SeedState:
-        """Answer to the user's corrections: a new prior, and the agent's seeds where they still fit.
+        """Answer to the user's corrections: a new prior, the agent's seeds where they still fit.
 
         Args:
             scene: N windows.

@@ -11,12 +11,12 @@ from scipy.ndimage import gaussian_filter
 
 from medrl.errors import MedrlError
 from medrl.landmark.augment import Augmentation
-from medrl.rl.checkpoint import load_checkpoint, save_checkpoint
 from medrl.landmark.detect import LandmarkDetector
 from medrl.landmark.learner import LearnerSettings, ScaleLearner
 from medrl.landmark.network import LandmarkNetwork
 from medrl.landmark.pool import LabelledScan
 from medrl.landmark.train import TrainSettings, train
+from medrl.rl.checkpoint import load_checkpoint, save_checkpoint
 from medrl.volume.read import read
 
 STILL = Augmentation(pose_probability=0, crop_probability=0.2, scanner_probability=0.2)
