@@ -76,7 +76,7 @@ train-sarcoma: $(VENV)/.installed-train
 	$(BIN)/medrl train seednet --name sarcoma-pet-ct \
 	  --channels PET:suv CT:hounsfield --targets tumour=1 --spacing 5 \
 	  --sampling.window 40 40 48 --sampling.scaling 0.2 --sampling.drop-channel 0.5 \
-	  --perception.steps 1700 \
+	  --perception.steps 1400 --agent.imitation-steps 120 --agent.dqn-steps 120 \
 	  --card recipes/sarcoma-pet-ct/card.json --licence recipes/sarcoma-pet-ct/LICENSE \
 	  --data runs/sarcoma-pet-ct/data/datalist.json -o runs/sarcoma-pet-ct
 
