@@ -230,8 +230,10 @@ def test_removing_seeds(session, make_scan):
     # The segmenter goes on from where it stood: the same within its tolerance.
     torch.testing.assert_close(session.probability(), only, atol=0.02, rtol=0)
     session.accept_all()
-    place = session.seeds[1].position_world
+    before = session.seeds
+    place = before[1].position_world
     session.remove_seed(1)
+    assert session.seeds == (before[0], *before[2:])
     proposal = session.propose()
     assert proposal is None or np.linalg.norm(proposal.position_world - place) > 8
     session.remove_seed(0)
@@ -321,6 +323,20 @@ def test_the_window_grows_with_the_object(make_model, make_scan):
     whole.set_scan(MetaTensor(volume, affine=torch.from_numpy(affine)))
     whole.add_seed((20.0, 24, 24), "fg")
     assert torch.equal(whole.mask()[0, 6:20], session.mask()[0, 6:20])
+
+
+def test_the_agents_budget_outlasts_the_window(make_model):
+    """What the agent adds makes the window grow; the seeds it has left do not."""
+    volume = torch.full((1, 60, 24, 24), -110.0)
+    volume[:, 4:56, 8:16, 8:16] = 100.0
+    volume[:, 28:33, 8:16, 8:16] = 190.0
+    session = SeedSession(make_model(reach=8, max_seeds=2))
+    session.set_scan(MetaTensor(volume, affine=torch.diag(torch.tensor([2.0, 2, 2, 1])).double()))
+    session.add_seed((60.0, 24, 24), "fg")
+    before = session._objects[session.current].work.box
+    assert len(session.accept_all()) == 2
+    assert session._objects[session.current].work.box != before
+    assert session.outcome() == "spent its seeds"
 
 
 def test_a_seed_beyond_the_window_makes_it_grow(make_model, make_scan):
