@@ -170,7 +170,7 @@ def test_imitation_learns_what_seeds_are_worth(
         values = one.network.value_head(state["half"], state["view"], state["target"])
     # At the beginning nothing was expected of any seed.
     error, blind = ((x - state["worth"]).abs().mean() for x in (values, torch.zeros(1)))
-    assert float(error) < 0.8 * float(blind)
+    assert float(error) < 0.92 * float(blind)
 
 
 @pytest.mark.parametrize(
