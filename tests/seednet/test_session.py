@@ -325,6 +325,17 @@ def test_the_window_grows_with_the_object(make_model, make_scan):
     assert torch.equal(whole.mask()[0, 6:20], session.mask()[0, 6:20])
 
 
+def test_a_neighbour_at_the_windows_face_does_not_make_it_grow(make_model):
+    volume = torch.full((1, 60, 24, 24), -110.0)
+    volume[:, 28:33, 8:16, 8:16] = 190.0
+    volume[:, 36:50, 8:16, 8:16] = 190.0
+    session = SeedSession(make_model(reach=8))
+    session.set_scan(MetaTensor(volume, affine=torch.diag(torch.tensor([2.0, 2, 2, 1])).double()))
+    session.add_seed((60.0, 24, 24), "fg")
+    assert session.mask()[0, 37, 12, 12] == 1
+    assert session._objects[session.current].work.box == ((22, 4, 4), (38, 20, 20))
+
+
 def test_the_agents_budget_outlasts_the_window(make_model):
     """What the agent adds makes the window grow; the seeds it has left do not."""
     volume = torch.full((1, 60, 24, 24), -110.0)
