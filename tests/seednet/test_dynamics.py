@@ -329,6 +329,36 @@ def test_user_seeds_always_win() -> None:
             assert ndimage.distance_transform_edt(~other)[theirs].min() > 2.0
 
 
+def test_repainting_around_new_user_seeds() -> None:
+    dynamics = rules(max_seeds=6, seed_radius=1.0, veto_radius=2.0)
+    seeds = random_seeds(5, seed=11, share=0.005)
+    system, state = begin(dynamics, seeds)
+    rng = np.random.default_rng(4)
+    for _ in range(6):
+        state = dynamics.step(system, state, random_actions(state, dynamics, rng))
+    assert (dynamics.repaint(state, seeds) == state.seeds).all()
+
+    # The user contradicts the first seed of every agent, from one voxel beside it.
+    more, beside = seeds.clone(), []
+    for n in range(5):
+        i, j, k = state.places[n, 0].tolist()
+        beside.append((i, j, k + 1 if k + 1 < SHAPE[2] else k - 1))
+        more[n, *beside[-1]] = 1 - state.labels[n, 0]
+    painted = dynamics.repaint(state, more).numpy()
+    user = more.numpy() != NONE
+    assert (painted[user] == more.numpy()[user]).all()
+    for n, label in product(range(5), (BACKGROUND, FOREGROUND)):
+        theirs, other = (painted[n] == label) & ~user[n], more[n].numpy() == 1 - label
+        if other.any():
+            assert not theirs[ndimage.distance_transform_edt(~other) <= 2.0].any()
+        # What is far from all that is new stays as it was.
+        fresh = np.ones(SHAPE, dtype=bool)
+        fresh[beside[n]] = False
+        far = ndimage.distance_transform_edt(fresh) > 4.0
+        np.testing.assert_array_equal(painted[n][far], state.seeds[n].numpy()[far])
+    assert (painted != NONE).sum() > (more.numpy() != NONE).sum()
+
+
 def test_only_windows_with_a_new_seed_are_solved() -> None:
     dynamics = rules(max_seeds=2)
     segmenter: Any = dynamics.segmenter

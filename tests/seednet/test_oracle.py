@@ -126,7 +126,7 @@ class Blurred:
 
 
 def test_actions_are_allowed_and_lead_to_the_error() -> None:
-    truth = torch.from_numpy(np.stack([blobs(n, 0.3, 2.0) for n in range(6)]))
+    truth = torch.from_numpy(np.stack([blobs(n, 0.05, 2.0) for n in range(6)]))
     truth[5] = False
     seeds = torch.full(truth.shape, NONE, dtype=torch.int8)
     for n in range(5):
