@@ -141,7 +141,6 @@ def run_seednet(command: SeedNet) -> int:
     from medrl.seednet.data import read_datalist
 
     card, licence = _prepare(command, title=f"Seed agent {command.settings.name}")
-    check_device(command.settings.device)
     channels = command.settings.model_settings().channels
     cases = read_datalist(command.data, [channel.name for channel in channels])
     with progress_bars() as progress:

@@ -45,8 +45,7 @@ class TrainSettings:
         sampling: How training windows are drawn.
         perception: Supervised learning of what the agent sees.
         agent: Reinforcement learning of where it puts seeds.
-        threads: CPU threads.
-        device: Torch device.
+        threads: CPU threads; seed agents are trained on the CPU.
         seed: Fixes every random choice.
         resume: Go on from the checkpoints in the output folder.
     """
@@ -60,7 +59,6 @@ class TrainSettings:
     perception: PerceptionSettings = field(default_factory=PerceptionSettings)
     agent: AgentSettings = field(default_factory=AgentSettings)
     threads: int = 2
-    device: str = "cpu"
     seed: int = 0
     resume: bool = False
 
@@ -137,7 +135,7 @@ def train(
     clicks = starts(validation, reach=settings.reach, seed=settings.seed, targets=[0])
     out.mkdir(parents=True, exist_ok=True)
 
-    network = model_settings.build_network().to(settings.device)
+    network = model_settings.build_network()
     generator = Generator().manual_seed(settings.seed)
     sampler = Sampler(training, settings.sampling, generator)
     perception = PerceptionLearner(network, sampler, settings.perception, generator=generator)
