@@ -30,7 +30,7 @@ from medrl.seednet.model import SeedModel
 #: Channels seen, and the modality whose contour is the truth. One patient is clicked several
 #: times where patients are few.
 SARCOMA = {"PET + CT": (None, "PET"), "PET": ([0], "PET"), "CT": ([1], "CT")}
-CLICKS_PER_PATIENT = 5
+CLICKS_PER_PATIENT = 3
 
 
 def hippocampus(model: SeedModel, split: str, clicks: int) -> dict[str, Any]:

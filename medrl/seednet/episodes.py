@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -128,7 +129,8 @@ def correct(
     start: Start,
     *,
     clicks: int,
-    seeds: Tensor | None = None,
+    goal: float = math.inf,
+    most: int = 0,
     generator: Generator | None = None,
 ) -> list[float]:
     """Let a person who knows the truth correct, click by click.
@@ -137,16 +139,17 @@ def correct(
         segment: From seeds (1, I, J, K) int8 to a probability (1, I, J, K).
         start: Window and first click.
         clicks: Corrections.
-        seeds: Seeds to begin from instead of the start's.
+        goal: Overlap up to which the person goes on after those,
+        most: with at most so many corrections in all.
         generator: Draws among equally good places.
 
     Returns:
         Overlap before and after each click.
     """
-    placed = (start.seeds if seeds is None else seeds).clone()
+    placed = start.seeds.clone()
     mask = segment(placed) > 0.5
     overlaps = [float(dice(mask, start.truth)[0])]
-    for _ in range(clicks):
+    while len(overlaps) <= clicks or (len(overlaps) <= most and overlaps[-1] < goal):
         (voxel,), (label,) = oracle_seeds(mask, start.truth, generator=generator)
         if int(label) != NONE:
             i, j, k = voxel.tolist()

@@ -37,7 +37,7 @@ ONE_CLICK = (
 #: Methods that answer to a person's corrections.
 CORRECTED = (AGENT, "network", "intensity walker", "geodesic")
 #: Overlap that clicks are counted to, and the most that are tried.
-GOAL, MOST_CLICKS = 0.90, 20
+GOAL, MOST_CLICKS = 0.90, 15
 _RESAMPLES = 2000
 
 
@@ -205,7 +205,14 @@ def _measure(model: SeedModel, start: Start, *, clicks: int, seed: int) -> Recor
         geodesic = plain_segmenter(GeodesicSegmenter(), start.image)
         segmenters = dict(zip(CORRECTED, (corrected, network, intensity, geodesic), strict=True))
         for method, segment in segmenters.items():
-            path = correct(segment, start, clicks=MOST_CLICKS - 1, generator=generator)
+            path = correct(
+                segment,
+                start,
+                clicks=clicks,
+                goal=GOAL,
+                most=MOST_CLICKS - 1,
+                generator=generator,
+            )
             corrections[method] = tuple(path[: clicks + 1])
             reached = [n + 1 for n, overlap in enumerate(path) if overlap >= GOAL]
             needed[method] = reached[0] if reached else MOST_CLICKS + 1
