@@ -85,6 +85,47 @@ def ablation(result: Result) -> str:
     return f"IXI {result['split']}, small budget: " + ", ".join(parts)
 
 
+def one_click(result: Result) -> str:
+    """Dice of the agent from one click, next to the network and the threshold."""
+    parts = []
+    for target, figures in result["figures"].items():
+        values = figures["one_click"]
+        others = ", ".join(
+            f"{name} {values[name]['mean_dice']:.3f}" for name in ("network", "one-click threshold")
+        )
+        agent = values["agent"]
+        parts.append(
+            f"{target} {agent['mean_dice']:.3f} (worst {agent['worst_dice']:.2f}; {others})"
+        )
+    return "Dice: " + "; ".join(parts)
+
+
+def corrections(result: Result) -> str:
+    """Dice after each correction, and clicks to 0.90."""
+    whole = result["figures"]["whole"]
+    path = " ".join(f"{value:.3f}" for value in whole["dice_by_corrections"]["agent"])
+    clicks = whole["clicks_to_goal"]["mean"]
+    needed = ", ".join(f"{name} {value:.1f}" for name, value in clicks.items())
+    return f"Dice {path}; clicks to 0.90: {needed}"
+
+
+def latency(result: Result) -> str:
+    """Milliseconds of an answer."""
+    return "; ".join(
+        f"{side}^3: {f['answer_ms']['median']:.0f} CPU-ms (median), "
+        f"{f['times_scikit_image']:.0f}x scikit-image"
+        for side, f in result["sizes"].items()
+    )
+
+
+def seed_ablation(result: Result) -> str:
+    """Dice of every arm from one click."""
+    arms = result["arms"].items()
+    return "hippocampus val, small budget: " + ", ".join(
+        f"{name} {arm['own_stop']:.3f}" for name, arm in arms
+    )
+
+
 #: Claim, script, result and figure files, and how the result reads in one line.
 ROWS: tuple[tuple[str, str, tuple[str, ...], Callable[[Result], str]], ...] = (
     ("Cropping is fast", "roi_crop.py", ("roi_crop.json",), roi_crop),
@@ -124,6 +165,36 @@ ROWS: tuple[tuple[str, str, tuple[str, ...], Callable[[Result], str]], ...] = (
         "landmark_ablation.py",
         ("landmark_ablation.json",),
         ablation,
+    ),
+    (
+        "One click segments a hippocampus",
+        "seednet_accuracy.py",
+        ("seednet_hippocampus-t1_holdout.json",),
+        one_click,
+    ),
+    (
+        "It answers to corrections",
+        "seednet_accuracy.py",
+        ("seednet_hippocampus-t1_holdout.json",),
+        corrections,
+    ),
+    (
+        "One click segments a sarcoma",
+        "seednet_accuracy.py",
+        ("seednet_sarcoma-pet-ct_holdout.json",),
+        one_click,
+    ),
+    (
+        "The answer to a seed comes while one clicks",
+        "seednet_latency.py",
+        ("seednet_latency.json",),
+        latency,
+    ),
+    (
+        "What each part of the seed agent's recipe buys",
+        "seednet_ablation.py",
+        ("seednet_ablation.json",),
+        seed_ablation,
     ),
 )
 
