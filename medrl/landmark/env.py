@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
 from typing import Any
 
 import gymnasium
-import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike
@@ -26,6 +25,7 @@ from torchrl.envs import EnvBase
 from medrl.errors import MedrlError
 from medrl.landmark.dynamics import LEFT, MOVES, WALKING, SearchState
 from medrl.landmark.episodes import REACHED, Episodes, EpisodeSettings
+from medrl.rl.single_agent import SingleAgentEnv
 from medrl.roi import crop
 from medrl.volume.prepare import Preprocessing
 from medrl.volume.pyramid import Pyramid, build_pyramid
@@ -174,7 +174,10 @@ class LandmarkEnv(EnvBase):
 
         TorchRL's own registration, and on top of it what Gymnasium's checker and other people's
         learners insist on: numbers in place of arrays of one element, a seeded ``np_random``,
-        places and distance in ``info``.
+        places and distance in ``info`` (:class:`medrl.rl.single_agent.SingleAgentEnv`).
+        Observations are dictionaries of ``window`` (Box), ``level`` and ``landmark`` (Discrete), so
+        Stable-Baselines3 wants its ``MultiInputPolicy``; ``reset(options=...)`` takes ``scan``,
+        ``landmark`` and ``start_world``.
 
         Args:
             id: Name for ``gymnasium.make``.
@@ -183,7 +186,7 @@ class LandmarkEnv(EnvBase):
         options = {"info_keys": list(_INFO_KEYS)} | options
         super().register_gym(id, **options, backend="gymnasium", to_numpy=True)
         spec = gymnasium.registry[id]
-        spec.entry_point = partial(GymnasiumLandmarkEnv, spec.entry_point)
+        spec.entry_point = partial(SingleAgentEnv, spec.entry_point)
 
     # What TorchRL asks for -----------------------------------------------------------------------
 
@@ -285,42 +288,6 @@ class LandmarkEnv(EnvBase):
         )
 
 
-class GymnasiumLandmarkEnv(gymnasium.Env[Any, Any]):
-    """One landmark agent for Gymnasium; ``gymnasium.make`` builds it.
-
-    Observations are dictionaries of ``window`` (Box), ``level`` and ``landmark`` (Discrete), so
-    Stable-Baselines3 wants its ``MultiInputPolicy``. All else that :class:`LandmarkEnv` tells is
-    in ``info``. ``reset(options=...)`` takes ``scan``, ``landmark`` and ``start_world``.
-    """
-
-    def __init__(self, build: Callable[..., Any], **options: Any) -> None:
-        """Wrap TorchRL's wrapper.
-
-        Args:
-            build: Makes it.
-            **options: Passed on.
-        """
-        self._env = build(**options)
-        if tuple(self._env.torchrl_env.batch_size):
-            raise MedrlError("a Gymnasium environment has one agent: leave batch_size out")
-        self.action_space = self._env.action_space
-        self.observation_space = self._env.observation_space
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Start an episode."""
-        super().reset(seed=seed)
-        observation, info = self._env.reset(seed=seed, options=options)
-        return _owned(observation), _owned(info)
-
-    def step(self, action: Any) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """Move."""
-        observation, reward, terminated, truncated, info = self._env.step(torch.as_tensor(action))
-        flags = bool(terminated.item()), bool(truncated.item())
-        return _owned(observation), float(reward.item()), *flags, _owned(info)
-
-
 def make(
     scans: MetaTensor | Sequence[MetaTensor],
     points_world: ArrayLike,
@@ -373,11 +340,6 @@ def _check_scans(pyramids: Sequence[Pyramid], intensities: tuple[float, float]) 
             )
 
 
-def _owned(content: dict[str, Any]) -> dict[str, Any]:
-    """Copies that later steps do not change; single numbers as numbers."""
-    return {name: np.array(value)[()] for name, value in content.items()}
-
-
 LandmarkEnv.register_gym(GYMNASIUM_ID, entry_point=make)
 
-__all__ = ["GYMNASIUM_ID", "GymnasiumLandmarkEnv", "LandmarkEnv", "make"]
+__all__ = ["GYMNASIUM_ID", "LandmarkEnv", "make"]
