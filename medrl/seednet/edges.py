@@ -26,8 +26,8 @@ def intensity_edges(
 ) -> Tensor:
     """Weights from intensities (Grady 2006), the same as scikit-image's.
 
-    ``exp(-beta |g|^2 / (10 s sqrt(C))) + 1e-10`` with g the difference of neighbours per spacing and
-    s the standard deviation of the window over all channels. A constant window has weights of 1.
+    ``exp(-beta |g|^2 / (10 s sqrt(C))) + 1e-10`` with g the difference of neighbours per spacing
+    and s the standard deviation of the window over all channels. In a constant window all are 1.
 
     Args:
         window: (N, C, I, J, K) float, intensities.

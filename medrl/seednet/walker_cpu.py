@@ -2,44 +2,37 @@
 
 A window is a row of voxels in C order with a plane of zeros before and behind it. Edges that would
 leave the window weigh nothing, so that the neighbours of all voxels are found by adding a constant
-to their index, without a test, and every loop runs over contiguous memory.
+to their index, without a test, and every loop over voxels runs over contiguous memory.
 
-The coarser levels join 2 x 2 x 2 voxels to one (Galerkin aggregation): the weights that cross
-between two such blocks add up, and what stays is a random walk on a smaller window. Seeds are fixed:
-they belong to no block, and their edges pull the blocks next to them to zero.
+Products with the matrix are sums of flows ``w_ij (x_i - x_j)``, not ``d_i x_i - sum w_ij x_j``:
+behind edges of 1e-10 the rounding of the latter would be all there is to see in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-Floats = NDArray[np.float32]
-Integers = NDArray[np.int64]
+from medrl.seednet.walker_levels import Levels, build, compiled, inlined
 
-#: Weight of the damped Jacobi smoother.
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int32]
+
+#: Weight of the damped Jacobi smoother on the voxels.
 _DAMPING = np.float32(0.85)
 
-#: Blocks are stiffer than the voxels they stand for: their corrections are too small by about this.
-_OVERCORRECTION = np.float32(1.6)
+#: Groups are stiffer than the voxels they stand for: their corrections are too small by about this.
+_OVERCORRECTION = np.float32(1.2)
 
-_MAX_ITERATIONS = 2000
+#: Coarse corrections per visit of a coarse level.
+_CYCLES = 2
 
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile without the GIL; keep the machine code on disk where there is a place for it."""
-    options = {"nogil": True, "error_model": "numpy", "fastmath": True}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # Numba found no folder it may write to
-        return njit(**options)(function)
+_MAX_ITERATIONS = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,17 +41,13 @@ class CpuSystem:
 
     Attributes:
         shape: (N, I, J, K).
-        table: (levels, 4) int64: I, J, K of each level and where it begins in the buffers, fine
-            first; the buffers of the coarser levels begin anew.
-        fine: Per window (3, P) float32, weights of the finest level.
-        coarse: Per window (4, Q) float32, weights of the coarser levels, and the number of voxels
-            in each block.
+        edges: Per window (3, P) float32, weights with a plane of zeros before and behind.
+        levels: Per window, the coarser graphs.
     """
 
     shape: tuple[int, int, int, int]
-    table: Integers
-    fine: tuple[Floats, ...]
-    coarse: tuple[Floats, ...]
+    edges: tuple[Floats, ...]
+    levels: tuple[Levels, ...]
 
     @property
     def device(self) -> torch.device:
@@ -67,9 +56,10 @@ class CpuSystem:
 
     def select(self, rows: Tensor) -> CpuSystem:
         """The system of some of the windows (see :class:`medrl.seednet.segmenter.System`)."""
-        numbers = torch.arange(len(self.fine))[rows].tolist()
-        fine, coarse = (tuple(part[n] for n in numbers) for part in (self.fine, self.coarse))
-        return CpuSystem((len(numbers), *self.shape[1:]), self.table, fine, coarse)
+        numbers = torch.arange(len(self.edges))[rows].tolist()
+        edges = tuple(self.edges[n] for n in numbers)
+        levels = tuple(self.levels[n] for n in numbers)
+        return CpuSystem((len(numbers), *self.shape[1:]), edges, levels)
 
 
 def prepare(weights: Tensor) -> CpuSystem:
@@ -78,34 +68,14 @@ def prepare(weights: Tensor) -> CpuSystem:
     Args:
         weights: (N, 3, I, J, K) float32, positive, 0 where nothing is joined.
     """
-    shape = (len(weights), *weights.shape[2:])
-    table = _levels(shape[1:])
-    length = int(table[-1, 3] + np.prod(table[-1, :3]) + np.prod(table[-1, 1:3]))
-    fine, coarse = [], []
+    count, _, i, j, k = weights.shape
+    edges, levels = [], []
     for window in weights.numpy():
-        plane = shape[2] * shape[3]
-        level = np.zeros((3, window[0].size + 2 * plane), dtype=np.float32)
-        level[:, plane:-plane] = window.reshape(3, -1)
-        others = np.zeros((4, length), dtype=np.float32)
-        _coarsen(level, others, table)
-        fine.append(level)
-        coarse.append(others)
-    return CpuSystem(shape, table, tuple(fine), tuple(coarse))
-
-
-def _levels(shape: tuple[int, ...]) -> Integers:
-    """Table of the levels, see CpuSystem."""
-    rows, extent, begin = [], shape, 0
-    while True:
-        plane = extent[1] * extent[2]
-        begin += plane
-        rows.append([*extent, begin])
-        begin += extent[0] * plane + plane
-        if len(rows) == 1:
-            begin = 0
-        if max(extent) == 1 and len(rows) > 1:
-            return np.array(rows, dtype=np.int64)
-        extent = tuple((e + 1) // 2 for e in extent)
+        padded = np.zeros((3, (i + 2) * j * k), dtype=np.float32)
+        padded[:, j * k : (i + 1) * j * k] = window.reshape(3, -1)
+        edges.append(padded)
+        levels.append(build(window))
+    return CpuSystem((count, i, j, k), tuple(edges), tuple(levels))
 
 
 def solve(
@@ -132,11 +102,12 @@ def solve(
     out = torch.empty(system.shape, dtype=torch.float32)
     nothing = np.empty(0, dtype=np.float32)
     steps = []
-    for n in range(len(out)):
+    for n, (edges, levels) in enumerate(zip(system.edges, system.levels, strict=True)):
         count = _solve_window(
-            system.table,
-            system.fine[n],
-            system.coarse[n],
+            edges,
+            system.shape[2] * system.shape[3],
+            system.shape[3],
+            levels,
             seeds[n].contiguous().numpy().reshape(-1),
             start[n].contiguous().numpy().reshape(-1),
             nothing if pull is None else pull[n].contiguous().numpy().reshape(-1),
@@ -148,131 +119,263 @@ def solve(
     return out, steps
 
 
-@_compiled
-def _level(buffer: Floats, table: Integers, level: int) -> Floats:
-    """A level's part of a buffer of coarse levels, with its planes of zeros."""
-    i, j, k, begin = table[level]
-    return buffer[begin - j * k : begin + i * j * k + j * k]
+class _Work(NamedTuple):
+    """What a solve keeps on the coarser graphs; names as in Levels, C nodes and E edges.
+
+    Attributes:
+        weight: (E,), the weights without the seeds.
+        extra: (C,), what pulls each node to a fixed value: edges to seeds, and the prior.
+        inverse: (C,), one over all that acts on a node, 0 where it holds nothing but seeds.
+        r: (C,), right hand side.
+        z: (C,), solution.
+    """
+
+    weight: Floats
+    extra: Floats
+    inverse: Floats
+    r: Floats
+    z: Floats
 
 
-@_compiled
-def _coarsen(fine: Floats, coarse: Floats, table: Integers) -> None:
-    """Fill the coarser levels with the weights that cross between blocks."""
-    for level in range(1, table.shape[0]):
-        fi, fj, fk = table[level - 1, 0], table[level - 1, 1], table[level - 1, 2]
-        ci, cj, ck = table[level, 0], table[level, 1], table[level, 2]
-        for a in range(4):
-            to = _level(coarse[a], table, level)
-            if level > 1:
-                at = _level(coarse[a], table, level - 1)
-            else:
-                at = fine[min(a, 2)]
-            for i in range(fi):
-                for j in range(fj):
-                    row = fj * fk + (i * fj + j) * fk
-                    out = cj * ck + (i // 2 * cj + j // 2) * ck
-                    if (a == 0 and i % 2 == 0) or (a == 1 and j % 2 == 0):
-                        continue
-                    if a == 2:
-                        for k in range(1, fk, 2):
-                            to[out + k // 2] += at[row + k]
-                    elif a == 3 and level == 1:
-                        for k in range(fk):
-                            to[out + k // 2] += np.float32(1)
-                    else:
-                        for k in range(fk):
-                            to[out + k // 2] += at[row + k]
-
-
-@_compiled
-def _degrees(
-    out: Floats, wi: Floats, wj: Floats, wk: Floats, extra: Floats, J: int, K: int
-) -> None:
-    """Sum of the weights at each voxel."""
-    m = J * K
-    for n in range(m, out.size - m):
-        out[n] = wi[n] + wi[n - m] + wj[n] + wj[n - K] + wk[n] + wk[n - 1] + extra[n]
-
-
-@_compiled
-def _fix_seeds(
-    seeds: NDArray[np.int8], fine: Floats, coarse: Floats, extra: Floats, table: Integers
-) -> None:
-    """Take the seeds' edges out of the coarser levels, and pull the blocks next to them to zero."""
-    I, J, K = table[0, 0], table[0, 1], table[0, 2]
-    m = J * K
-    for n in range(seeds.size):
+@compiled
+def _coarse_work(
+    levels: Levels,
+    edges: Floats,
+    plane: int,
+    line: int,
+    seeds: NDArray[np.int8],
+    pull: Floats,
+) -> _Work:
+    """Take the seeds out of the coarser graphs."""
+    nodes = levels.above.size
+    work = _Work(
+        levels.weight.copy(),
+        np.zeros(nodes, dtype=np.float32),
+        np.zeros(nodes, dtype=np.float32),
+        np.zeros(nodes, dtype=np.float32),
+        np.zeros(nodes, dtype=np.float32),
+    )
+    parent, above, row, end = levels.parent, levels.above, levels.row, levels.end
+    weight, extra = work.weight, work.extra
+    # To each of a voxel's neighbours: how far it is, and where the edge between both is kept.
+    steps = (-plane, -line, -1, 1, line, plane)
+    starts = (-plane, -line, -1, 0, 0, 0)
+    axes = (0, 1, 2, 2, 1, 0)
+    touched = np.zeros(nodes, dtype=np.bool_)
+    for n in range(pull.size):
         if seeds[n] < 0:
-            continue
-        i, j, k = n // m, n // K % J, n % K
-        for axis in range(3):
-            for side in range(2):
-                a, b, c = i, j, k
-                move = 1 if side else -1
-                if axis == 0:
-                    a += move
-                elif axis == 1:
-                    b += move
-                else:
-                    c += move
-                if a < 0 or b < 0 or c < 0 or a >= I or b >= J or c >= K:
+            extra[parent[n]] += pull[n]
+    for n in range(seeds.size):
+        if seeds[n] >= 0:
+            touched[parent[n]] = True
+            for s in range(6):
+                w = edges[axes[s], plane + n + starts[s]]
+                if w > 0 and seeds[n + steps[s]] < 0:
+                    extra[parent[n + steps[s]]] += w
+    # Weights of nodes that hold seeds are summed up again: subtracting would leave roundings.
+    for level in range(levels.first.size - 1):
+        for c in range(levels.first[level], levels.first[level + 1]):
+            if not touched[c]:
+                continue
+            weight[row[c] : row[c + 1]] = 0
+            if level > 0:
+                continue
+            for at in range(levels.child[c], levels.child[c + 1]):
+                n = levels.children[at]
+                if seeds[n] >= 0:
                     continue
-                other = (a * J + b) * K + c
-                fixed = seeds[other] >= 0
-                if fixed and other < n:
-                    continue
-                weight = fine[axis, m + min(n, other)]
-                # Coordinates of both ends on each level, the lower end first.
-                li, lj, lk = min(i, a), min(j, b), min(k, c)
-                ui, uj, uk = max(i, a), max(j, b), max(k, c)
-                for level in range(1, table.shape[0]):
-                    li, lj, lk, ui, uj, uk = (
-                        li // 2,
-                        lj // 2,
-                        lk // 2,
-                        ui // 2,
-                        uj // 2,
-                        uk // 2,
-                    )
-                    cj, ck, begin = table[level, 1], table[level, 2], table[level, 3]
-                    a, b, c = a // 2, b // 2, c // 2
-                    if li != ui or lj != uj or lk != uk:
-                        coarse[axis, begin + (li * cj + lj) * ck + lk] -= weight
-                    if not fixed:
-                        extra[begin + (a * cj + b) * ck + c] += weight
+                for s in range(6):
+                    w = edges[axes[s], plane + n + starts[s]]
+                    if w > 0 and seeds[n + steps[s]] < 0 and parent[n + steps[s]] != c:
+                        weight[_edge(levels, c, parent[n + steps[s]])] += w
+        for b in range(levels.first[level - 1] if level > 0 else 0, levels.first[level]):
+            if level > 0 and touched[above[b]]:
+                for e in range(row[b], row[b + 1]):
+                    if above[end[e]] != above[b]:
+                        weight[_edge(levels, above[b], above[end[e]])] += weight[e]
+        for c in range(levels.first[level], levels.first[level + 1]):
+            if touched[c]:
+                for e in range(row[c], row[c + 1]):
+                    weight[_edge(levels, end[e], c)] = weight[e]
+                if above[c] >= 0:
+                    touched[above[c]] = True
+    for c in range(nodes):
+        total = extra[c]
+        if above[c] >= 0:
+            extra[above[c]] += total
+        for e in range(row[c], row[c + 1]):
+            total += weight[e]
+        work.inverse[c] = np.float32(1) / total if total > 0 else np.float32(0)
+    return work
 
 
-@_compiled
-def _multiply(
-    q: Floats, x: Floats, wi: Floats, wj: Floats, wk: Floats, extra: Floats, J: int, K: int
-) -> float:
+@compiled
+def _edge(levels: Levels, here: int, there: int) -> int:
+    """Number of the edge from one node to another."""
+    e = int(levels.row[here])
+    while levels.end[e] != there:
+        e += 1
+    return e
+
+
+@compiled
+def _cycle(levels: Levels, work: _Work) -> None:
+    """Solve A z = r on the first coarse level, roughly: one V there, two on each level below."""
+    last = levels.first.size - 2
+    rounds = np.zeros(last + 1, dtype=np.int64)
+    level = 0
+    _sweep_forth(0, levels, work)
+    while True:
+        if level < last and rounds[level] < min(level + 1, _CYCLES):
+            _restrict(level, rounds[level] == 0, levels, work)
+            rounds[level] += 1
+            level += 1
+            rounds[level] = 0
+            _sweep_forth(level, levels, work)
+        else:
+            _sweep_back(level, levels, work)
+            if level == 0:
+                break
+            level -= 1
+            for n in range(np.uintp(levels.first[level]), np.uintp(levels.first[level + 1])):
+                if work.inverse[n] > 0:
+                    work.z[n] += _OVERCORRECTION * work.z[np.uintp(levels.above[n])]
+
+
+@inlined
+def _flows(
+    begin: int, stop: int, here: np.float32, end: Integers, weight: Floats, z: Floats
+) -> np.float32:
+    """Sum of w (z - here) over a range of edges, four at a time."""
+    one, two, three, four = np.uintp(1), np.uintp(2), np.uintp(3), np.uintp(4)
+    a = b = c = d = np.float32(0)
+    for e in range(np.uintp(begin), np.uintp(stop), four):
+        a += weight[e] * (z[np.uintp(end[e])] - here)
+        b += weight[e + one] * (z[np.uintp(end[e + one])] - here)
+        c += weight[e + two] * (z[np.uintp(end[e + two])] - here)
+        d += weight[e + three] * (z[np.uintp(end[e + three])] - here)
+    return (a + b) + (c + d)
+
+
+@compiled
+def _sweep_forth(level: int, levels: Levels, work: _Work) -> None:
+    """One sweep of Gauss-Seidel from zero: later nodes still are 0."""
+    end, weight, z = levels.end, work.weight, work.z
+    for n in range(np.uintp(levels.first[level]), np.uintp(levels.first[level + 1])):
+        # Edges that fill up the row lead to the node itself.
+        z[n] = 0
+        total = _flows(levels.row[n], levels.middle[n], np.float32(0), end, weight, z)
+        z[n] = (work.r[n] + total) * work.inverse[n]
+
+
+@compiled
+def _sweep_back(level: int, levels: Levels, work: _Work) -> None:
+    """One sweep of Gauss-Seidel, last node first."""
+    end, weight, z = levels.end, work.weight, work.z
+    begin, stop, one = np.uintp(levels.first[level]), np.uintp(levels.first[level + 1]), np.uintp(1)
+    for back in range(stop - begin):
+        n = stop - one - back
+        total = _flows(levels.row[n], levels.row[n + one], z[n], end, weight, z)
+        z[n] += work.inverse[n] * (work.r[n] - work.extra[n] * z[n] + total)
+
+
+@compiled
+def _restrict(level: int, swept: bool, levels: Levels, work: _Work) -> None:
+    """Sum up the residual of a level for the next one."""
+    end, weight, z, r = levels.end, work.weight, work.z, work.r
+    begin, stop, one = np.uintp(levels.first[level]), np.uintp(levels.first[level + 1]), np.uintp(1)
+    r[stop : levels.first[level + 2]] = 0
+    if swept:
+        # After the sweep forth, only edges to later nodes are left in the residual.
+        for n in range(begin, stop):
+            total = _flows(levels.middle[n], levels.row[n + one], np.float32(0), end, weight, z)
+            r[np.uintp(levels.above[n])] += total
+    else:
+        for n in range(begin, stop):
+            total = _flows(levels.row[n], levels.row[n + one], z[n], end, weight, z)
+            r[np.uintp(levels.above[n])] += r[n] - work.extra[n] * z[n] + total
+
+
+@inlined
+def _flow(n: int, x: Floats, edges: Floats, extra: Floats, plane: int, line: int) -> Any:
+    """A x at a voxel; all indices unsigned, which spares the test for negative ones."""
+    here, one = x[n], np.uintp(1)
+    wi, wj, wk = np.uintp(0), np.uintp(1), np.uintp(2)
+    return (
+        edges[wi, n] * (here - x[n + plane])
+        + edges[wi, n - plane] * (here - x[n - plane])
+        + edges[wj, n] * (here - x[n + line])
+        + edges[wj, n - line] * (here - x[n - line])
+        + edges[wk, n] * (here - x[n + one])
+        + edges[wk, n - one] * (here - x[n - one])
+        + extra[n] * here
+    )
+
+
+@compiled
+def _multiply(q: Floats, x: Floats, edges: Floats, extra: Floats, plane: int, line: int) -> float:
     """Q = A x; returns the product of x and q."""
-    m = J * K
-    total = 0.0
-    for begin in range(m, x.size - m, m):
+    total = np.float64(0)
+    for begin in range(plane, np.uintp(x.size) - plane, plane):
         part = np.float32(0)
-        for n in range(begin, begin + m):
-            here = x[n]
-            flow = (
-                wi[n] * (here - x[n + m])
-                + wi[n - m] * (here - x[n - m])
-                + wj[n] * (here - x[n + K])
-                + wj[n - K] * (here - x[n - K])
-                + wk[n] * (here - x[n + 1])
-                + wk[n - 1] * (here - x[n - 1])
-                + extra[n] * here
-            )
-            q[n] = flow
-            part += here * flow
+        for n in range(begin, begin + plane):
+            q[n] = _flow(n, x, edges, extra, plane, line)
+            part += x[n] * q[n]
         total += part
     return total
 
 
-@_compiled
+@compiled
+def _precondition(
+    r: Floats,
+    z: Floats,
+    t: Floats,
+    inverse: Floats,
+    edges: Floats,
+    extra: Floats,
+    plane: int,
+    line: int,
+    levels: Levels,
+    work: _Work,
+) -> tuple[np.float64, np.float32]:
+    """One cycle through all levels: z = M r; returns the product of both, and the largest |z|."""
+    size = np.uintp(r.size)
+    for n in range(plane, size - plane):
+        t[n] = _DAMPING * inverse[n] * r[n]
+    for n in range(plane, size - plane):
+        rest = r[n] - _flow(n, t, edges, extra, plane, line)
+        z[n] = rest if inverse[n] > 0 else np.float32(0)
+    child, children, parent = levels.child, levels.children, levels.parent
+    for c in range(np.uintp(child.size - 1)):
+        total = np.float32(0)
+        for at in range(np.uintp(child[c]), np.uintp(child[c + np.uintp(1)])):
+            total += z[plane + np.uintp(children[at])]
+        work.r[c] = total
+    _cycle(levels, work)
+    for n in range(plane, size - plane):
+        step = _OVERCORRECTION * work.z[np.uintp(parent[n - plane])]
+        t[n] += step if inverse[n] > 0 else np.float32(0)
+    most, product = np.float32(0), np.float64(0)
+    for begin in range(plane, size - plane, plane):
+        part = np.float32(0)
+        for n in range(begin, begin + plane):
+            rest = r[n] - _flow(n, t, edges, extra, plane, line)
+            step = t[n] + _DAMPING * inverse[n] * rest
+            z[n] = step
+            part += step * r[n]
+        product += part
+        # In a loop of its own, or none of it is vectorised.
+        for n in range(begin, begin + plane):
+            most = abs(z[n]) if abs(z[n]) > most else most
+    return product, most
+
+
+@compiled
 def _solve_window(
-    table: Integers,
-    fine: Floats,
-    coarse: Floats,
+    edges: Floats,
+    signed_plane: int,
+    signed_line: int,
+    levels: Levels,
     seeds: NDArray[np.int8],
     start: Floats,
     pull: Floats,
@@ -281,50 +384,52 @@ def _solve_window(
     out: Floats,
 ) -> int:
     """Conjugate gradients; returns the number of iterations."""
-    J, K = table[0, 1], table[0, 2]
-    m = J * K
-    wi, wj, wk = fine[0], fine[1], fine[2]
-    size = fine.shape[1]
-    count = size - 2 * m
-    extra = np.zeros(size, dtype=np.float32)
+    work = _coarse_work(levels, edges, signed_plane, signed_line, seeds, pull)
+    plane, line, size = np.uintp(signed_plane), np.uintp(signed_line), np.uintp(edges.shape[1])
     x = np.zeros(size, dtype=np.float32)
     r = np.zeros(size, dtype=np.float32)
     z = np.zeros(size, dtype=np.float32)
+    t = np.zeros(size, dtype=np.float32)
     p = np.zeros(size, dtype=np.float32)
-    q = np.zeros(size, dtype=np.float32)
     inverse = np.zeros(size, dtype=np.float32)
-    for n in range(count):
-        x[m + n] = start[n] if seeds[n] < 0 else np.float32(seeds[n])
-        if pull.size:
-            extra[m + n] = pull[n]
-    _multiply(r, x, wi, wj, wk, extra, J, K)
-    for n in range(count):
-        r[m + n] = -r[m + n]
-        if pull.size:
-            r[m + n] += pull[n] * target[n]
-    _degrees(inverse, wi, wj, wk, extra, J, K)
-    for n in range(count):
-        inverse[m + n] = np.float32(1) / inverse[m + n] if seeds[n] < 0 else np.float32(0)
-    rho = 0.0
-    steps = 0
+    extra = np.zeros(size, dtype=np.float32)
+    if pull.size:
+        extra[plane : size - plane] = pull
+    wi, wj, wk = edges[0], edges[1], edges[2]
+    one = np.uintp(1)
+    for n in range(plane, size - plane):
+        seed = seeds[n - plane]
+        x[n] = start[n - plane] if seed < 0 else np.float32(seed)
+        total = wi[n] + wi[n - plane] + wj[n] + wj[n - line] + wk[n] + wk[n - one] + extra[n]
+        inverse[n] = np.float32(1) / total if seed < 0 else np.float32(0)
+    steps, last = 0, 0.0
     while steps < _MAX_ITERATIONS:
-        most = np.float32(0)
-        new = 0.0
-        for n in range(m, size - m):
-            z[n] = inverse[n] * r[n]
-            most = max(most, abs(z[n]))
-            new += z[n] * r[n]
-        if most < tolerance * np.float32(0.01) or new == 0:
-            break
-        beta = np.float32(new / rho) if steps else np.float32(0)
-        rho = new
-        for n in range(m, size - m):
-            p[n] = z[n] + beta * p[n]
-        alpha = np.float32(rho / _multiply(q, p, wi, wj, wk, extra, J, K))
-        for n in range(m, size - m):
-            x[n] += alpha * p[n]
-            r[n] -= alpha * q[n]
+        fresh = last == 0
+        if fresh:
+            # From x itself, not by recurrence: roundings at strong edges hide the weakest flows.
+            _multiply(r, x, edges, extra, plane, line)
+            for n in range(plane, size - plane):
+                r[n] = -r[n]
+            if pull.size:
+                for n in range(plane, size - plane):
+                    r[n] += pull[n - plane] * target[n - plane]
+        product, most = _precondition(r, z, t, inverse, edges, extra, plane, line, levels, work)
+        if most < tolerance or product <= 0:
+            for n in range(plane, size - plane):
+                x[n] += z[n]
+            if fresh:
+                break
+            last = 0.0
+            continue
+        share = np.float32(0 if fresh else product / last)
+        for n in range(plane, size - plane):
+            p[n] = z[n] + share * p[n]
+        length = np.float32(product / _multiply(t, p, edges, extra, plane, line))
+        for n in range(plane, size - plane):
+            x[n] += length * p[n]
+            r[n] -= length * t[n]
+        last = product
         steps += 1
-    for n in range(count):
-        out[n] = min(max(x[m + n], np.float32(0)), np.float32(1))
+    for n in range(np.uintp(out.size)):
+        out[n] = min(max(x[n + plane], np.float32(0)), np.float32(1))
     return steps
