@@ -16,25 +16,37 @@ from monai.data.meta_tensor import MetaTensor
 
 from medrl import LandmarkDetector, read
 from medrl.cli.demo import write_template
+from medrl.cli.segment import main as run_segment
 from medrl.landmark.picture import write_picture
 from medrl.volume.pyramid import build_pyramid
 from medrl.volume.space import world_to_voxel
 
 IMAGES = Path(__file__).parent / "images"
 LANDMARK = "Putamen_L_centroid"
+#: Inside the left hippocampus, RAS mm.
+CLICK_WORLD = (-25.5, -21.0, -14.0)
 
 
 def main() -> None:
-    """Write `demo.png` and `search.png`."""
+    """Write `demo.png`, `search.png` and `segment.png`."""
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         head = Path(folder) / "mni152_t1.nii.gz"
         write_template(head)
         scan = read(head)
+        draw_segmentation(IMAGES / "segment.png", head)
     detector = LandmarkDetector.load("brain-t1")
     detection = detector.detect(scan)
     write_picture(IMAGES / "demo.png", scan, detection, title="MNI152 T1 template")
     draw_search(IMAGES / "search.png", scan, detector)
+
+
+def draw_segmentation(path: Path, head: Path) -> None:
+    """The left hippocampus from one click, as `medrl segment` draws it."""
+    click = "fg:" + ",".join(str(value) for value in CLICK_WORLD)
+    with tempfile.TemporaryDirectory() as folder:
+        run_segment([str(head), "--seed", click, "-o", folder])
+        path.write_bytes((Path(folder) / "mni152_t1.png").read_bytes())
 
 
 def draw_search(path: Path, scan: MetaTensor, detector: LandmarkDetector) -> None:
