@@ -100,7 +100,7 @@ def resample_onto(
         background: Value outside the scan.
 
     Returns:
-        MetaTensor (C, \*shape), float32, with that affine.
+        MetaTensor (C, I, J, K) on that grid, float32.
 
     Raises:
         MedrlError: If an affine is unusable.
