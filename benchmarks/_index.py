@@ -118,6 +118,13 @@ def latency(result: Result) -> str:
     )
 
 
+def walker(result: Result) -> str:
+    """Times scikit-image's speed."""
+    return ", ".join(
+        f"{name}: {case['times_scikit_image']:.1f}x" for name, case in result["cases"].items()
+    )
+
+
 def seed_ablation(result: Result) -> str:
     """Dice of every arm from one click."""
     arms = result["arms"].items()
@@ -165,6 +172,12 @@ ROWS: tuple[tuple[str, str, tuple[str, ...], Callable[[Result], str]], ...] = (
         "landmark_ablation.py",
         ("landmark_ablation.json",),
         ablation,
+    ),
+    (
+        "The random walker answers sooner than scikit-image's",
+        "random_walker.py",
+        ("random_walker.json",),
+        walker,
     ),
     (
         "One click segments a hippocampus",

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from medrl.errors import MedrlError
-from medrl.seednet import walker_cpu
+from medrl.seednet import walker_cpu, walker_torch
+from medrl.seednet.walker_cpu import CpuSystem
+from medrl.seednet.walker_torch import TorchSystem
 
 #: Values of a seeds map.
 NONE, BACKGROUND, FOREGROUND = -1, 0, 1
@@ -144,12 +146,15 @@ class RandomWalker:
     solved by Numba one by one, those on other devices by torch all at once.
     """
 
-    def __init__(self, *, prior_weight: float = 0.01, tolerance: float = 2e-3) -> None:
+    def __init__(
+        self, *, prior_weight: float = 0.01, tolerance: float = 2e-3, numba: bool = True
+    ) -> None:
         """Set the options.
 
         Args:
             prior_weight: How strongly the prior pulls, next to edges of at most 1.
             tolerance: Largest error of a probability, by the solver's estimate.
+            numba: Use Numba for windows on the CPU; otherwise torch does them, too.
 
         Raises:
             MedrlError: If an option is not positive.
@@ -159,10 +164,14 @@ class RandomWalker:
                 raise MedrlError(f"{name} must be a positive number, not {value}")
         self.prior_weight = prior_weight
         self.tolerance = tolerance
+        self._numba = numba
 
     def prepare(self, weights: Tensor) -> System:
         """Do all that depends on the image only (see :meth:`Segmenter.prepare`)."""
-        return walker_cpu.prepare(check_weights(weights))
+        checked = check_weights(weights)
+        if self._numba and checked.device.type == "cpu":
+            return walker_cpu.prepare(checked)
+        return TorchSystem(checked)
 
     def solve(
         self,
@@ -189,25 +198,34 @@ class RandomWalker:
             MedrlError: See :meth:`Segmenter.solve`; or a confidence is negative or not finite, or
                 given without a prior.
         """
-        if not isinstance(system, walker_cpu.CpuSystem):
+        if not isinstance(system, CpuSystem | TorchSystem):
             raise MedrlError("the system was prepared by another segmenter")
         background, foreground = check_seeds(system, seeds, prior=prior, start=start)
         pull = self._pull(system, prior, confidence)
         first = start if start is not None else prior
         if first is None:
-            first = torch.full(system.shape, 0.5)
+            first = torch.full(system.shape, 0.5, device=system.device)
         first = first.to(torch.float32)
         if prior is not None:
-            out, _ = walker_cpu.solve(
-                system, seeds, first, pull, prior.to(torch.float32), self.tolerance
-            )
-            return out
+            return self._run(system, seeds, first, pull, prior.to(torch.float32))
         out = foreground.to(torch.float32)[:, None, None, None].expand(system.shape).contiguous()
         rows = (background & foreground).nonzero()[:, 0]
         if len(rows):
-            out[rows], _ = walker_cpu.solve(
-                system.select(rows), seeds[rows], first[rows], None, None, self.tolerance
-            )
+            out[rows] = self._run(system.select(rows), seeds[rows], first[rows], None, None)
+        return out
+
+    def _run(
+        self,
+        system: CpuSystem | TorchSystem,
+        seeds: Tensor,
+        first: Tensor,
+        pull: Tensor | None,
+        prior: Tensor | None,
+    ) -> Tensor:
+        """Solve by the means that the system was prepared for."""
+        if isinstance(system, TorchSystem):
+            return walker_torch.solve(system, seeds, first, pull, prior, self.tolerance)
+        out, _ = walker_cpu.solve(system, seeds, first, pull, prior, self.tolerance)
         return out
 
     def _pull(
