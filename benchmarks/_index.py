@@ -112,8 +112,8 @@ def corrections(result: Result) -> str:
 def latency(result: Result) -> str:
     """Milliseconds of an answer."""
     return "; ".join(
-        f"{side}^3: {f['answer_ms']['median']:.0f} CPU-ms (median), "
-        f"{f['times_scikit_image']:.0f}x scikit-image"
+        f"{side}^3: {f['answer_ms']['median']:.0f} CPU-ms (median), walker alone "
+        f"{f['walker_alone_ms']['median']:.0f}"
         for side, f in result["sizes"].items()
     )
 
