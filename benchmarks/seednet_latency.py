@@ -133,7 +133,6 @@ def main() -> None:
         "90 %",
         "walker alone",
         "first look",
-        "scikit-image",
         "target",
     ]
     print(markdown(header, rows))
