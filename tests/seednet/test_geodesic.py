@@ -49,9 +49,6 @@ def test_masks_are_those_of_scikit_images_shortest_paths() -> None:
     theirs = distances[1] < distances[0]
     # Paths from voxel to voxel are up to a tenth longer than those through the space between.
     assert (ours == theirs).mean() > 0.95
-    truth = np.zeros((24, 24, 24), dtype=bool)
-    truth[6:17, 6:17, 6:17] = True
-    assert 2 * (ours & truth).sum() / (ours.sum() + truth.sum()) > 0.85
 
 
 def test_the_prior_moves_the_boundary() -> None:
