@@ -9,7 +9,7 @@ from medrl.bundles.folder import (
     read_manifest,
     save,
 )
-from medrl.bundles.manifest import FORMAT, VERSION, Manifest, check_manifest
+from medrl.bundles.manifest import FORMAT, VERSION, Manifest, check_manifest, new_manifest
 
 __all__ = [
     "FORMAT",
@@ -21,6 +21,7 @@ __all__ = [
     "find",
     "load_state",
     "load_weights",
+    "new_manifest",
     "read_manifest",
     "save",
 ]

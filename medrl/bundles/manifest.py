@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any, NotRequired, TypedDict, cast
 
+import medrl
 from medrl.errors import MedrlError
 
 FORMAT = "medrl-bundle"
@@ -35,6 +38,29 @@ class Manifest(TypedDict):
     metrics: dict[str, Any]
     versions: dict[str, Any]
     weights: NotRequired[WeightsEntry]
+
+
+def new_manifest(
+    *, name: str, task: str, settings: Mapping[str, Any], card: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Contents of the `model.json` of a model that has just been trained, without figures yet.
+
+    Args:
+        name: Name of the model.
+        task: The system it belongs to.
+        settings: What that system's code needs to run it.
+        card: What a person should know.
+    """
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": name,
+        "task": task,
+        "settings": dict(settings),
+        "card": dict(card),
+        "metrics": {},
+        "versions": {"medrl": medrl.__version__, "torch": version("torch")},
+    }
 
 
 def check_manifest(content: object, *, source: str) -> Manifest:

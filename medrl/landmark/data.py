@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 
+from medrl.datalist import read_splits
 from medrl.errors import MedrlError
 from medrl.landmark.pool import LabelledScan
 from medrl.volume.points import read_points
@@ -23,7 +22,6 @@ from medrl.volume.space import as_affine, world_to_voxel
 
 #: A landmark labelled in fewer training scans than this cannot be learned.
 _LEAST_SCANS = 5
-SPLITS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -59,18 +57,10 @@ def read_datalist(path: Path) -> dict[str, list[Case]]:
     Raises:
         MedrlError: If the file or one it names is missing or not as expected.
     """
-    try:
-        content: Any = json.loads(path.read_text())
-    except OSError as error:
-        raise MedrlError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise MedrlError(f"{path} is not a JSON datalist: {error}") from error
-    if not isinstance(content, dict) or not content.get("training"):
-        raise MedrlError(f'{path} has no "training" list of images and landmarks')
     cases: dict[str, list[Case]] = {}
-    for split in SPLITS:
+    for split, entries in read_splits(path, what="images and landmarks").items():
         cases[split] = []
-        for number, entry in enumerate(content.get(split) or []):
+        for number, entry in enumerate(entries):
             if not isinstance(entry, dict) or not {"image", "landmarks"} <= set(entry):
                 raise MedrlError(
                     f'{path}: entry {number} of "{split}" needs "image" and "landmarks"'

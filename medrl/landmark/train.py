@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-import medrl
-from medrl.bundles import save
+from medrl.bundles import new_manifest, save
 from medrl.errors import MedrlError
 from medrl.landmark.calibrate import calibrate
 from medrl.landmark.data import landmark_names, load_labelled, points_array, read_datalist
@@ -133,17 +132,8 @@ def save_model(model: LandmarkModel, folder: Path, *, name: str, card: Mapping[s
     Returns:
         The folder.
     """
-    manifest = {
-        "format": "medrl-bundle",
-        "version": 1,
-        "name": name,
-        "task": "landmark",
-        "landmarks": list(model.names),
-        "settings": asdict(model.settings),
-        "card": dict(card),
-        "metrics": {},
-        "versions": {"medrl": medrl.__version__, "torch": torch.__version__},
-    }
+    manifest = new_manifest(name=name, task="landmark", settings=asdict(model.settings), card=card)
+    manifest["landmarks"] = list(model.names)
     save(folder, model.tensors(), manifest)
     return folder
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,11 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
+from medrl.datalist import read_splits
 from medrl.errors import MedrlError
 from medrl.seednet.windows import Channel, Grid, to_grid
 from medrl.volume.read import read
 from medrl.volume.resample import resample_onto
-
-SPLITS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -97,24 +95,13 @@ def read_datalist(path: Path, channels: Sequence[str]) -> dict[str, list[Case]]:
     Raises:
         MedrlError: If the file or one it names is missing or not as expected.
     """
-    try:
-        content: Any = json.loads(path.read_text())
-    except OSError as error:
-        raise MedrlError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise MedrlError(f"{path} is not a JSON datalist: {error}") from error
-    if not isinstance(content, dict) or not content.get("training"):
-        raise MedrlError(f'{path} has no "training" list of images and labels')
-    cases = {}
-    for split in SPLITS:
-        entries = content.get(split) or []
-        if not isinstance(entries, list):
-            raise MedrlError(f'{path}: "{split}" is not a list')
-        cases[split] = [
+    return {
+        split: [
             _case(entry, path=path, where=f'entry {number} of "{split}"', channels=channels)
             for number, entry in enumerate(entries)
         ]
-    return cases
+        for split, entries in read_splits(path, what="images and labels").items()
+    }
 
 
 def _case(entry: Any, *, path: Path, where: str, channels: Sequence[str]) -> Case:

@@ -10,8 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Generator
 
-import medrl
-from medrl.bundles import save
+from medrl.bundles import new_manifest, save
 from medrl.errors import MedrlError
 from medrl.rl.checkpoint import load_checkpoint, save_checkpoint
 from medrl.seednet.data import LabelledGrid, load_labelled, parse_target, read_datalist
@@ -163,16 +162,7 @@ def save_model(model: SeedModel, folder: Path, *, name: str, card: Mapping[str, 
     Returns:
         The folder.
     """
-    manifest = {
-        "format": "medrl-bundle",
-        "version": 1,
-        "name": name,
-        "task": "seednet",
-        "settings": asdict(model.settings),
-        "card": dict(card),
-        "metrics": {},
-        "versions": {"medrl": medrl.__version__, "torch": torch.__version__},
-    }
+    manifest = new_manifest(name=name, task="seednet", settings=asdict(model.settings), card=card)
     save(folder, model.tensors(), manifest)
     return folder
 
