@@ -135,6 +135,7 @@ def train(model: ArmModel, cases: list[LabelledGrid], steps: int) -> float:
         dqn_steps=steps - imitation,
         imitate_on=0.05 if imitation else 0.0,
         reward=RewardSettings(kind=model.arm.reward),
+        mends=(2,) if model.arm.prior else (2, 4, 8, 16),
     )
     generator = Generator().manual_seed(0)
     sampler = Sampler(cases, Sampling(window=(32, 48, 40)), generator)

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Generator
 
 from medrl.bundles import new_manifest, save
 from medrl.errors import MedrlError
-from medrl.rl.checkpoint import load_checkpoint, save_checkpoint
+from medrl.rl.stage import Progress, run_stage
 from medrl.seednet.data import LabelledGrid, load_labelled, parse_target, read_datalist
 from medrl.seednet.episodes import starts
 from medrl.seednet.learner import AgentLearner, AgentSettings
 from medrl.seednet.model import ModelSettings, SeedModel
-from medrl.seednet.network import SeedNetwork
 from medrl.seednet.perception import PerceptionLearner, PerceptionSettings
 from medrl.seednet.sampling import Sampler, Sampling
 from medrl.seednet.tune import tune_least_gain, tune_prior_weight
 from medrl.seednet.windows import parse_channel
-
-#: Called with what is being done, the steps done, all steps, and numbers worth showing.
-Progress = Callable[[str, int, int, Mapping[str, float]], None]
-
-_CHECKPOINT_EVERY = 100
-_REPORT_EVERY = 20
 
 
 @dataclass(frozen=True)
@@ -138,12 +132,13 @@ def train(
     generator = Generator().manual_seed(settings.seed)
     sampler = Sampler(training, settings.sampling, generator)
     perception = PerceptionLearner(network, sampler, settings.perception, generator=generator)
-    _run(perception, network, checkpoints / "perception.safetensors", out, settings, report)
+    run = partial(run_stage, network=network, logs=out / "logs", resume=settings.resume)
+    run(perception, path=checkpoints / "perception.safetensors", report=report)
 
     model = tune_prior_weight(SeedModel(model_settings, network.eval()), clicks)
     report("prior weight", 1, 1, {"chosen": model.settings.prior_weight})
     agent = AgentLearner(model, sampler, settings.agent, generator=generator)
-    _run(agent, network, checkpoints / "agent.safetensors", out, settings, report)
+    run(agent, path=checkpoints / "agent.safetensors", report=report)
 
     model = tune_least_gain(SeedModel(model.settings, network.eval()), clicks)
     report("least gain", 1, 1, {"chosen": model.settings.least_gain})
@@ -165,59 +160,3 @@ def save_model(model: SeedModel, folder: Path, *, name: str, card: Mapping[str, 
     manifest = new_manifest(name=name, task="seednet", settings=asdict(model.settings), card=card)
     save(folder, model.tensors(), manifest)
     return folder
-
-
-class _Learner(Protocol):
-    """What both stages of the training have in common."""
-
-    step: int
-
-    @property
-    def optimizer(self) -> torch.optim.Optimizer: ...
-
-    @property
-    def generator(self) -> Generator: ...
-
-    @property
-    def total_steps(self) -> int: ...
-
-    def train_step(self) -> dict[str, float]: ...
-
-
-def _run(
-    learner: _Learner,
-    network: SeedNetwork,
-    path: Path,
-    out: Path,
-    settings: TrainSettings,
-    report: Progress,
-) -> None:
-    """Train one stage to its end, from its checkpoint if there is one."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    if settings.resume and path.exists():
-        learner.step = load_checkpoint(
-            path, network=network, optimizer=learner.optimizer, generator=learner.generator
-        )
-    sums: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    with SummaryWriter(str(out / "logs" / path.stem)) as log:
-        while learner.step < learner.total_steps:
-            for name, value in learner.train_step().items():
-                sums[name] = sums.get(name, 0.0) + value
-                counts[name] = counts.get(name, 0) + 1
-            last = learner.step == learner.total_steps
-            if learner.step % _REPORT_EVERY == 0 or last:
-                means = {name: value / counts[name] for name, value in sums.items()}
-                for name, value in means.items():
-                    log.add_scalar(name, value, learner.step)
-                report(path.stem, learner.step, learner.total_steps, means)
-                sums, counts = {}, {}
-            if learner.step % _CHECKPOINT_EVERY == 0 or last:
-                save_checkpoint(
-                    path,
-                    step=learner.step,
-                    network=network,
-                    optimizer=learner.optimizer,
-                    generator=learner.generator,
-                )

@@ -1,0 +1,1 @@
+"""Registration: agents that move one scan step by step until it lies on another."""

@@ -1,0 +1,215 @@
+"""A trained set of registration agents, and how it is stored in a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medrl.errors import MedrlError
+from medrl.registration.confidence import Confidence
+from medrl.registration.dynamics import UNSEEN, RegistrationDynamics, fixed_window
+from medrl.registration.network import LevelSettings, RegistrationNetwork
+from medrl.registration.search import SearchSettings
+from medrl.volume.prepare import Preprocessing
+from medrl.volume.pyramid import Pyramid, build_pyramid, level_strides
+from medrl.volume.resample import resample_onto
+from medrl.volume.space import apply_affine, as_affine, spacing_of
+
+COARSE = LevelSettings(spacing=8.0, window=24)
+FINE = LevelSettings(
+    spacing=4.0, window=32, channels=(16, 32, 64, 128), strides=(2, 2, 1, 2), squeeze=64
+)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Everything that must be known to run the networks.
+
+    Attributes:
+        levels: Resolutions, coarsest first.
+        search: How agents go about it.
+        confidence: From what the agents say in the end to a probability; None before calibration.
+    """
+
+    levels: tuple[LevelSettings, ...] = (COARSE, FINE)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    confidence: Confidence | None = None
+
+    @property
+    def spacings(self) -> tuple[float, ...]:
+        """Voxel sizes, finest first, mm.
+
+        Raises:
+            MedrlError: If they are not whole multiples of the finest.
+        """
+        spacings = tuple(level.spacing for level in reversed(self.levels))
+        level_strides(spacings)
+        return spacings
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> ModelSettings:
+        """Read what :func:`dataclasses.asdict` wrote.
+
+        Raises:
+            MedrlError: If a setting is missing or unknown.
+        """
+        names = {f.name for f in fields(ModelSettings)}
+        if set(values) != names:
+            odd = sorted(names ^ set(values))
+            raise MedrlError(f"the model's settings do not fit this version of medrl: {odd}")
+        try:
+            levels = tuple(LevelSettings(**_plain(level)) for level in values["levels"])
+            search = SearchSettings(**_plain(values["search"]))
+            stored = values["confidence"]
+            confidence = None if stored is None else Confidence(**_plain(stored))
+        except TypeError as error:
+            raise MedrlError(f"the model's settings are damaged: {error}") from error
+        return ModelSettings(levels, search, confidence)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedScan:
+    """A scan as agents see it.
+
+    Attributes:
+        levels: A pyramid of one level for each of the model's, coarsest first.
+        center_world: (3,) mean position of what is not air, RAS mm.
+    """
+
+    levels: tuple[Pyramid, ...]
+    center_world: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class RegistrationModel:
+    """Networks of all levels.
+
+    Attributes:
+        settings: How to run them.
+        networks: One per level, coarsest first, in evaluation mode.
+    """
+
+    settings: ModelSettings
+    networks: tuple[RegistrationNetwork, ...]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.networks[0].parameters()).device
+
+    def prepare(self, scan: MetaTensor, mask: MetaTensor | None = None) -> PreparedScan:
+        """Bring a scan into the form in which agents look at it.
+
+        Args:
+            scan: MetaTensor (1, I, J, K) with its affine.
+            mask: What agents may see of it, on any grid (1, I, J, K); all if None.
+
+        Raises:
+            MedrlError: If the scan is constant, its geometry unusable, or the mask leaves nothing.
+        """
+        spacings = self.settings.spacings
+        affine = as_affine(scan.affine.cpu())
+        # In millimetres along the scan's own axes an oblique scan has no empty corners.
+        own = np.diag([*spacing_of(affine), 1.0])
+        to_world = affine @ np.linalg.inv(own)
+        straight = MetaTensor(scan.as_tensor().to(self.device), affine=torch.from_numpy(own))
+        prepared = Preprocessing(spacing=spacings[0])(straight)
+        pyramid = build_pyramid(prepared, spacings=spacings)
+        seen = torch.ones_like(pyramid.levels[0], dtype=torch.bool)
+        if mask is not None:
+            grid = to_world @ as_affine(prepared.affine.cpu())
+            shape = (seen.shape[1], seen.shape[2], seen.shape[3])
+            seen = resample_onto(mask, affine=grid, shape=shape).as_tensor() > 0.5
+            if not bool(seen.any()):
+                raise MedrlError("the mask leaves nothing of the scan")
+        levels = []
+        for volume, spacing, stride, place in zip(
+            pyramid.levels, spacings, pyramid.strides, pyramid.affines, strict=True
+        ):
+            hidden = volume.masked_fill(~seen[:, ::stride, ::stride, ::stride], UNSEEN)
+            levels.append(Pyramid((hidden,), (spacing,), (to_world @ place,), UNSEEN))
+        return PreparedScan(tuple(reversed(levels)), _center(levels[-1]))
+
+    def dynamics(
+        self, level: int, fixed: PreparedScan, moving: PreparedScan
+    ) -> RegistrationDynamics:
+        """Where agents of a level (0 is the coarsest) move one scan under the other."""
+        settings = self.settings.levels[level]
+        pivot = torch.from_numpy(fixed.center_world)[None]
+        to_fixed, to_moving = (
+            torch.from_numpy(np.linalg.inv(scan.levels[level].affines[0]))[None]
+            for scan in (fixed, moving)
+        )
+        window = fixed_window(fixed.levels[level], settings, to_fixed, pivot)
+        return RegistrationDynamics(settings, window, (moving.levels[level],), to_moving, pivot)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything learned, by name, as stored in ``model.safetensors``."""
+        return {
+            f"level{level}.{key}": value.detach().cpu()
+            for level, network in enumerate(self.networks)
+            for key, value in network.state_dict().items()
+            if not key.endswith("num_batches_tracked")
+        }
+
+    @staticmethod
+    def load(bundle: Path, *, device: str = "cpu") -> tuple[RegistrationModel, dict[str, Any]]:
+        """Load a bundle folder.
+
+        Args:
+            bundle: Folder with ``model.json`` and ``model.safetensors``.
+            device: Torch device.
+
+        Returns:
+            The model, fused for inference, and its manifest.
+
+        Raises:
+            MedrlError: If it is not a registration bundle of this version, or damaged.
+        """
+        from medrl.bundles import load_state, load_weights, read_manifest
+
+        manifest = read_manifest(bundle)
+        if manifest["task"] != "registration":
+            raise MedrlError(f"{bundle} is a {manifest['task']} model, not a registration model")
+        settings = ModelSettings.from_json(manifest["settings"])
+        tensors = load_weights(bundle)
+        networks = []
+        for level, options in enumerate(settings.levels):
+            network = RegistrationNetwork(options)
+            prefix = f"level{level}."
+            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            counters = {
+                k: v for k, v in network.state_dict().items() if k.endswith("batches_tracked")
+            }
+            load_state(network, {**own, **counters}, source=bundle)
+            networks.append(network.eval().fuse().to(device))
+        return RegistrationModel(settings, tuple(networks)), dict(manifest)
+
+    def calibrated(self, confidence: Confidence) -> RegistrationModel:
+        """The same model with another confidence."""
+        return replace(self, settings=replace(self.settings, confidence=confidence))
+
+
+def _center(pyramid: Pyramid) -> NDArray[np.float64]:
+    """Mean position of the voxels that are not air, RAS mm."""
+    body = (pyramid.levels[0][0] > _AIR).nonzero().double()
+    if len(body) == 0:
+        raise MedrlError("nothing in the scan stands out from the air around it")
+    return apply_affine(pyramid.affines[0], body.mean(dim=0).cpu().numpy())
+
+
+#: Normalised intensity below which a voxel is taken for air.
+_AIR = 0.15
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON's lists as tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

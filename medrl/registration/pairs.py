@@ -1,0 +1,245 @@
+"""Training situations: a fixed window, a moving one that is off by a known change, and the change.
+
+Every pair of a bank is seen from many poses: each agent has a frame of fixed space of its own, in
+which the right transform is the identity. An agent at T still has T^-1 to go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from medrl.registration.dynamics import UNSEEN, RegistrationDynamics, fixed_window
+from medrl.registration.network import LevelSettings
+from medrl.registration.rewards import mean_distance
+from medrl.registration.synthesis import Source, Synthesis, make_pair
+from medrl.registration.transforms import compose, decompose, random_rotations, rotation
+from medrl.volume.pyramid import Pyramid
+
+
+@dataclass(frozen=True)
+class Situations:
+    """How far off agents are in training.
+
+    Attributes:
+        turn: Largest angle of the usual misalignment, degrees.
+        shift: Largest shift of it along each axis, mm.
+        near: Share of situations that are off by a fifth of that only.
+        far: Share in which the moving scan may be in any orientation.
+        resize: Share that differ in scale and shear as well.
+        fixed_any: Share in which the fixed scan is in any orientation; else it is off by up to
+            30 degrees from the scanner's axes.
+        cut: Share of scans whose field of view is cut.
+        dark: Share of scans with air beyond their field of view instead of nothing.
+    """
+
+    turn: float = 80.0
+    shift: float = 50.0
+    near: float = 0.2
+    far: float = 0.35
+    resize: float = 0.25
+    fixed_any: float = 0.3
+    cut: float = 0.5
+    dark: float = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """N training situations.
+
+    World is each agent's own frame of fixed space here: its origin is the window's centre.
+
+    Attributes:
+        dynamics: What is looked at and moved.
+        transforms: (N, 4, 4) where the agents are. The right transform is the identity.
+        points: (N, P, 3) points of the object, mm.
+    """
+
+    dynamics: RegistrationDynamics
+    transforms: Tensor
+    points: Tensor
+
+    def windows(self) -> Tensor:
+        """What agents see now, (N, 3, s, s, s)."""
+        return self.dynamics.look(self.transforms)
+
+    def error(self) -> Tensor:
+        """Mean distance of the points from where they belong, mm (N,)."""
+        return mean_distance(self.transforms, self.points, self.points)
+
+    def wanted(self) -> Tensor:
+        """Parameters (N, 12) of the change that is left to be made."""
+        return decompose(torch.linalg.inv(self.transforms))
+
+    def after(self, steps: Tensor) -> Batch:
+        """The situations after steps (N, 12) in mm, degrees and per cent."""
+        return replace(self, transforms=self.dynamics.step(self.transforms, steps, kind="affine"))
+
+
+@dataclass(frozen=True, eq=False)
+class FieldOfView:
+    """Takes away what a smaller field of view would not show.
+
+    Attributes:
+        planes: (N, Q, 4) faces: outward normal, and distance from the origin in mm; infinite for
+            none. In the space of the scan that is cut.
+        dark: (N,) whether there is air beyond the scan's own borders instead of nothing.
+        level: Of the windows.
+    """
+
+    planes: Tensor
+    dark: Tensor
+    level: LevelSettings
+
+    def __call__(self, windows: Tensor, transforms: Tensor) -> None:
+        """Cut windows (N, 1, s, s, s) seen through transforms (N, 4, 4), in place."""
+        windows[self.dark] = windows[self.dark].clamp(min=0)
+        line = torch.arange(self.level.window, dtype=torch.float32) - self.level.window // 2
+        line = line * self.level.spacing
+        normal = (self.planes[..., :3] @ transforms[:, :3, :3]).float()
+        beside = (self.planes[..., :3] @ transforms[:, :3, 3:])[..., 0]
+        offset = (self.planes[..., 3] - beside).float()
+        for q in range(self.planes.shape[1]):
+            rows = torch.isfinite(self.planes[:, q, 3]).nonzero()[:, 0]
+            i, j, k = (normal[rows, q, axis, None] * line for axis in range(3))
+            depth = i[:, :, None, None] + j[:, None, :, None] + k[:, None, None, :]
+            beyond = depth > offset[rows, q, None, None, None]
+            windows[rows] = windows[rows].masked_fill(beyond[:, None], UNSEEN)
+
+
+class PairBank:
+    """Some pairs at a time, replaced one by one, and situations drawn from them."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        level: LevelSettings,
+        *,
+        working: float,
+        synthesis: Synthesis,
+        situations: Situations,
+        size: int,
+        generator: Generator,
+    ) -> None:
+        """Make the first pairs.
+
+        Args:
+            sources: Scans to make pairs of.
+            level: What agents look at.
+            working: Voxel size of the sources' working grid, mm; the level's or half of it.
+            synthesis: How pairs are made.
+            situations: How they are posed.
+            size: Pairs kept at a time.
+            generator: Source of randomness.
+        """
+        self.level = level
+        self._sources = sources
+        self._working = working
+        self._synthesis = synthesis
+        self._situations = situations
+        self._generator = generator
+        self._pairs = [self._make() for _ in range(size)]
+        self._oldest = 0
+
+    def renew(self, count: int = 1) -> None:
+        """Replace the oldest pairs by new ones."""
+        for _ in range(count):
+            self._pairs[self._oldest] = self._make()
+            self._oldest = (self._oldest + 1) % len(self._pairs)
+
+    def draw(self, count: int) -> Batch:
+        """N situations."""
+        g, s, level = self._generator, self._situations, self.level
+        which = torch.randint(len(self._pairs), (count,), generator=g)
+        chosen = [self._pairs[n] for n in which.tolist()]
+        frames = self._turns(count, 30.0, s.fixed_any)
+        points = torch.stack([p for _, _, p in chosen]).double()
+        middle = points.mean(dim=1) + 12 / level.spacing * self._normal(count, 3)
+        local = (points - middle[:, None]) @ frames * level.spacing
+        to_voxel = torch.eye(4, dtype=torch.float64).repeat(count, 1, 1)
+        to_voxel[:, :3, :3], to_voxel[:, :3, 3] = frames / level.spacing, middle
+        pivot = torch.zeros((count, 3), dtype=torch.float64)
+        transforms = torch.linalg.inv(self._changes(count))
+        views = [
+            FieldOfView(self._planes(count), self._chance((count,)) < s.dark, level)
+            for _ in range(2)
+        ]
+        fixed = fixed_window([f for f, _, _ in self._pairs], level, to_voxel, pivot, which)
+        views[0](fixed, torch.eye(4, dtype=torch.float64).expand(count, 4, 4))
+        moving = [m for _, m, _ in self._pairs]
+        dynamics = RegistrationDynamics(
+            level, fixed, moving, to_voxel, pivot, which=which, hide=views[1]
+        )
+        return Batch(dynamics, transforms, local)
+
+    def _make(self) -> tuple[Pyramid, Pyramid, Tensor]:
+        g = self._generator
+        source = self._sources[int(torch.randint(len(self._sources), (), generator=g))]
+        fixed, moving, points = make_pair(source, self._synthesis, self._working, generator=g)
+        if self.level.spacing > self._working:
+            fixed, moving = halve(fixed), halve(moving)
+            points = points / 2
+        spacing = (self.level.spacing,)
+        affine = (np.eye(4),)
+        return (
+            Pyramid((fixed,), spacing, affine, UNSEEN),
+            Pyramid((moving,), spacing, affine, UNSEEN),
+            points,
+        )
+
+    def _changes(self, count: int) -> Tensor:
+        """What is left to be done, (N, 4, 4) about the window's centre."""
+        s = self._situations
+        near = self._chance((count,)) < s.near
+        reach = torch.where(near, 0.2, 1.0).double()[:, None]
+        parameters = torch.zeros((count, 12), dtype=torch.float64)
+        parameters[:, :3] = reach * s.shift * (2 * self._chance((count, 3)) - 1)
+        axis = self._normal(count, 3)
+        angle = reach * s.turn * self._chance((count, 1))
+        parameters[:, 3:6] = angle * axis / axis.norm(dim=1, keepdim=True)
+        resized = (self._chance((count, 1)) < s.resize).double()
+        parameters[:, 6:] = resized * reach * 20 * (2 * self._chance((count, 6)) - 1)
+        change = compose(parameters)
+        far = self._chance((count,)) < s.far
+        anywhere = random_rotations(count, generator=self._generator)
+        change[far, :3, :3] = anywhere[far]
+        return change
+
+    def _turns(self, count: int, angle: float, anywhere: float) -> Tensor:
+        """Frames (N, 3, 3) off by up to an angle in degrees, some in any orientation."""
+        axis = self._normal(count, 3)
+        turn = angle * self._chance((count, 1)) * axis / axis.norm(dim=1, keepdim=True)
+        any_way = random_rotations(count, generator=self._generator)
+        free = self._chance((count,)) < anywhere
+        return torch.where(free[:, None, None], any_way, rotation(turn))
+
+    def _planes(self, count: int) -> Tensor:
+        """Faces of a field of view (N, 2, 4): normal, and distance from the centre in mm."""
+        normal = self._normal(count, 2, 3)
+        normal = normal / normal.norm(dim=-1, keepdim=True)
+        distance = 25 + 85 * self._chance((count, 2, 1))
+        is_cut = self._chance((count, 1, 1)) < self._situations.cut
+        also = self._chance((count, 2, 1)) < 0.7
+        distance = distance.masked_fill(~(is_cut & also), torch.inf)
+        return torch.cat([normal, distance], dim=-1)
+
+    def _chance(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.rand(shape, generator=self._generator, dtype=torch.float64)
+
+    def _normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self._generator, dtype=torch.float64)
+
+
+def halve(volume: Tensor) -> Tensor:
+    """A volume (1, I, J, K) at twice the voxel size, as pyramids have it."""
+    kernel = torch.tensor([0.06136, 0.24477, 0.38774, 0.24477, 0.06136])
+    out = volume[None]
+    for axis in range(3):
+        shape, stride, pad = [1, 1, 1], [1, 1, 1], [0, 0, 0]
+        shape[axis], stride[axis], pad[axis] = 5, 2, 2
+        out = torch.nn.functional.conv3d(out, kernel.view(1, 1, *shape), stride=stride, padding=pad)
+    return out[0].contiguous()

@@ -1,0 +1,255 @@
+"""Align two scans: the public face of the registration agents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+import medrl
+from medrl.errors import MedrlError
+from medrl.registration.checks import check_pair
+from medrl.registration.model import PreparedScan, RegistrationModel
+from medrl.registration.refine import refine as refine_transform
+from medrl.registration.search import Walk, search, starting_points
+from medrl.registration.transforms import Kind
+from medrl.trajectory import AgentPath, Trajectory
+from medrl.volume.space import apply_affine
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """How two scans fit together.
+
+    Attributes:
+        transform_world: (4, 4) fixed world to moving world, RAS mm.
+        kind: ``rigid``, ``similarity`` or ``affine``.
+        confidence: Probability, 0 to 1, that the mean error is below 2 mm.
+        predicted_error_mm: What the agents expect the mean error to be.
+        agent_transform_world: (4, 4) the agents' own answer, before refinement.
+        refined: Whether refinement changed it.
+        path: Every transform that the winning agent passed.
+        threshold: Confidence below which the answer is not to be trusted.
+    """
+
+    transform_world: NDArray[np.float64]
+    kind: Kind
+    confidence: float
+    predicted_error_mm: float
+    agent_transform_world: NDArray[np.float64]
+    refined: bool
+    path: Trajectory
+    threshold: float = 0.5
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the model stands by its answer."""
+        return self.confidence >= self.threshold
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """An answer that could be given.
+
+    Attributes:
+        walk: How an agent came to it.
+        agent_world: (4, 4) where it ended.
+        transform_world: (4, 4) after refinement.
+        features: See :data:`medrl.registration.confidence.FEATURES`.
+    """
+
+    walk: Walk
+    agent_world: NDArray[np.float64]
+    transform_world: NDArray[np.float64]
+    features: NDArray[np.float64]
+
+    @property
+    def predicted_error_mm(self) -> float:
+        """Expected mean error."""
+        return float(np.expm1(self.features[0]))
+
+
+class Registrar:
+    """Aligns scans with one trained model.
+
+    >>> from medrl import Registrar
+    >>> registrar = Registrar.load("rigid-head")
+    >>> registration = registrar.register(fixed, moving)
+    >>> registration.transform_world, registration.confidence
+    """
+
+    def __init__(self, model: RegistrationModel, *, manifest: dict[str, Any] | None = None) -> None:
+        """Use a model that is in memory already.
+
+        Args:
+            model: The trained agents.
+            manifest: The bundle's ``model.json``, for provenance.
+        """
+        self.model = model
+        self.manifest = manifest or {"name": "unnamed"}
+
+    @classmethod
+    def load(cls, name_or_dir: str | Path = "rigid-head", *, device: str = "cpu") -> Registrar:
+        """Load a model that ships with medrl by its name, or any bundle folder.
+
+        Args:
+            name_or_dir: For example ``rigid-head``, or a path.
+            device: Torch device: ``cpu``, ``cuda``, ``cuda:1``.
+
+        Raises:
+            MedrlError: If there is no such model, it is damaged, or the device is not there.
+        """
+        from medrl.bundles import find
+
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise MedrlError(f"device {device} is not available here: use --device cpu")
+        model, manifest = RegistrationModel.load(find(name_or_dir), device=device)
+        return cls(model, manifest=manifest)
+
+    def register(
+        self,
+        fixed: MetaTensor,
+        moving: MetaTensor,
+        *,
+        transform: Kind = "rigid",
+        refine: bool = True,
+        fixed_mask: MetaTensor | None = None,
+        moving_mask: MetaTensor | None = None,
+        initial_world: ArrayLike | None = None,
+    ) -> Registration:
+        """Find the transform that brings the moving scan onto the fixed one.
+
+        Agents start in 24 orientations with the scans' centres together, or at the given start.
+
+        Args:
+            fixed: MetaTensor (1, I, J, K) with its affine (voxel to RAS mm).
+            moving: The same; another contrast, pose and field of view.
+            transform: What may change.
+            refine: End with mutual information (:mod:`medrl.registration.refine`).
+            fixed_mask: (1, I, J, K) where the fixed scan counts, on any grid.
+            moving_mask: Where the moving scan counts.
+            initial_world: (4, 4) fixed world to moving world to start from.
+
+        Returns:
+            The transform and how much it is to be trusted.
+
+        Raises:
+            MedrlError: If a scan is not a 3D volume with something to see, a mask leaves nothing,
+                or the start is no transform of the kind wanted.
+        """
+        check_pair(fixed, moving, fixed_mask, moving_mask, transform, initial_world)
+        candidates = self.candidates(
+            fixed,
+            moving,
+            transform=transform,
+            refine=refine,
+            fixed_mask=fixed_mask,
+            moving_mask=moving_mask,
+            initial_world=initial_world,
+        )
+        best = candidates[0]
+        confidence = self.model.settings.confidence
+        sure = float("nan") if confidence is None else float(confidence(best.features))
+        return Registration(
+            transform_world=best.transform_world,
+            kind=transform,
+            confidence=sure,
+            predicted_error_mm=best.predicted_error_mm,
+            agent_transform_world=best.agent_world,
+            refined=refine,
+            path=self._trajectory(best.walk, sure),
+            threshold=0.5 if confidence is None else confidence.threshold,
+        )
+
+    def candidates(
+        self,
+        fixed: MetaTensor,
+        moving: MetaTensor,
+        *,
+        transform: Kind = "rigid",
+        refine: bool = True,
+        fixed_mask: MetaTensor | None = None,
+        moving_mask: MetaTensor | None = None,
+        initial_world: ArrayLike | None = None,
+        count: int = 1,
+    ) -> list[Candidate]:
+        """The most promising answers, the best first.
+
+        Args:
+            fixed: See :meth:`register`.
+            moving: See there.
+            transform: See there.
+            refine: See there.
+            fixed_mask: See there.
+            moving_mask: See there.
+            initial_world: See there.
+            count: How many at most.
+        """
+        model = self.model
+        scans = (model.prepare(fixed, fixed_mask), model.prepare(moving, moving_mask))
+        if initial_world is None:
+            starts = starting_points(*(torch.from_numpy(scan.center_world) for scan in scans))
+        else:
+            starts = torch.tensor(np.asarray(initial_world, dtype=np.float64))[None]
+        levels = [
+            (network, model.dynamics(index, *scans)) for index, network in enumerate(model.networks)
+        ]
+        walks = search(levels, starts, kind=transform, settings=model.settings.search)[:count]
+        found = []
+        for walk in walks:
+            agent = walk.transforms[-1].numpy()
+            final = agent
+            if refine:
+                final = refine_transform(
+                    fixed,
+                    moving,
+                    agent,
+                    kind=transform,
+                    fixed_mask=fixed_mask,
+                    moving_mask=moving_mask,
+                )
+            found.append(Candidate(walk, agent, final, self._features(scans, agent, final)))
+        return found
+
+    @torch.no_grad()
+    def _features(
+        self,
+        scans: tuple[PreparedScan, PreparedScan],
+        agent: NDArray[np.float64],
+        final: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """What confidence is judged by, (F,)."""
+        judged = []
+        for index in reversed(range(len(self.model.networks))):
+            dynamics = self.model.dynamics(index, *scans)
+            seen = dynamics.look(torch.from_numpy(final)[None])
+            judged.append(float(self.model.networks[index](seen).error))
+        around = scans[0].center_world + 70.0 * np.concatenate([np.eye(3), -np.eye(3)])
+        apart = apply_affine(final, around) - apply_affine(agent, around)
+        moved = np.linalg.norm(apart, axis=1).mean()
+        return np.array([*np.clip(judged, 0.0, 6.0), np.log1p(moved)])
+
+    def _trajectory(self, walk: Walk, confidence: float) -> Trajectory:
+        pivot: Tensor = walk.transforms[:, :3, 3]
+        agent = AgentPath(
+            name="moving scan",
+            start=walk.start,
+            positions_world=pivot.numpy(),
+            scales_mm=walk.spacings.double().numpy(),
+            actions=np.full(len(walk.errors), -1),
+            values=-walk.errors.numpy(),
+            outcome="best of its walk",
+            confidence=None if np.isnan(confidence) else confidence,
+            transforms=walk.transforms.numpy(),
+        )
+        provenance: dict[str, str | int | float] = {
+            "model": str(self.manifest["name"]),
+            "version": medrl.__version__,
+        }
+        return Trajectory("registration", (agent,), provenance)

@@ -1,0 +1,123 @@
+"""Linear transforms as the numbers that agents change one step at a time.
+
+Convention: a transform is a 4x4 matrix that maps fixed world points to moving world points (RAS
+mm). Its twelve parameters, about a pivot in fixed space, are a shift along x, y, z in mm, a
+rotation vector about x, y, z in degrees, the logarithms of three scales in per cent and three
+shears in per cent: p -> pivot + shift + R U (p - pivot), U upper triangular with the scales on its
+diagonal. Every matrix that keeps orientation has exactly one such set.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Kind = Literal["rigid", "similarity", "affine"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+PARAMETERS = (
+    *("shift x", "shift y", "shift z"),
+    *("turn x", "turn y", "turn z"),
+    *("scale x", "scale y", "scale z"),
+    *("shear xy", "shear xz", "shear yz"),
+)
+"""Names of the twelve parameters, in order."""
+
+_UPPER = torch.triu_indices(3, 3, offset=1)
+
+
+def compose(parameters: Tensor) -> Tensor:
+    """Matrices of parameters, about the origin.
+
+    Args:
+        parameters: (..., 12) in mm, degrees and per cent.
+
+    Returns:
+        (..., 4, 4), of the same dtype.
+    """
+    shift, turn, scale, shear = parameters.split(3, dim=-1)
+    upper = torch.diag_embed((scale / 100).exp())
+    upper[..., _UPPER[0], _UPPER[1]] = shear / 100
+    matrix = torch.zeros((*parameters.shape[:-1], 4, 4)).to(parameters)
+    matrix[..., :3, :3] = rotation(turn) @ upper
+    matrix[..., :3, 3] = shift
+    matrix[..., 3, 3] = 1
+    return matrix
+
+
+def decompose(matrix: Tensor) -> Tensor:
+    """Parameters of matrices (..., 4, 4) that keep orientation, about the origin; (..., 12)."""
+    turn, upper = torch.linalg.qr(matrix[..., :3, :3])
+    signs = torch.diagonal(upper, dim1=-2, dim2=-1).sign()
+    turn, upper = turn * signs[..., None, :], upper * signs[..., :, None]
+    scale = torch.diagonal(upper, dim1=-2, dim2=-1).log() * 100
+    shear = upper[..., _UPPER[0], _UPPER[1]] * 100
+    return torch.cat([matrix[..., :3, 3], rotation_vector(turn), scale, shear], dim=-1)
+
+
+def about(matrix: Tensor, pivot: Tensor) -> Tensor:
+    """The transform (..., 4, 4) that does about a pivot (..., 3) what this one does at the origin.
+
+    With the negative pivot, the other way round.
+    """
+    out = matrix.clone()
+    out[..., :3, 3] += pivot - (matrix[..., :3, :3] @ pivot[..., None])[..., 0]
+    return out
+
+
+def move(matrix: Tensor, points: Tensor) -> Tensor:
+    """Points (..., K, 3) moved by matrices (..., 4, 4)."""
+    return points @ matrix[..., :3, :3].transpose(-1, -2) + matrix[..., None, :3, 3]
+
+
+def rotation(turn: Tensor) -> Tensor:
+    """Rotation matrices (..., 3, 3) of rotation vectors (..., 3) in degrees (Rodrigues)."""
+    radians = torch.deg2rad(turn)
+    cross = torch.zeros((*turn.shape[:-1], 3, 3)).to(turn)
+    x, y, z = radians.unbind(dim=-1)
+    cross[..., 0, 1], cross[..., 0, 2], cross[..., 1, 2] = -z, y, -x
+    cross = cross - cross.transpose(-1, -2)
+    matrix: Tensor = torch.linalg.matrix_exp(cross)
+    return matrix
+
+
+def rotation_vector(matrix: Tensor) -> Tensor:
+    """Rotation vectors (..., 3) in degrees, up to 180, of rotation matrices (..., 3, 3)."""
+    m = matrix
+    trace = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]
+    # Rows of 4 q q^T of the quaternion q = (w, x, y, z) (Shepperd); the longest is stable.
+    rows = m.new_empty((*m.shape[:-2], 4, 4))
+    rows[..., 0, 0] = 1 + trace
+    for a in range(3):
+        b, c = (a + 1) % 3, (a + 2) % 3
+        rows[..., a + 1, a + 1] = 1 - trace + 2 * m[..., a, a]
+        rows[..., 0, a + 1] = rows[..., a + 1, 0] = m[..., c, b] - m[..., b, c]
+        rows[..., a + 1, b + 1] = rows[..., b + 1, a + 1] = m[..., a, b] + m[..., b, a]
+    longest = torch.diagonal(rows, dim1=-2, dim2=-1).argmax(dim=-1)
+    q = rows.gather(-2, longest[..., None, None].expand(*longest.shape, 1, 4))[..., 0, :]
+    q = q / q.norm(dim=-1, keepdim=True)
+    q = torch.where(q[..., :1] < 0, -q, q)
+    sine = q[..., 1:].norm(dim=-1, keepdim=True)
+    angle = 2 * torch.atan2(sine, q[..., :1])
+    factor = torch.where(sine > 1e-9, angle / sine.clamp(min=1e-9), torch.full_like(angle, 2.0))
+    return torch.rad2deg(factor * q[..., 1:])
+
+
+def constrain(parameters: Tensor, kind: Kind) -> Tensor:
+    """Keep of changes (..., 12) what a kind of transform allows: one scale for all, or none."""
+    kept = parameters.clone()
+    if kind != "affine":
+        kept[..., 9:] = 0
+        kept[..., 6:9] = kept[..., 6:9].mean(dim=-1, keepdim=True) * (kind == "similarity")
+    return kept
+
+
+def random_rotations(count: int, *, generator: torch.Generator) -> Tensor:
+    """Rotations spread evenly over all orientations, (count, 3, 3) float64 (Shoemake 1992)."""
+    q = torch.randn((count, 4), generator=generator, dtype=torch.float64)
+    q = q / q.norm(dim=-1, keepdim=True)
+    w, v = q[:, :1], q[:, 1:]
+    angle = 2 * torch.atan2(v.norm(dim=-1, keepdim=True), w)
+    return rotation(torch.rad2deg(angle) * v / v.norm(dim=-1, keepdim=True))
