@@ -232,6 +232,16 @@ def read_transform(
         raise MedrlError(f"{file}: {error}") from error
 
 
+def check_form(form: Form) -> None:
+    """Find out before any work whether a form can be written and read here.
+
+    Raises:
+        MedrlError: If it takes the package nitransforms, which is not installed.
+    """
+    if form in ("fsl", "lta"):
+        _with_nitransforms(form)
+
+
 def _form_of_name(path: Path) -> Form:
     ending = path.suffix.lower()
     if ending in _ITK_ENDINGS:

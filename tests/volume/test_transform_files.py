@@ -16,6 +16,7 @@ from medrl.errors import MedrlError
 from medrl.volume.space import apply_affine, ras_to_lps
 from medrl.volume.transform_files import (
     as_transform,
+    check_form,
     from_itk,
     kind_of,
     read_transform,
@@ -201,6 +202,9 @@ def test_without_nitransforms(tmp_path: Path, fixed, moving, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", no_nitransforms)
     with pytest.raises(MedrlError, match=r"LTA transforms need .*medrl\[transforms\]"):
         write_transform(tmp_path / "x.lta", np.eye(4), fixed=fixed, moving=moving)
+    with pytest.raises(MedrlError, match="FSL transforms need"):
+        check_form("fsl")
+    check_form("ants")
     write_transform(tmp_path / "x.mat", np.eye(4), form="ants")
     assert [p.name for p in tmp_path.iterdir()] == ["x.mat"]
 

@@ -1,0 +1,214 @@
+"""`medrl apply`: move a scan or points by a transform."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from medrl.cli import complain, debugging, unexpected
+from medrl.cli.terminal import parse, stdout
+from medrl.errors import MedrlError
+from medrl.files import prepare_folder, stem_of
+
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
+
+    from medrl.volume.transform_files import Matrix
+
+_MARKUPS, _TABLES = (".mrk.json", ".json"), (".fcsv", ".csv", ".tsv")
+_SCANS = (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Apply:
+    """Move a scan or points by a transform between a fixed and a moving scan.
+
+    A moving scan comes to the fixed one: on its grid with --reference, or else its voxels stay and
+    only its place in the world changes. Points go the other way: those of the fixed scan come to
+    where the same anatomy is in the moving one. With --inverse all of it is turned round: a fixed
+    scan comes to the moving one, and points of the moving scan to the fixed one.
+    """
+
+    transform: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TRANSFORM")]
+    """Fixed to moving: ITK (.tfm, .h5, .txt), a 4x4 world matrix (.txt), ANTs or FSL (.mat),
+    FreeSurfer (.lta)."""
+
+    what: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCAN|POINTS")]
+    """A scan, or points: 3D Slicer markups (.mrk.json, .fcsv) or a table (.csv, .tsv) with
+    columns name, x, y, z."""
+
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """File to write (.nii.gz or .nii; of markups .mrk.json, of other points .csv), or a folder for
+    NAME_moved."""
+
+    reference: Path | None = None
+    """Scan on whose grid the result is to be: the fixed one; with --inverse the moving one."""
+
+    inverse: bool = False
+    """Turn the transform round."""
+
+    nearest: bool = False
+    """Take the nearest voxel: for masks and label maps."""
+
+    fixed: Path | None = None
+    """The fixed scan; needed for a matrix of FSL, unless it is SCAN or the reference."""
+
+    moving: Path | None = None
+    """The moving scan, likewise."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `medrl apply`.
+
+    Args:
+        argv: What follows `medrl apply` on the command line.
+
+    Returns:
+        Exit code: 0, or 1 if the scan or points could not be moved.
+
+    Raises:
+        MedrlError: If the options contradict each other or the output folder cannot be written to.
+    """
+    command: Apply = parse(Apply, argv, prog="medrl apply")
+    points = command.what.name.lower().endswith((*_MARKUPS, *_TABLES))
+    if points and (command.reference or command.nearest):
+        raise MedrlError("--reference and --nearest are for scans, not for points")
+    if command.nearest and not command.reference:
+        raise MedrlError("--nearest needs the grid of a scan: name it with --reference")
+    target = _target(command)
+    try:
+        line = _apply_to_points(command, target) if points else _apply_to_scan(command, target)
+    except MedrlError as error:
+        complain(str(error))
+        return 1
+    except MemoryError:
+        complain(f"{command.what}: does not fit in memory; crop or downsample it")
+        return 1
+    except Exception as error:
+        if debugging():
+            raise
+        complain(f"{command.what}: {unexpected(error)}")
+        return 1
+    console = stdout()
+    console.print(line, markup=False, soft_wrap=True)
+    console.print(f"wrote {target}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _target(command: Apply) -> Path:
+    """The file to write; its folder is made."""
+    source, target = command.what, command.out
+    known = next((e for e in (*_MARKUPS, *_TABLES) if source.name.lower().endswith(e)), None)
+    endings = _MARKUPS if known in _MARKUPS else (".csv",) if known else _SCANS
+    if target.is_dir() or not target.suffix:
+        stem = source.name[: -len(known)] if known else stem_of(source)
+        target = target / f"{stem}_moved{endings[0]}"
+    elif not target.name.lower().endswith(endings):
+        wanted = " or ".join(endings)
+        raise MedrlError(f"cannot write {target}: its name must end in {wanted}; or name a folder")
+    prepare_folder(target.parent)
+    if target.resolve() == source.resolve():
+        raise MedrlError(f"{target}: is what is to be moved; write to another file")
+    return target
+
+
+def _apply_to_scan(command: Apply, target: Path) -> str:
+    """Move a scan; a line that says what was done."""
+    import numpy as np
+
+    from medrl.registration.results import move_scan
+    from medrl.volume.read import write_nifti
+
+    scan = _read(command.what)
+    onto = None if command.reference is None else _read(command.reference)
+    matrix = _read_transform(command, scan=scan, onto=onto)
+    way = "fixed to moving" if command.inverse else "moving to fixed"
+    if onto is None:
+        write_nifti(target, _replaced(scan, matrix))
+        return f"{command.what}: {way}, in its own grid"
+    moved = move_scan(scan, matrix, onto, nearest=command.nearest)
+    whole = command.nearest and bool((moved.as_tensor() == moved.as_tensor().round()).all())
+    write_nifti(target, moved, dtype=np.int32 if whole else np.float32)
+    return f"{command.what}: {way}, on the grid of {command.reference}"
+
+
+def _replaced(scan: MetaTensor, matrix: Matrix) -> MetaTensor:
+    """The same voxels at another place in the world."""
+    import numpy as np
+    import torch
+    from monai.data.meta_tensor import MetaTensor
+
+    from medrl.volume.space import as_affine
+    from medrl.volume.transform_files import kind_of
+
+    if kind_of(matrix) == "affine":
+        raise MedrlError(
+            "an affine transform would shear the scan's axes, which few programs read: name a scan "
+            "to resample it onto with --reference"
+        )
+    affine = np.linalg.inv(matrix) @ as_affine(scan.affine)
+    return MetaTensor(scan.as_tensor(), affine=torch.from_numpy(affine))
+
+
+def _apply_to_points(command: Apply, target: Path) -> str:
+    """Move points; a line that says what was done."""
+    from medrl.volume.points import (
+        read_markups,
+        read_points,
+        write_markup_lists,
+        write_points_csv,
+    )
+    from medrl.volume.space import apply_affine
+
+    matrix = _read_transform(command)
+    if command.what.name.lower().endswith(_MARKUPS):
+        lists = read_markups(command.what)
+        count = sum(len(markup.labels) for markup in lists)
+        write_markup_lists(
+            target,
+            [replace(m, points_world=apply_affine(matrix, m.points_world)) for m in lists],
+        )
+    else:
+        points = read_points(command.what)
+        count = len(points)
+        moved = {name: apply_affine(matrix, point) for name, point in points.items()}
+        rows = [
+            {"name": name, **dict(zip("xyz", map(float, point), strict=True))}
+            for name, point in moved.items()
+        ]
+        write_points_csv(target, rows)
+    way = "moving to fixed" if command.inverse else "fixed to moving"
+    return f"{command.what}: {count} points, {way}"
+
+
+def _read_transform(
+    command: Apply, *, scan: MetaTensor | None = None, onto: MetaTensor | None = None
+) -> Matrix:
+    """The transform as it is to be applied; a scan and its reference tell FSL what it needs."""
+    import numpy as np
+
+    from medrl.volume.transform_files import as_transform, read_transform
+
+    fixed, moving = (scan, onto) if command.inverse else (onto, scan)
+    fixed = fixed if command.fixed is None else _read(command.fixed)
+    moving = moving if command.moving is None else _read(command.moving)
+    matrix = read_transform(command.transform, fixed=fixed, moving=moving)
+    return as_transform(np.linalg.inv(matrix)) if command.inverse else matrix
+
+
+def _read(path: Path) -> MetaTensor:
+    """Read a scan or a mask, and tell what the user should know of it."""
+    from medrl.volume.read import read
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scan = read(path, allow_constant=True)
+    for remark in scan.meta.get("remarks", ()):
+        print(f"medrl: note: {path}: {remark}", file=sys.stderr)
+    return scan
