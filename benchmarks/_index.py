@@ -133,6 +133,50 @@ def seed_ablation(result: Result) -> str:
     )
 
 
+def registration(result: Result) -> str:
+    """Successes of every method, and for medrl the error, the time and the flags."""
+    methods = {name: entry["summary"] for name, entry in result["methods"].items()}
+    own = methods.pop("medrl", None)
+    parts = []
+    if own:
+        totals = {
+            band: [sum(count) for count in zip(*counts.values(), strict=True)]
+            for band, counts in own["successes_of"].items()
+        }
+        bands = ", ".join(f"{band} {got}/{of}" for band, (got, of) in totals.items())
+        flags = " and ".join(
+            f"{own[f'{name}_flagged'][0]} of {own[f'{name}_flagged'][1]} {name}"
+            for name in ("failures", "successes")
+        )
+        parts.append(
+            f"medrl {own['successes']}/{own['cases']} ({bands}; median "
+            f"{own['median_of_successes_mm']:.2f} mm, {own['cpu_s_mean']:.1f} CPU-s; flags {flags})"
+        )
+    parts += [f"{n} {f['successes']}/{f['cases']}" for n, f in methods.items()]
+    return "; ".join(parts)
+
+
+def registration_points(result: Result) -> str:
+    """Median error of every method, rigid and affine."""
+    return "; ".join(
+        f"{name} "
+        + ", ".join(
+            f"{kind} {case['error_mm']:.2f} mm" if "error_mm" in case else f"{kind} failed"
+            for kind, case in entry["cases"].items()
+        )
+        for name, entry in result["methods"].items()
+    )
+
+
+def registration_overlap(result: Result) -> str:
+    """Mean Dice of every method."""
+    return "Dice: " + ", ".join(
+        f"{name} {entry['summary']['dice_mean']:.3f}"
+        for name, entry in result["methods"].items()
+        if "dice_mean" in entry.get("summary", {})
+    )
+
+
 #: Claim, script, result and figure files, and how the result reads in one line.
 ROWS: tuple[tuple[str, str, tuple[str, ...], Callable[[Result], str]], ...] = (
     ("Cropping is fast", "roi_crop.py", ("roi_crop.json",), roi_crop),
@@ -208,6 +252,36 @@ ROWS: tuple[tuple[str, str, tuple[str, ...], Callable[[Result], str]], ...] = (
         "seednet_ablation.py",
         ("seednet_ablation.json",),
         seed_ablation,
+    ),
+    (
+        "Registration finds the pose of a template",
+        "registration_accuracy.py",
+        ("registration_template.json",),
+        registration,
+    ),
+    (
+        "It finds the pose of whole heads it has not seen",
+        "registration_accuracy.py",
+        ("registration_ixi-holdout.json",),
+        registration,
+    ),
+    (
+        "It registers real sequences of a patient to each other",
+        "registration_accuracy.py",
+        ("registration_ms.json",),
+        registration,
+    ),
+    (
+        "A lung at two dates",
+        "registration_accuracy.py",
+        ("registration_lung.json",),
+        registration_points,
+    ),
+    (
+        "Two subjects by an affine transform",
+        "registration_accuracy.py",
+        ("registration_ixi-affine.json",),
+        registration_overlap,
     ),
 )
 
