@@ -149,8 +149,8 @@ def _replaced(scan: MetaTensor, matrix: Matrix) -> MetaTensor:
 
     if kind_of(matrix) == "affine":
         raise MedrlError(
-            "an affine transform would shear the scan's axes, which few programs read: name a scan "
-            "to resample it onto with --reference"
+            f"{scan.meta['filename_or_obj']}: an affine transform shears its axes, which few "
+            "programs read: name a scan to resample it onto with --reference"
         )
     affine = np.linalg.inv(matrix) @ as_affine(scan.affine)
     return MetaTensor(scan.as_tensor(), affine=torch.from_numpy(affine))

@@ -74,8 +74,9 @@ def move_scan(
         low = float(moving.as_tensor().min())
         return resample_onto(there, affine=target, shape=(i, j, k), background=low)
     voxel = np.linalg.inv(source) @ matrix @ target
+    # The outermost voxels count to their outer faces, as everywhere in medrl.
     channels = [
-        affine_transform(channel, voxel, output_shape=(i, j, k), order=0)
+        affine_transform(channel, voxel, output_shape=(i, j, k), order=0, mode="grid-constant")
         for channel in moving.as_tensor().float().numpy(force=True)
     ]
     return MetaTensor(torch.from_numpy(np.stack(channels)), affine=torch.from_numpy(target))
