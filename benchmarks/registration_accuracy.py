@@ -47,7 +47,10 @@ def own_method(model: str, *, refine: bool) -> Method:
 
     def run(case: RegistrationCase) -> Record:
         started = cpu_seconds()
-        answer = registrar.register(case.fixed, case.moving, transform=case.kind, refine=refine)
+        try:
+            answer = registrar.register(case.fixed, case.moving, transform=case.kind, refine=refine)
+        except MedrlError as error:
+            return {"failure": str(error), "cpu_s": cpu_seconds() - started, "trusted": False}
         seconds = cpu_seconds() - started
         alone = case.measure(answer.agent_transform_world)
         return {
@@ -161,7 +164,7 @@ def summary(records: Sequence[Record]) -> Record:
     figures["median_mm"] = _median(records, "error_mm")
     successes = [record for record, success in zip(records, right, strict=True) if success]
     figures["median_of_successes_mm"] = _median(successes, "error_mm")
-    if any("agent_error_mm" in record for record in records):
+    if any("trusted" in record for record in records):
         figures["agent_median_of_successes_mm"] = _median(successes, "agent_error_mm")
         figures["agent_successes"] = sum(is_right(record, "agent_error_mm") for record in records)
         flagged = [not record["trusted"] for record in records]
@@ -201,8 +204,8 @@ def table(result: dict[str, Any]) -> str:
             counts = figures["successes_of"].get(band, {})
             row.append(" ".join(f"{got}/{of}" for got, of in counts.values()))
         row.append(f"{figures['successes']}/{figures['cases']}")
-        keys = ("median_of_successes_mm", "median_mm", "cpu_s_mean")
-        row += [show(figures.get(key)) for key in keys]
+        row += [show(figures[f"median_{name}"]) for name in ("of_successes_mm", "mm")]
+        row.append(show(figures["cpu_s_mean"]))
         if "agent_successes" in figures:
             median = show(figures["agent_median_of_successes_mm"])
             row.append(f"{figures['agent_successes']}, {median}")

@@ -224,8 +224,8 @@ def _elastix(fixed: MetaTensor, moving: MetaTensor, kind: str) -> Array:
         number_of_threads=1,
     )
     matrix = np.eye(4)
-    for stage in range(answer.GetNumberOfParameterMaps()):
-        entry = answer.GetParameterMap(stage)
+    for number in range(answer.GetNumberOfParameterMaps()):
+        entry = answer.GetParameterMap(number)
         transforms = {
             "EulerTransform": sitk.Euler3DTransform,
             "AffineTransform": sitk.AffineTransform,

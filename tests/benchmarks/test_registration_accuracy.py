@@ -140,3 +140,11 @@ def test_medrl_tells_how_sure_it_is(monkeypatch) -> None:
     assert record["confidence"] == 0.9
     assert record["predicted_error_mm"] == 0.4
     assert record["cpu_s"] >= 0
+
+
+def test_scans_that_medrl_refuses_are_failures_that_it_flags() -> None:
+    refused = {"band": "10", "contrast": "T1", "failure": "no", "cpu_s": 0.1, "trusted": False}
+    figures = accuracy.summary([refused])
+    assert figures["failures_flagged"] == [1, 1]
+    assert figures["agent_successes"] == 0
+    assert "0/1" in accuracy.table({"methods": {"medrl": {"summary": figures}}})
