@@ -36,8 +36,8 @@ class Apply:
     """
 
     transform: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TRANSFORM")]
-    """Fixed to moving: ITK (.tfm, .h5, .txt), a 4x4 world matrix (.txt), ANTs or FSL (.mat),
-    FreeSurfer (.lta)."""
+    """Fixed to moving: of ITK (.tfm, .h5, .txt), a 4x4 world matrix in text (.txt), of ANTs or FSL
+    as .mat, or of FreeSurfer (.lta)."""
 
     what: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCAN|POINTS")]
     """A scan, or points: 3D Slicer markups (.mrk.json, .fcsv) or a table (.csv, .tsv) with

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 class Register:
     """Align a moving scan with a fixed one: find the transform between them.
 
-    Writes the transform for ITK and 3D Slicer (.tfm) and as a 4x4 matrix in the world
-    (.matrix.txt; RAS mm), the moving scan on the fixed one's grid (.nii.gz), every transform that
-    the agent passed (.trajectory.json), a report with the confidence (.report.json) and two
-    pictures (.before-after.png, .checkerboard.png).
+    Writes the transform for ITK and 3D Slicer (.tfm) and as a 4x4 world matrix (.matrix.txt), the
+    moving scan on the fixed one's grid (.nii.gz), every transform that the agent passed
+    in .trajectory.json, a report with the confidence (.report.json) and two pictures,
+    before-after and checkerboard (.png).
     """
 
     fixed: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FIXED")]
@@ -54,8 +54,8 @@ class Register:
     """Refine the agent's answer by mutual information (SimpleITK)."""
 
     init: Path | None = None
-    """Transform to start from, fixed to moving: ITK (.tfm, .h5, .txt), a 4x4 world matrix (.txt),
-    ANTs or FSL (.mat), FreeSurfer (.lta)."""
+    """Transform to start from, fixed to moving: of ITK (.tfm, .h5, .txt), a 4x4 world matrix in
+    text (.txt), of ANTs or FSL (.mat), or of FreeSurfer (.lta)."""
 
     fixed_mask: Path | None = None
     """Mask of what counts in the fixed scan, on any grid in the same world."""
@@ -64,8 +64,8 @@ class Register:
     """Mask of what counts in the moving scan."""
 
     also: tuple[Literal["ants", "fsl", "lta"], ...] = ()
-    """Write the transform for these as well: ANTs (.ants.mat), FSL (.fsl.mat), FreeSurfer (.lta);
-    the last two take the extra `transforms`."""
+    """Write the transform for these as well: .ants.mat, .fsl.mat, .lta (FreeSurfer); the last two
+    take the extra `transforms`."""
 
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
