@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from medrl.registration.network import (
     Decision,
+    LevelSettings,
     RegistrationNetwork,
     expected_steps,
     target_distribution,
@@ -25,6 +26,7 @@ from medrl.registration.pairs import Batch, PairBank
 _WEIGHTS = (1.0, 1.0, 0.3, 0.3)
 #: From here on to the next agents hear less and less of the expert: nobody could know, degrees.
 _LOST = (70.0, 130.0)
+_STOP_WEIGHT = 0.1
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class ImitationLearner:
         batch = self._next()
         self.network.train()
         decision = self.network(batch.windows())
-        policy = policy_loss(decision.logits, batch, self.network.settings.steps)
+        policy = policy_loss(decision, batch, self.network.settings)
         error = error_loss(decision, batch)
         loss = policy + s.error_weight * error
         self.optimizer.zero_grad(set_to_none=True)
@@ -119,20 +121,24 @@ class ImitationLearner:
         return self._batch
 
 
-def policy_loss(logits: Tensor, batch: Batch, steps: Tensor) -> Tensor:
-    """Cross-entropy with the expert's steps, less of it where the scans are all but reversed.
+def policy_loss(decision: Decision, batch: Batch, level: LevelSettings) -> Tensor:
+    """Cross-entropy with what the expert does: the best steps, and to stop when there.
+
+    Steps count less where the scans are all but reversed: nobody could know.
 
     Args:
-        logits: (N, 12, 9).
-        batch: Situations they were decided in.
-        steps: Sizes of the steps (9,).
+        decision: What the network would do.
+        batch: Situations it was decided in.
+        level: Gives the sizes of the steps, and how near is there: a quarter of a voxel.
     """
-    wanted = batch.wanted()
-    target = target_distribution(wanted, steps).to(logits.dtype)
+    logits, wanted = decision.logits, batch.wanted()
+    target = target_distribution(wanted, level.steps).to(logits.dtype)
     entropy = -(target * logits.log_softmax(dim=-1)).sum(dim=-1)
     known = (_LOST[1] - wanted[:, 3:6].norm(dim=1)) / (_LOST[1] - _LOST[0])
     weights = logits.new_tensor(_WEIGHTS).repeat_interleave(3)
-    return (entropy * weights).mean(dim=1).mul(known.clamp(0.1, 1).to(logits.dtype)).mean()
+    steps = (entropy * weights).mean(dim=1).mul(known.clamp(0.1, 1).to(logits.dtype)).mean()
+    there = (batch.error() < level.spacing / 4).to(logits.dtype)
+    return steps + _STOP_WEIGHT * F.binary_cross_entropy_with_logits(decision.stop, there)
 
 
 def error_loss(decision: Decision, batch: Batch) -> Tensor:

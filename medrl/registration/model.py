@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -192,10 +192,6 @@ class RegistrationModel:
             load_state(network, {**own, **counters}, source=bundle)
             networks.append(network.eval().fuse().to(device))
         return RegistrationModel(settings, tuple(networks)), dict(manifest)
-
-    def calibrated(self, confidence: Confidence) -> RegistrationModel:
-        """The same model with another confidence."""
-        return replace(self, settings=replace(self.settings, confidence=confidence))
 
 
 def _center(pyramid: Pyramid) -> NDArray[np.float64]:

@@ -26,14 +26,14 @@ class SearchSettings:
         steps: On each level, coarsest first.
         keep: Agents that go on after a third of the first level's steps, and into each later
             level.
-        memory: Agents remember their walk (the recurrent core).
+        memory: Whether agents of each level remember their walk (the recurrent core).
         lookahead: Agents try several lengths of each step and take what the judge says is best
             (Sun et al., MedIA 2021, look ahead with the value function).
     """
 
     steps: tuple[int, ...] = (12, 6)
     keep: tuple[int, ...] = (8, 3)
-    memory: bool = True
+    memory: tuple[bool, ...] = (True, True)
     lookahead: bool = False
 
 
@@ -82,37 +82,29 @@ def search(
         for step in range(settings.steps[index] + 1):
             if index == 0 and step == max(1, first // 3):
                 crowd.keep(settings.keep[0])
-            memory = crowd.memory if settings.memory else None
+            memory = crowd.memory if settings.memory[index] else None
             decision = network(dynamics.look(crowd.transforms), memory)
             crowd.judge(decision)
-            if step < settings.steps[index]:
-                steps = expected_steps(decision.logits, dynamics.level.steps.to(starts))
-                crowd.go(_best(network, dynamics, crowd, steps, kind, settings))
+            if step == settings.steps[index]:
+                break
+            steps = constrain(expected_steps(decision.logits, dynamics.level.steps), kind)
+            options = _options(dynamics, crowd.transforms, steps, kind, settings.lookahead)
+            if len(options) == 1:
+                crowd.go(options[0])
+                continue
+            memory = crowd.memory if settings.memory[index] else None
+            judged = [network(dynamics.look(option), memory).error for option in options]
+            crowd.go(options[torch.stack(judged).argmin(dim=0), torch.arange(crowd.count)])
         crowd.back_to_best()
     return crowd.walks()
 
 
-def _best(
-    network: RegistrationNetwork,
-    dynamics: RegistrationDynamics,
-    crowd: _Crowd,
-    steps: Tensor,
-    kind: Kind,
-    settings: SearchSettings,
+def _options(
+    dynamics: RegistrationDynamics, transforms: Tensor, steps: Tensor, kind: Kind, ahead: bool
 ) -> Tensor:
-    """Transforms after the steps, or after the length of step that the judge likes best."""
-    steps = constrain(steps, kind)
-    if not settings.lookahead:
-        return dynamics.step(crowd.transforms, steps, kind=kind)
-    options = torch.stack(
-        [dynamics.step(crowd.transforms, steps * share, kind=kind) for share in _LOOKAHEAD]
-    )
-    errors = []
-    for option in options:
-        memory = crowd.memory if settings.memory else None
-        errors.append(network(dynamics.look(option), memory).error)
-    best = torch.stack(errors).argmin(dim=0)
-    return options[best, torch.arange(len(best))]
+    """Where agents could go, (O, N, 4, 4): the step itself, or several lengths of it."""
+    shares = _LOOKAHEAD if ahead else (1.0,)
+    return torch.stack([dynamics.step(transforms, steps * share, kind=kind) for share in shares])
 
 
 class _Crowd:

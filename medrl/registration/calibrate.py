@@ -1,0 +1,95 @@
+"""Fit what agents say of their answers to how right these are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator
+from torch.nn import functional as F
+
+from medrl.registration.cases import make_case
+from medrl.registration.confidence import Confidence
+from medrl.registration.model import RegistrationModel
+from medrl.registration.register import Registrar
+
+#: An answer is right if its mean error is below this, mm.
+RIGHT_MM = 2.0
+#: Answers looked at in each case: the best, and others that are mostly wrong.
+_ANSWERS = 3
+#: Share of the right answers that may be called doubtful.
+_FALSE_ALARMS = 0.02
+_SHIFT_MM = 60.0
+
+
+def calibrate(
+    model: RegistrationModel,
+    scans: Sequence[Path],
+    *,
+    seed: int,
+    rounds: int = 3,
+    progress: Callable[[int, int], None] | None = None,
+) -> RegistrationModel:
+    """Register validation scans with posed copies of themselves, and fit the confidence.
+
+    Args:
+        model: The agents.
+        scans: Validation scans.
+        seed: Fixes poses and contrasts.
+        rounds: Cases for each scan.
+        progress: Called with the cases done and their number.
+
+    Returns:
+        The model with its confidence.
+    """
+    registrar = Registrar(model)
+    generator = Generator().manual_seed(seed)
+    features, errors = [], []
+    for number in range(rounds):
+        for index, scan in enumerate(scans):
+            case = make_case(scan, turn=None, shift=_SHIFT_MM, generator=generator)
+            for answer in registrar.candidates(case.fixed, case.moving, count=_ANSWERS):
+                features.append(answer.features)
+                errors.append(case.error_mm(answer.transform_world))
+            if progress is not None:
+                progress(number * len(scans) + index + 1, rounds * len(scans))
+    confidence = fit(np.stack(features), np.array(errors) < RIGHT_MM)
+    return replace(model, settings=replace(model.settings, confidence=confidence))
+
+
+def fit(features: NDArray[np.float64], right: NDArray[np.bool_]) -> Confidence:
+    """Logistic regression, slightly regularised, with a threshold that spares right answers.
+
+    Args:
+        features: (N, F).
+        right: (N,).
+
+    Returns:
+        The fitted confidence. With answers all right or all wrong only the regularisation
+        keeps it finite, and it says so for nearly everything.
+    """
+    x, y = torch.from_numpy(features), torch.from_numpy(right).double()
+    middle, spread = x.mean(dim=0), x.std(dim=0).clamp(min=0.1)
+    weights = torch.zeros(x.shape[1] + 1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+    share = y.mean().clamp(0.02, 0.98)
+    balance = torch.where(y > 0, 0.5 / share, 0.5 / (1 - share))
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        score = (x - middle) / spread @ weights[:-1] + weights[-1]
+        value = F.binary_cross_entropy_with_logits(score, y, weight=balance)
+        value = value + 0.01 * weights[:-1].square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    slope = (weights.detach()[:-1] / spread).numpy()
+    bias = float(weights.detach()[-1] - (torch.from_numpy(slope) * middle).sum())
+    fitted = Confidence(tuple(slope.tolist()), bias, 0.5)
+    sure = fitted(features[right]) if right.any() else np.array([0.5])
+    return replace(fitted, threshold=float(min(0.5, np.quantile(sure, _FALSE_ALARMS))))

@@ -1,0 +1,222 @@
+"""Train registration agents on a user's own scans: the whole recipe."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator
+
+from medrl.bundles import new_manifest, save
+from medrl.errors import MedrlError
+from medrl.registration.actor_critic import ActorCriticLearner, ActorCriticSettings
+from medrl.registration.calibrate import calibrate
+from medrl.registration.data import load_sources, read_datalist
+from medrl.registration.imitation import ImitationLearner, ImitationSettings
+from medrl.registration.model import COARSE, FINE, ModelSettings, RegistrationModel
+from medrl.registration.network import LevelSettings, RegistrationNetwork, expected_steps
+from medrl.registration.pairs import PairBank, Situations
+from medrl.registration.search import SearchSettings
+from medrl.registration.synthesis import Source, Synthesis
+from medrl.rl.stage import Progress, run_stage
+
+#: Situations and steps that decide whether reinforcement learning was worth it.
+_JUDGED = 256
+_JUDGED_STEPS = 8
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The recipe.
+
+    Attributes:
+        name: Name of the model.
+        synthesis: How pairs are made from single scans.
+        coarse: Misalignments that agents of the coarse level learn from.
+        fine: Those of the fine level.
+        imitation: Learning from the expert's steps.
+        reinforcement: Learning from whole walks after that.
+        threads: CPU threads; registration agents are trained on the CPU.
+        seed: Fixes every random choice.
+        resume: Go on from the checkpoints in the output folder.
+    """
+
+    name: str = "my-registration"
+    synthesis: Synthesis = field(default_factory=Synthesis)
+    coarse: Situations = field(default_factory=Situations)
+    fine: Situations = field(
+        default_factory=lambda: Situations(turn=25.0, shift=20.0, near=0.3, far=0.3)
+    )
+    imitation: ImitationSettings = field(default_factory=ImitationSettings)
+    reinforcement: ActorCriticSettings = field(default_factory=ActorCriticSettings)
+    threads: int = 2
+    seed: int = 0
+    resume: bool = False
+
+
+def train(
+    settings: TrainSettings,
+    *,
+    data: Path,
+    out: Path,
+    card: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Train a model and save it as a bundle.
+
+    For each level the network learns to imitate, then from its own walks; of both the one that ends
+    nearer on validation pairs is kept. Then the confidence is fitted on validation scans.
+    Checkpoints are written to ``out/checkpoints`` and TensorBoard logs to ``out/logs``.
+
+    Args:
+        settings: The recipe.
+        data: Datalist, see :func:`medrl.registration.data.read_datalist`. Only its training and
+            validation scans are looked at.
+        out: Output folder.
+        card: Model card: what users should know of the data, the licence and the limits.
+        progress: Called now and then.
+
+    Returns:
+        The bundle's folder, ``out/<name>``.
+
+    Raises:
+        MedrlError: If the data or settings are unusable.
+    """
+    checkpoints = out / "checkpoints"
+    if checkpoints.exists() and not settings.resume:
+        raise MedrlError(f"{out} holds checkpoints already: resume, or choose another folder")
+    scans = read_datalist(data)
+    if not scans["validation"]:
+        raise MedrlError(f'{data} has no "validation" scans: the confidence is fitted on them')
+    report = progress or (lambda *_: None)
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+
+    def load(split: str) -> list[Source]:
+        return load_sources(
+            scans[split],
+            spacing=FINE.spacing,
+            seed=settings.seed,
+            progress=lambda done, total: report(f"reading {split}", done, total, {}),
+        )
+
+    sources = {split: load(split) for split in ("training", "validation")}
+    out.mkdir(parents=True, exist_ok=True)
+    networks, memory = [], []
+    for name, level, situations in (
+        ("coarse", COARSE, settings.coarse),
+        ("fine", FINE, settings.fine),
+    ):
+        network, remembers = _train_level(
+            name, level, situations, sources, settings, out=out, report=report
+        )
+        networks.append(network.eval())
+        memory.append(remembers)
+    model = RegistrationModel(
+        ModelSettings(search=SearchSettings(memory=tuple(memory))), tuple(networks)
+    )
+    model = calibrate(
+        model,
+        scans["validation"],
+        seed=settings.seed,
+        progress=lambda done, total: report("confidence", done, total, {}),
+    )
+    return save_model(model, out / settings.name, name=settings.name, card=dict(card or {}))
+
+
+def save_model(
+    model: RegistrationModel, folder: Path, *, name: str, card: Mapping[str, Any]
+) -> Path:
+    """Write a registration model as a bundle.
+
+    Args:
+        model: What to save.
+        folder: The bundle's folder.
+        name: Its name.
+        card: Its model card.
+
+    Returns:
+        The folder.
+    """
+    settings = asdict(model.settings)
+    save(
+        folder,
+        model.tensors(),
+        new_manifest(name=name, task="registration", settings=settings, card=card),
+    )
+    return folder
+
+
+def _train_level(
+    name: str,
+    level: LevelSettings,
+    situations: Situations,
+    sources: Mapping[str, list[Source]],
+    settings: TrainSettings,
+    *,
+    out: Path,
+    report: Progress,
+) -> tuple[RegistrationNetwork, bool]:
+    """Both stages of one level; whether the second was worth it."""
+    generator = Generator().manual_seed(settings.seed)
+    network = RegistrationNetwork(level)
+
+    def bank(split: str, posed: Situations, size: int, source: Generator) -> PairBank:
+        return PairBank(
+            sources[split],
+            level,
+            working=FINE.spacing,
+            synthesis=settings.synthesis,
+            situations=posed,
+            size=size,
+            generator=source,
+        )
+
+    def run(learner: ImitationLearner | ActorCriticLearner, stage: str) -> None:
+        run_stage(
+            learner,
+            network,
+            out / "checkpoints" / f"{name}-{stage}.safetensors",
+            logs=out / "logs",
+            resume=settings.resume,
+            report=report,
+        )
+
+    pairs = bank("training", situations, settings.imitation.bank, generator)
+    run(ImitationLearner(network, pairs, settings.imitation, generator=generator), "imitation")
+    imitated = copy.deepcopy(network)
+
+    rigid = replace(situations, resize=0.0)
+    pairs = bank("training", rigid, settings.reinforcement.bank, generator)
+    reinforced = ActorCriticLearner(network, pairs, settings.reinforcement, generator=generator)
+    run(reinforced, "reinforcement")
+
+    judge = bank("validation", rigid, 32, Generator().manual_seed(settings.seed + 1))
+    before, after = judge_walks(judge, [(imitated, False), (network, True)])
+    report(f"{name} walks", 1, 1, {"imitation": before, "reinforcement": after})
+    return (network, True) if after < before else (imitated, False)
+
+
+@torch.no_grad()
+def judge_walks(bank: PairBank, contestants: list[tuple[RegistrationNetwork, bool]]) -> list[float]:
+    """Mean log(1 + mm) at the end of the same walks for each network, with or without memory.
+
+    Args:
+        bank: Where walks begin.
+        contestants: Networks, and whether they remember their walk.
+    """
+    batch = bank.draw(_JUDGED)
+    found = []
+    for network, remembers in contestants:
+        network.eval()
+        now, memory = batch, network.blank(_JUDGED)
+        for _ in range(_JUDGED_STEPS):
+            decision = network(now.windows(), memory if remembers else None)
+            memory = decision.memory
+            now = now.after(expected_steps(decision.logits, network.settings.steps))
+        found.append(float(now.error().log1p().mean()))
+    return found
