@@ -53,6 +53,15 @@ class RegistrationDynamics:
         Returns:
             (N, 3, s, s, s) float32.
         """
+        moving = self.look_moving(transforms)
+        seen = moving.new_empty((len(moving), 3, *moving.shape[2:]))
+        seen[:, 0:1], seen[:, 1:2] = self.fixed, moving
+        seen[:, 2] = (seen[:, :2] >= 0).all(dim=1)
+        seen[:, :2].clamp_(min=0)
+        return seen
+
+    def look_moving(self, transforms: Tensor) -> Tensor:
+        """The moving scan alone (N, 1, s, s, s) float32, UNSEEN out of view."""
         through = self.to_voxel @ transforms
         centers = (through[:, :3, :3] @ self.pivot[..., None])[..., 0] + through[:, :3, 3]
         turned = through[:, :3, :3] * self.level.spacing
@@ -60,11 +69,7 @@ class RegistrationDynamics:
         moving = crop(self.moving, centers, side, scan=self.which, rotation=turned)
         if self.hide is not None:
             self.hide(moving, transforms)
-        seen = torch.empty((len(moving), 3, side, side, side), device=moving.device)
-        seen[:, 0:1], seen[:, 1:2] = self.fixed, moving
-        seen[:, 2] = (seen[:, :2] >= 0).all(dim=1)
-        seen[:, :2].clamp_(min=0)
-        return seen
+        return moving
 
     def step(self, transforms: Tensor, steps: Tensor, *, kind: Kind = "rigid") -> Tensor:
         """Move every agent.

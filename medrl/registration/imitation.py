@@ -23,7 +23,7 @@ from medrl.registration.network import (
 from medrl.registration.pairs import Batch, PairBank
 
 #: Weight of shift, turn, scale and shear in the loss: most scans differ by a rigid motion.
-_WEIGHTS = (1.0, 1.0, 0.3, 0.3)
+_WEIGHTS = (1.0, 2.0, 0.2, 0.2)
 #: From here on to the next agents hear less and less of the expert: nobody could know, degrees.
 _LOST = (70.0, 130.0)
 _STOP_WEIGHT = 0.1
@@ -50,7 +50,7 @@ class ImitationSettings:
     weight_decay: float = 1e-4
     bank: int = 64
     renew: int = 3
-    walk: int = 6
+    walk: int = 3
     error_weight: float = 1.0
 
 

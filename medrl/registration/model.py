@@ -208,4 +208,8 @@ _AIR = 0.15
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """JSON's lists as tuples."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return {key: _tuple(value) for key, value in values.items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(v) for v in value) if isinstance(value, list) else value

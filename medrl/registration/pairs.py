@@ -31,19 +31,20 @@ class Situations:
         near: Share of situations that are off by a fifth of that only.
         far: Share in which the moving scan may be in any orientation.
         resize: Share that differ in scale and shear as well.
-        fixed_any: Share in which the fixed scan is in any orientation; else it is off by up to
-            30 degrees from the scanner's axes.
+        tilt: Largest angle of the fixed scan to its usual orientation, degrees.
+        fixed_any: Share in which the fixed scan is in any orientation whatever.
         cut: Share of scans whose field of view is cut.
         dark: Share of scans with air beyond their field of view instead of nothing.
     """
 
-    turn: float = 80.0
-    shift: float = 50.0
+    turn: float = 65.0
+    shift: float = 40.0
     near: float = 0.2
-    far: float = 0.35
-    resize: float = 0.25
-    fixed_any: float = 0.3
-    cut: float = 0.5
+    far: float = 0.2
+    resize: float = 0.15
+    tilt: float = 20.0
+    fixed_any: float = 0.0
+    cut: float = 0.4
     dark: float = 0.5
 
 
@@ -156,7 +157,7 @@ class PairBank:
         g, s, level = self._generator, self._situations, self.level
         which = torch.randint(len(self._pairs), (count,), generator=g)
         chosen = [self._pairs[n] for n in which.tolist()]
-        frames = self._turns(count, 30.0, s.fixed_any)
+        frames = self._turns(count, s.tilt, s.fixed_any)
         points = torch.stack([p for _, _, p in chosen]).double()
         middle = points.mean(dim=1) + 12 / level.spacing * self._normal(count, 3)
         local = (points - middle[:, None]) @ frames * level.spacing

@@ -1,21 +1,24 @@
-"""From many orientations to one answer: agents walk side by side and the judge picks."""
+"""From many orientations to one answer: agents walk side by side, look ahead, and are compared."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from medrl.registration.dynamics import RegistrationDynamics
-from medrl.registration.network import Decision, RegistrationNetwork, expected_steps
+from medrl.registration.network import RegistrationNetwork, expected_steps
+from medrl.registration.similarity import similarity
 from medrl.registration.transforms import Kind, constrain
 
-#: Steps an agent may weigh against each other: shares of the step it would make.
-_LOOKAHEAD = (1.0, 0.5, 1.5)
+Judge = Literal["similarity", "error"]
+
+#: Parameters that agents of each kind change.
+_FREE: dict[Kind, int] = {"rigid": 6, "similarity": 7, "affine": 12}
 
 
 @dataclass(frozen=True)
@@ -23,18 +26,27 @@ class SearchSettings:
     """How agents go about it.
 
     Attributes:
-        steps: On each level, coarsest first.
-        keep: Agents that go on after a third of the first level's steps, and into each later
-            level.
+        probes: For each step on each level, coarsest first: how far an agent tries each parameter
+            up and down, in mm, degrees and per cent.
+        keep: Agents left at the end of each level; every step sends home up to a third.
+        lengths: Shares of the network's step that are tried; none to leave it out.
+        lookahead: Whether agents try before they go, and stay where nothing is better. Without it
+            they take the network's step.
+        judge: What tells which of two transforms is better, and which agent: the similarity of
+            the scans, or the error that the network predicts (Sun et al., MedIA 2021, look ahead
+            with the value function).
         memory: Whether agents of each level remember their walk (the recurrent core).
-        lookahead: Agents try several lengths of each step and take what the judge says is best
-            (Sun et al., MedIA 2021, look ahead with the value function).
     """
 
-    steps: tuple[int, ...] = (12, 6)
-    keep: tuple[int, ...] = (8, 3)
+    probes: tuple[tuple[float, ...], ...] = (
+        (16.0, 16.0, 10.0, 8.0, 6.0, 5.0, 4.0, 3.0),
+        (5.0, 4.0, 3.0, 2.0, 1.5, 1.0),
+    )
+    keep: tuple[int, ...] = (4, 2)
+    lengths: tuple[float, ...] = (1.0, 0.5)
+    lookahead: bool = True
+    judge: Judge = "similarity"
     memory: tuple[bool, ...] = (True, True)
-    lookahead: bool = False
 
 
 class Walk(NamedTuple):
@@ -43,25 +55,26 @@ class Walk(NamedTuple):
     Attributes:
         start: Number of its starting point.
         transforms: (T, 4, 4), the last being its answer.
-        errors: (T,) predicted mean error of each, mm.
+        errors: (T,) mean error of each that the network predicts, mm.
         spacings: (T,) voxel size it looked at, mm.
+        merit: How the judge likes the answer, more is better.
     """
 
     start: int
     transforms: Tensor
     errors: Tensor
     spacings: Tensor
+    merit: float
+
+
+Level = tuple[RegistrationNetwork, RegistrationDynamics]
 
 
 @torch.no_grad()
 def search(
-    levels: Sequence[tuple[RegistrationNetwork, RegistrationDynamics]],
-    starts: Tensor,
-    *,
-    kind: Kind,
-    settings: SearchSettings,
+    levels: Sequence[Level], starts: Tensor, *, kind: Kind, settings: SearchSettings
 ) -> list[Walk]:
-    """Let agents walk from many starts, and fewer and fewer of them go on.
+    """Let agents walk from many starts; fewer and fewer of them go on.
 
     Args:
         levels: Network and dynamics of each, coarsest first.
@@ -70,101 +83,124 @@ def search(
         settings: How.
 
     Returns:
-        Walks of the agents that reached the end, the most promising first. Each ends where its
-        agent's predicted error was lowest on the finest level.
+        Walks of the agents that reached the end, the best first.
     """
     crowd = _Crowd(starts)
-    first = settings.steps[0]
-    for index, (network, dynamics) in enumerate(levels):
-        if index:
-            crowd.keep(settings.keep[min(index, len(settings.keep) - 1)])
-        crowd.enter(dynamics.level.spacing, network.blank(crowd.count))
-        for step in range(settings.steps[index] + 1):
-            if index == 0 and step == max(1, first // 3):
-                crowd.keep(settings.keep[0])
-            memory = crowd.memory if settings.memory[index] else None
-            decision = network(dynamics.look(crowd.transforms), memory)
-            crowd.judge(decision)
-            if step == settings.steps[index]:
-                break
-            steps = constrain(expected_steps(decision.logits, dynamics.level.steps), kind)
-            options = _options(dynamics, crowd.transforms, steps, kind, settings.lookahead)
-            if len(options) == 1:
-                crowd.go(options[0])
-                continue
-            memory = crowd.memory if settings.memory[index] else None
-            judged = [network(dynamics.look(option), memory).error for option in options]
-            crowd.go(options[torch.stack(judged).argmin(dim=0), torch.arange(crowd.count)])
-        crowd.back_to_best()
+    for index, level in enumerate(levels):
+        _walk(level, crowd, index, kind, settings)
     return crowd.walks()
 
 
-def _options(
-    dynamics: RegistrationDynamics, transforms: Tensor, steps: Tensor, kind: Kind, ahead: bool
-) -> Tensor:
-    """Where agents could go, (O, N, 4, 4): the step itself, or several lengths of it."""
-    shares = _LOOKAHEAD if ahead else (1.0,)
-    return torch.stack([dynamics.step(transforms, steps * share, kind=kind) for share in shares])
+def _walk(level: Level, crowd: _Crowd, index: int, kind: Kind, settings: SearchSettings) -> None:
+    """All steps on one level."""
+    network, dynamics = level
+    sizes = dynamics.level.steps
+    memory = network.blank(crowd.count)
+    merit = _judge(level, crowd.transforms, settings.judge)
+    for probe in settings.probes[index]:
+        now = crowd.transforms
+        decision = network(dynamics.look(now), memory if settings.memory[index] else None)
+        memory = decision.memory
+        crowd.note(decision.error, dynamics.level.spacing)
+        steps = constrain(expected_steps(decision.logits, sizes), kind)
+        if settings.lookahead:
+            options, merits = _try(level, now, merit, steps, probe, kind, settings)
+            best = merits.argmax(dim=0)
+            row = torch.arange(len(now))
+            crowd.go(options[best, row], merits[best, row])
+        else:
+            there = dynamics.step(now, steps, kind=kind)
+            crowd.go(there, _judge(level, there, settings.judge))
+        kept = crowd.keep(max(settings.keep[index], 2 * crowd.count // 3))
+        memory, merit = memory[kept], crowd.merit
+    crowd.keep(settings.keep[index])
+    crowd.note(network(dynamics.look(crowd.transforms)).error, dynamics.level.spacing)
+
+
+def _try(
+    level: Level,
+    now: Tensor,
+    merit: Tensor,
+    steps: Tensor,
+    probe: float,
+    kind: Kind,
+    settings: SearchSettings,
+) -> tuple[Tensor, Tensor]:
+    """Where agents could go (O, N, 4, 4), staying included, and what the judge says (O, N).
+
+    They could take the network's step or a part of it; change one parameter, as the papers'
+    agents do; or change all those at once that are better changed.
+    """
+    dynamics = level[1]
+    free = _FREE[kind]
+    options = [dynamics.step(now, length * steps, kind=kind) for length in settings.lengths]
+    single = torch.zeros((2 * free, 12), dtype=now.dtype, device=now.device)
+    row = torch.arange(free)
+    single[row, row], single[free + row, row] = probe, -probe
+    if kind == "similarity":
+        single[:, 6:9] = single[:, 6:7]
+    moves = single[:, None].expand(-1, len(now), -1)
+    options += [dynamics.step(now, move, kind=kind) for move in moves]
+    tried = torch.stack(options)
+    merits = _judge(level, tried.flatten(0, 1), settings.judge).view(len(tried), -1)
+    up, down = merits[-2 * free : -free], merits[-free:]
+    better = (torch.maximum(up, down) > merit).to(now.dtype)
+    move = torch.zeros_like(steps)
+    move[:, :free] = (better * torch.where(up > down, probe, -probe)).T
+    if kind == "similarity":
+        move[:, 6:9] = move[:, 6:7]
+    together = dynamics.step(now, move, kind=kind)
+    last = _judge(level, together, settings.judge)
+    return torch.cat([now[None], tried, together[None]]), torch.cat(
+        [merit[None], merits, last[None]]
+    )
+
+
+def _judge(level: Level, transforms: Tensor, judge: Judge) -> Tensor:
+    """Merit (N,) of transforms, more is better."""
+    network, dynamics = level
+    if judge == "error":
+        return -network(dynamics.look(transforms)).error.double()
+    return similarity(dynamics.fixed, dynamics.look_moving(transforms))
 
 
 class _Crowd:
-    """Agents side by side, and what each of them has seen so far."""
+    """Agents side by side, and where each of them has been."""
 
     def __init__(self, starts: Tensor) -> None:
         self.transforms = starts
-        self.memory = starts.new_zeros(0)
+        self.merit = starts.new_zeros(len(starts))
         self._numbers = torch.arange(len(starts))
-        self._spacing = 0.0
-        self._seen: list[tuple[Tensor, Tensor, float]] = []
-        self._best_error = starts.new_zeros(0)
-        self._best = starts
+        self._been: list[tuple[Tensor, Tensor, float]] = []
 
     @property
     def count(self) -> int:
         return len(self.transforms)
 
-    def enter(self, spacing: float, memory: Tensor) -> None:
-        """Begin on a level, without memory of the one before."""
-        self._spacing = spacing
-        self.memory = memory
-        self._best_error = torch.full((self.count,), torch.inf, dtype=torch.float64)
-        self._best = self.transforms
+    def note(self, error: Tensor, spacing: float) -> None:
+        """Remember where agents are, and what the network says of it (log(1 + mm))."""
+        predicted = error.double().clamp(0, 6).expm1()
+        self._been.append((self.transforms, predicted, spacing))
 
-    def judge(self, decision: Decision) -> None:
-        """Take note of what agents think of where they are."""
-        error = decision.error.double().cpu().clamp(0, 6).expm1()
-        self.memory = decision.memory
-        self._seen.append((self.transforms, error, self._spacing))
-        better = error < self._best_error
-        self._best_error = torch.where(better, error, self._best_error)
-        self._best = torch.where(better[:, None, None], self.transforms, self._best)
+    def go(self, transforms: Tensor, merit: Tensor) -> None:
+        self.transforms, self.merit = transforms, merit
 
-    def go(self, transforms: Tensor) -> None:
-        self.transforms = transforms
-
-    def back_to_best(self) -> None:
-        """Put every agent where it thought best of itself, and those first who think so most."""
-        self.transforms = self._best
-        self._order(self._best_error.argsort())
-
-    def keep(self, count: int) -> None:
-        """Send home all but the most promising agents."""
-        self._order(self._best_error.argsort()[:count])
+    def keep(self, count: int) -> Tensor:
+        """Send home all but the best agents; the rows of those who stay, the best first."""
+        rows = self.merit.argsort(descending=True)[:count]
+        self._numbers = self._numbers[rows.cpu()]
+        self.transforms, self.merit = self.transforms[rows], self.merit[rows]
+        self._been = [(t[rows], e[rows], s) for t, e, s in self._been]
+        return rows
 
     def walks(self) -> list[Walk]:
-        transforms = torch.stack([*(t for t, _, _ in self._seen), self.transforms], dim=1)
-        errors = torch.stack([*(e for _, e, _ in self._seen), self._best_error], dim=1)
-        spacings = torch.tensor([*(s for _, _, s in self._seen), self._spacing])
+        transforms = torch.stack([t for t, _, _ in self._been], dim=1).cpu()
+        errors = torch.stack([e for _, e, _ in self._been], dim=1).cpu()
+        spacings = torch.tensor([s for _, _, s in self._been])
         return [
-            Walk(int(n), transforms[row], errors[row], spacings)
+            Walk(int(n), transforms[row], errors[row], spacings, float(self.merit[row]))
             for row, n in enumerate(self._numbers)
         ]
-
-    def _order(self, rows: Tensor) -> None:
-        self._numbers = self._numbers[rows]
-        self.transforms, self._best = self.transforms[rows], self._best[rows]
-        self.memory, self._best_error = self.memory[rows], self._best_error[rows]
-        self._seen = [(t[rows], e[rows], s) for t, e, s in self._seen]
 
 
 def orientations() -> Tensor:

@@ -28,11 +28,11 @@ class Synthesis:
 
     zoom: float = 0.15
     warp: float = 10.0
-    difference: float = 3.0
-    bias: float = 0.5
+    difference: float = 2.0
+    bias: float = 0.4
     noise: float = 0.05
     thickest: float = 2.5
-    same: float = 0.15
+    same: float = 0.3
 
 
 @dataclass(frozen=True, eq=False)
