@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from torch import Generator
 from torch.nn import functional as F
 
-from medrl.registration.cases import make_case
+from medrl.registration.cases import PosedCase, make_case
 from medrl.registration.confidence import Confidence
 from medrl.registration.model import RegistrationModel
 from medrl.registration.register import Registrar
+from medrl.registration.transforms import random_rotations
+from medrl.volume.space import apply_affine
 
 #: An answer is right if its mean error is below this, mm.
 RIGHT_MM = 2.0
-#: Answers looked at in each case: the best, and others that are mostly wrong.
-_ANSWERS = 3
 #: Share of the right answers that may be called doubtful.
 _FALSE_ALARMS = 0.02
 _SHIFT_MM = 60.0
@@ -35,6 +35,9 @@ def calibrate(
     progress: Callable[[int, int], None] | None = None,
 ) -> RegistrationModel:
     """Register validation scans with posed copies of themselves, and fit the confidence.
+
+    Once as users do, which is mostly right, and once from a single start in any orientation, which
+    mostly ends in the best of the wrong places.
 
     Args:
         model: The agents.
@@ -52,13 +55,23 @@ def calibrate(
     for number in range(rounds):
         for index, scan in enumerate(scans):
             case = make_case(scan, turn=None, shift=_SHIFT_MM, generator=generator)
-            for answer in registrar.candidates(case.fixed, case.moving, count=_ANSWERS):
+            for start in (None, _astray(case, generator)):
+                answer = registrar.candidates(case.fixed, case.moving, initial_world=start)[0]
                 features.append(answer.features)
                 errors.append(case.error_mm(answer.transform_world))
             if progress is not None:
                 progress(number * len(scans) + index + 1, rounds * len(scans))
     confidence = fit(np.stack(features), np.array(errors) < RIGHT_MM)
     return replace(model, settings=replace(model.settings, confidence=confidence))
+
+
+def _astray(case: PosedCase, generator: Generator) -> NDArray[np.float64]:
+    """A start with the objects' centres together, in any orientation."""
+    start = np.eye(4)
+    start[:3, :3] = random_rotations(1, generator=generator)[0].numpy()
+    middle = case.points_world.mean(axis=0)
+    start[:3, 3] = apply_affine(case.truth_world, middle) - start[:3, :3] @ middle
+    return start
 
 
 def fit(features: NDArray[np.float64], right: NDArray[np.bool_]) -> Confidence:

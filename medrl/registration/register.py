@@ -15,12 +15,16 @@ from torch import Tensor
 import medrl
 from medrl.errors import MedrlError
 from medrl.registration.checks import check_pair
-from medrl.registration.model import PreparedScan, RegistrationModel
+from medrl.registration.confidence import features
+from medrl.registration.model import RegistrationModel
 from medrl.registration.refine import refine as refine_transform
 from medrl.registration.search import Walk, search, starting_points
 from medrl.registration.transforms import Kind
 from medrl.trajectory import AgentPath, Trajectory
 from medrl.volume.space import apply_affine
+
+#: Where agent and refinement are compared: this far from the centre on each axis.
+_AROUND_MM = 70.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +76,7 @@ class Candidate:
     @property
     def predicted_error_mm(self) -> float:
         """Expected mean error."""
-        return float(np.expm1(self.features[0]))
+        return float(np.expm1(self.features[1]))
 
 
 class Registrar:
@@ -214,26 +218,12 @@ class Registrar:
                     fixed_mask=fixed_mask,
                     moving_mask=moving_mask,
                 )
-            found.append(Candidate(walk, agent, final, self._features(scans, agent, final)))
+            around = scans[0].center_world + _AROUND_MM * np.concatenate([np.eye(3), -np.eye(3)])
+            apart = apply_affine(final, around) - apply_affine(agent, around)
+            moved = float(np.linalg.norm(apart, axis=1).mean())
+            said = features(levels, torch.from_numpy(final), moved)
+            found.append(Candidate(walk, agent, final, said))
         return found
-
-    @torch.no_grad()
-    def _features(
-        self,
-        scans: tuple[PreparedScan, PreparedScan],
-        agent: NDArray[np.float64],
-        final: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """What confidence is judged by, (F,)."""
-        judged = []
-        for index in reversed(range(len(self.model.networks))):
-            dynamics = self.model.dynamics(index, *scans)
-            seen = dynamics.look(torch.from_numpy(final)[None])
-            judged.append(float(self.model.networks[index](seen).error))
-        around = scans[0].center_world + 70.0 * np.concatenate([np.eye(3), -np.eye(3)])
-        apart = apply_affine(final, around) - apply_affine(agent, around)
-        moved = np.linalg.norm(apart, axis=1).mean()
-        return np.array([*np.clip(judged, 0.0, 6.0), np.log1p(moved)])
 
     def _trajectory(self, walk: Walk, confidence: float) -> Trajectory:
         pivot: Tensor = walk.transforms[:, :3, 3]
