@@ -16,15 +16,20 @@ import medrl
 from medrl.errors import MedrlError
 from medrl.registration.checks import check_pair
 from medrl.registration.confidence import features
+from medrl.registration.dynamics import RegistrationDynamics
 from medrl.registration.model import RegistrationModel
 from medrl.registration.refine import refine as refine_transform
 from medrl.registration.search import Walk, search, starting_points
+from medrl.registration.similarity import similarity
 from medrl.registration.transforms import Kind
 from medrl.trajectory import AgentPath, Trajectory
 from medrl.volume.space import apply_affine
 
 #: Where agent and refinement are compared: this far from the centre on each axis.
 _AROUND_MM = 70.0
+#: Share of the similarity that refinement, which looks at all of the scans and not just at the
+#: agents' window, may cost.
+_HOLDS = 0.98
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +42,8 @@ class Registration:
         confidence: Probability, 0 to 1, that the mean error is below 2 mm.
         predicted_error_mm: What the agents expect the mean error to be.
         agent_transform_world: (4, 4) the agents' own answer, before refinement.
-        refined: Whether refinement changed it.
+        refined: Whether it is refined; False too if refinement made the scans less alike, and the
+            agents' own answer was kept.
         path: Every transform that the winning agent passed.
         threshold: Confidence below which the answer is not to be trusted.
     """
@@ -65,12 +71,14 @@ class Candidate:
         walk: How an agent came to it.
         agent_world: (4, 4) where it ended.
         transform_world: (4, 4) after refinement.
+        refined: Whether refinement was kept.
         features: See :data:`medrl.registration.confidence.FEATURES`.
     """
 
     walk: Walk
     agent_world: NDArray[np.float64]
     transform_world: NDArray[np.float64]
+    refined: bool
     features: NDArray[np.float64]
 
     @property
@@ -166,7 +174,7 @@ class Registrar:
             confidence=sure,
             predicted_error_mm=best.predicted_error_mm,
             agent_transform_world=best.agent_world,
-            refined=refine,
+            refined=best.refined,
             path=self._trajectory(best.walk, sure),
             threshold=0.5 if confidence is None else confidence.threshold,
         )
@@ -208,9 +216,9 @@ class Registrar:
         found = []
         for walk in walks:
             agent = walk.transforms[-1].numpy()
-            final = agent
+            final, better = agent, False
             if refine:
-                final = refine_transform(
+                refined = refine_transform(
                     fixed,
                     moving,
                     agent,
@@ -218,12 +226,23 @@ class Registrar:
                     fixed_mask=fixed_mask,
                     moving_mask=moving_mask,
                 )
+                better = self._holds(levels[-1][1], agent, refined)
+                final = refined if better else agent
             around = scans[0].center_world + _AROUND_MM * np.concatenate([np.eye(3), -np.eye(3)])
             apart = apply_affine(final, around) - apply_affine(agent, around)
             moved = float(np.linalg.norm(apart, axis=1).mean())
             said = features(levels, torch.from_numpy(final), moved)
-            found.append(Candidate(walk, agent, final, said))
+            found.append(Candidate(walk, agent, final, better, said))
         return found
+
+    @staticmethod
+    def _holds(
+        dynamics: RegistrationDynamics, agent: NDArray[np.float64], refined: NDArray[np.float64]
+    ) -> bool:
+        """Whether the agents find a refined answer about as good as their own, or better."""
+        both = torch.from_numpy(np.stack([agent, refined]))
+        own, other = similarity(dynamics.fixed, dynamics.look_moving(both)).tolist()
+        return bool(other >= _HOLDS * own)
 
     def _trajectory(self, walk: Walk, confidence: float) -> Trajectory:
         pivot: Tensor = walk.transforms[:, :3, 3]
