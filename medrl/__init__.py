@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from medrl.landmark.detect import Detection as Detection
     from medrl.landmark.detect import Landmark as Landmark
     from medrl.landmark.detect import LandmarkDetector as LandmarkDetector
+    from medrl.registration.register import Registrar as Registrar
+    from medrl.registration.register import Registration as Registration
     from medrl.seednet.seeds import Seed as Seed
     from medrl.seednet.session import SeedSession as SeedSession
     from medrl.trajectory import Trajectory as Trajectory
@@ -25,6 +27,8 @@ _HOME = {
     "Landmark": "medrl.landmark.detect",
     "LandmarkDetector": "medrl.landmark.detect",
     "MedrlError": "medrl.errors",
+    "Registrar": "medrl.registration.register",
+    "Registration": "medrl.registration.register",
     "Seed": "medrl.seednet.seeds",
     "SeedSession": "medrl.seednet.session",
     "Trajectory": "medrl.trajectory",

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
     from medrl.landmark.detect import Detection, LandmarkDetector
 
+#: What models of other tasks do, and with which command.
+_OTHERS = {
+    "seednet": "segments objects, it finds no landmarks: medrl segment",
+    "registration": "aligns two scans, it finds no landmarks: medrl register",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Detect:
@@ -110,8 +116,9 @@ def main(argv: Sequence[str]) -> int:
     from medrl.bundles import find, read_manifest
     from medrl.landmark.detect import LandmarkDetector
 
-    if read_manifest(find(command.model))["task"] == "seednet":
-        raise MedrlError(f"{command.model} segments objects, it finds no landmarks: medrl segment")
+    task = read_manifest(find(command.model))["task"]
+    if task in _OTHERS:
+        raise MedrlError(f"{command.model} {_OTHERS[task]}")
     detector = LandmarkDetector.load(command.model, device=device)
     check_landmarks(detector, command.landmarks)
     scans = list({scan.resolve(): scan for scan in command.scans}.values())

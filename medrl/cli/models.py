@@ -79,5 +79,7 @@ def finds(manifest: Manifest) -> str:
     landmarks = manifest.get("landmarks", [])
     if landmarks:
         return f"{len(landmarks)} landmarks"
+    if manifest["task"] == "registration":
+        return "the transform between two scans"
     targets, images = named(manifest, "targets"), named(manifest, "channels")
     return f"{', '.join(targets)} on {', '.join(images)}" if targets else "-"

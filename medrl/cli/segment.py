@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 #: What segments a single scan unless told otherwise, if it is there.
 _DEFAULT = "hippocampus-t1"
 
+#: What models of other tasks do, and with which command.
+_OTHERS = {
+    "landmark": "is a landmark model, it segments nothing: medrl detect",
+    "registration": "is a registration model, it segments nothing: medrl register",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
@@ -102,9 +108,13 @@ def main(argv: Sequence[str]) -> int:
     prepare_folder(command.out)
     device = check_device(command.device)
 
+    from medrl.bundles import find, read_manifest
     from medrl.seednet.session import SeedSession
 
     name = command.model or choose_model([channel for channel, _ in images if channel])
+    task = read_manifest(find(name))["task"]
+    if task in _OTHERS:
+        raise MedrlError(f"{name} {_OTHERS[task]}")
     session = SeedSession.load(name, device=device)
     session.model.target_index(command.target)
     scan = images[0][1]

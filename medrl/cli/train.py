@@ -1,4 +1,7 @@
-"""`medrl train`: train agents on your own scans with points (`landmark`) or masks (`seednet`)."""
+"""`medrl train`: train agents on your own scans.
+
+With points (`landmark`), with masks (`seednet`), or as they are (`registration`).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from medrl.cli.terminal import check_device, parse, progress_bars, stdout
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder
 from medrl.landmark import train as landmark
+from medrl.registration import train as registration
 from medrl.seednet import train as seednet
 
 if TYPE_CHECKING:
@@ -72,6 +76,22 @@ class SeedNet(_Options):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Registration(_Options):
+    """Train agents that align two scans, on your own scans; nothing need be marked in them.
+
+    The model is written to OUT/NAME and measured on the datalist's test scans; OUT/logs is for
+    TensorBoard; OUT/checkpoints is what --resume goes on from.
+    """
+
+    data: Path
+    """Datalist (JSON): image files of the splits training, validation and test."""
+
+    settings: Annotated[registration.TrainSettings, tyro.conf.arg(name="")] = field(
+        default_factory=registration.TrainSettings
+    )
+
+
 def main(argv: Sequence[str]) -> int:
     """Run `medrl train`.
 
@@ -84,12 +104,16 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         MedrlError: If the data or settings are unusable.
     """
-    command: Landmark | SeedNet = parse(
-        {"landmark": Landmark, "seednet": SeedNet}, argv, prog="medrl train"
+    command: Landmark | SeedNet | Registration = parse(
+        {"landmark": Landmark, "seednet": SeedNet, "registration": Registration},
+        argv,
+        prog="medrl train",
     )
     if isinstance(command, Landmark):
         return run_landmark(command)
-    return run_seednet(command)
+    if isinstance(command, SeedNet):
+        return run_seednet(command)
+    return run_registration(command)
 
 
 def run_landmark(command: Landmark) -> int:
@@ -162,6 +186,35 @@ def run_seednet(command: SeedNet) -> int:
         metrics = {"test": _evaluation(settings.out)["targets"]}
     _finish(bundle, metrics=metrics, licence=licence)
     _tell(bundle, f"medrl segment SCAN --seed fg:x,y,z -o OUT --model {bundle}")
+    return code
+
+
+def run_registration(command: Registration) -> int:
+    """Train registration agents, measure them, and complete the bundle."""
+    from medrl.registration.data import read_datalist
+
+    card, licence = _prepare(command, title=f"Registration agents {command.settings.name}")
+    scans = read_datalist(command.data)
+    with progress_bars() as progress:
+        bundle = registration.train(
+            command.settings,
+            data=command.data,
+            out=command.out,
+            card=card,
+            progress=Report(progress),
+        )
+    metrics, code = {}, 0
+    if command.evaluate and scans["test"]:
+        from medrl.cli import evaluate
+
+        settings = evaluate.Registration(
+            data=command.data, out=command.out / "evaluation", model=str(bundle)
+        )
+        code = evaluate.run_registration(settings)
+        summary = _evaluation(settings.out)
+        metrics = {"test": {key: summary[key] for key in ("scans", "bands", "confidence")}}
+    _finish(bundle, metrics=metrics, licence=licence)
+    _tell(bundle, f"medrl register FIXED MOVING -o OUT --model {bundle}")
     return code
 
 
