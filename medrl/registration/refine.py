@@ -60,10 +60,12 @@ def refine(
     center = voxel_to_world(middle, light[0].affine)
     transform = to_itk(initial_world, kind=kind, center_world=center)
     total = float(np.prod(images[0].GetSize()))
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    # The metric listens to this number only, and sums in another order with every other one.
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
         for shrink, sigma, samples, steps, step in _SCHEDULE:
             method = sitk.ImageRegistrationMethod()
-            method.SetNumberOfThreads(1)
             method.SetMetricAsMattesMutualInformation(_BINS)
             method.SetMetricSamplingStrategy(method.RANDOM)
             share = min(1.0, samples * shrink**3 / total)
@@ -85,6 +87,8 @@ def refine(
             "the scans do not overlap enough to be refined: leave refinement out, or give a better "
             "start"
         ) from error
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     return from_itk(transform)
 
 

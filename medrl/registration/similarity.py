@@ -47,6 +47,11 @@ def _joint(label: Tensor, moving: Tensor) -> Tensor:
     if moving.device.type == "cpu":
         windows = np.ascontiguousarray(moving.numpy())
         return torch.from_numpy(_histograms(label.numpy(), windows))
+    return _count(label, moving)
+
+
+def _count(label: Tensor, moving: Tensor) -> Tensor:
+    """The same with torch, on any device."""
     count = len(moving)
     level = (moving * _SCALE).long().clamp(max=BINS - 1)
     row = torch.arange(count, device=moving.device)[:, None]
