@@ -11,6 +11,7 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 from torch import Generator
 
+from medrl.errors import MedrlError
 from medrl.registration.data import body_mask, body_points
 from medrl.registration.synthesis import remap
 from medrl.registration.transforms import about, compose, random_rotations
@@ -23,8 +24,9 @@ from medrl.volume.space import apply_affine, as_affine
 _CURVE_TOP = 1.5
 _BIAS = 0.3
 _NOISE = 0.03
-#: Share of the points that must stay in view; poses with fewer are drawn again.
+#: Share of the points that must stay in view; poses with fewer are drawn again, so many times.
 _IN_VIEW = 0.6
+_DRAWS = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +64,7 @@ def make_case(path: Path, *, turn: float | None, shift: float, generator: Genera
         generator: Source of randomness.
 
     Raises:
-        MedrlError: If the scan cannot be read or is constant.
+        MedrlError: If the scan cannot be read, is constant, or hardly ever stays in view.
     """
     fixed = read(path)[:1]
     affine = as_affine(fixed.affine)
@@ -72,12 +74,14 @@ def make_case(path: Path, *, turn: float | None, shift: float, generator: Genera
     voxels = body_points(normal, body, generator=generator)
     points = apply_affine(affine, voxels.numpy())
     pivot = torch.from_numpy(apply_affine(affine, (np.asarray(shape) - 1) / 2))
-    while True:
+    for _ in range(_DRAWS):
         truth = _pose(turn, shift, pivot, generator).numpy()
         moved = apply_affine(np.linalg.inv(affine) @ truth, points)
         inside = (moved >= 0) & (moved <= np.asarray(shape) - 1)
         if inside.all(axis=1).mean() >= _IN_VIEW:
             break
+    else:
+        raise MedrlError("the scan shows too little to be turned and shifted that far")
     kind = 0.6 * float(torch.rand((), generator=generator))
     curve = remap(kind, generator)
     look = curve[(normal * (255 / _CURVE_TOP)).round().int()] * body

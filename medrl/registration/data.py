@@ -71,12 +71,16 @@ def load_sources(
     generator = Generator().manual_seed(seed)
     sources = []
     for scan in scans:
-        volume = normalize(resample(read(scan))).as_tensor()[:1]
-        volume = volume[:, *(slice(n // 2 * 2) for n in volume.shape[1:])]
-        low = F.avg_pool3d(volume, 2)
-        body = body_mask(low)
+        try:
+            volume = normalize(resample(read(scan))).as_tensor()[:1]
+            volume = volume[:, *(slice(n // 2 * 2) for n in volume.shape[1:])]
+            low = F.avg_pool3d(volume, 2)
+            body = body_mask(low)
+            points = body_points(low, body, generator=generator)
+        except MedrlError as error:
+            line = str(error)
+            raise MedrlError(line if str(scan) in line else f"{scan}: {line}") from error
         stored = (volume * (255 / 1.5)).round().to(torch.uint8)
-        points = body_points(low, body, generator=generator)
         sources.append(Source(stored, F.avg_pool3d(body.float(), 3, 1, 1), points))
         if progress is not None:
             progress(len(sources), len(scans))

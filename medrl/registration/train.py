@@ -116,8 +116,9 @@ def train(
         )
         networks.append(network.eval())
         memory.append(remembers)
+    levels = tuple(network.settings for network in networks)
     model = RegistrationModel(
-        ModelSettings(search=SearchSettings(memory=tuple(memory))), tuple(networks)
+        ModelSettings(levels=levels, search=SearchSettings(memory=tuple(memory))), tuple(networks)
     )
     model = calibrate(
         model,
