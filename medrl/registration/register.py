@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,7 @@ class Registrar:
         """Find the transform that brings the moving scan onto the fixed one.
 
         Agents start in 24 orientations with the scans' centres together, or at the given start.
+        If that leads to nothing that can be trusted, others start in the orientations between.
 
         Args:
             fixed: MetaTensor (1, I, J, K) with its affine (voxel to RAS mm).
@@ -156,7 +158,8 @@ class Registrar:
                 or the start is no transform of the kind wanted.
         """
         check_pair(fixed, moving, fixed_mask, moving_mask, transform, initial_world)
-        candidates = self.candidates(
+        look = partial(
+            self.candidates,
             fixed,
             moving,
             transform=transform,
@@ -165,9 +168,16 @@ class Registrar:
             moving_mask=moving_mask,
             initial_world=initial_world,
         )
-        best = candidates[0]
         confidence = self.model.settings.confidence
-        sure = float("nan") if confidence is None else float(confidence(best.features))
+
+        def sure_of(candidate: Candidate) -> float:
+            return float("nan") if confidence is None else float(confidence(candidate.features))
+
+        best = look()[0]
+        sure = sure_of(best)
+        if confidence is not None and initial_world is None and sure < confidence.threshold:
+            best = max(best, look(between=True)[0], key=sure_of)
+            sure = sure_of(best)
         return Registration(
             transform_world=best.transform_world,
             kind=transform,
@@ -189,6 +199,7 @@ class Registrar:
         fixed_mask: MetaTensor | None = None,
         moving_mask: MetaTensor | None = None,
         initial_world: ArrayLike | None = None,
+        between: bool = False,
         count: int = 1,
     ) -> list[Candidate]:
         """The most promising answers, the best first.
@@ -201,12 +212,14 @@ class Registrar:
             fixed_mask: See there.
             moving_mask: See there.
             initial_world: See there.
+            between: Start in the orientations between the usual ones.
             count: How many at most.
         """
         model = self.model
         scans = (model.prepare(fixed, fixed_mask), model.prepare(moving, moving_mask))
         if initial_world is None:
-            starts = starting_points(*(torch.from_numpy(scan.center_world) for scan in scans))
+            centers = (torch.from_numpy(scan.center_world) for scan in scans)
+            starts = starting_points(*centers, between=between)
         else:
             starts = torch.tensor(np.asarray(initial_world, dtype=np.float64))[None]
         levels = [

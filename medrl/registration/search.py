@@ -13,7 +13,7 @@ from torch import Tensor
 from medrl.registration.dynamics import RegistrationDynamics
 from medrl.registration.network import RegistrationNetwork, expected_steps
 from medrl.registration.similarity import similarity
-from medrl.registration.transforms import Kind, constrain
+from medrl.registration.transforms import Kind, constrain, rotation
 
 Judge = Literal["similarity", "error"]
 
@@ -28,7 +28,7 @@ class SearchSettings:
     Attributes:
         probes: For each step on each level, coarsest first: how far an agent tries each parameter
             up and down, in mm, degrees and per cent.
-        keep: Agents left at the end of each level; every step sends home up to a third.
+        keep: Agents left at the end of each level; every step sends home up to half.
         lengths: Shares of the network's step that are tried; none to leave it out.
         lookahead: Whether agents try before they go, and stay where nothing is better. Without it
             they take the network's step.
@@ -39,10 +39,10 @@ class SearchSettings:
     """
 
     probes: tuple[tuple[float, ...], ...] = (
-        (16.0, 16.0, 10.0, 8.0, 6.0, 5.0, 4.0, 3.0),
-        (5.0, 4.0, 3.0, 2.0, 1.5, 1.0),
+        (16.0, 12.0, 10.0, 8.0, 6.0, 5.0, 4.0, 3.0),
+        (5.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.6),
     )
-    keep: tuple[int, ...] = (4, 2)
+    keep: tuple[int, ...] = (4, 1)
     lengths: tuple[float, ...] = (1.0, 0.5)
     lookahead: bool = True
     judge: Judge = "similarity"
@@ -111,7 +111,7 @@ def _walk(level: Level, crowd: _Crowd, index: int, kind: Kind, settings: SearchS
         else:
             there = dynamics.step(now, steps, kind=kind)
             crowd.go(there, _judge(level, there, settings.judge))
-        kept = crowd.keep(max(settings.keep[index], 2 * crowd.count // 3))
+        kept = crowd.keep(max(settings.keep[index], crowd.count // 2))
         memory, merit = memory[kept], crowd.merit
     crowd.keep(settings.keep[index])
     crowd.note(network(dynamics.look(crowd.transforms)).error, dynamics.level.spacing)
@@ -219,9 +219,20 @@ def orientations() -> Tensor:
     return torch.stack(found)
 
 
-def starting_points(fixed_center: Tensor, moving_center: Tensor) -> Tensor:
-    """Transforms (24, 4, 4) that bring the centers (3,) together in every orientation."""
+def starting_points(
+    fixed_center: Tensor, moving_center: Tensor, *, between: bool = False
+) -> Tensor:
+    """Transforms (24, 4, 4) that bring the centers (3,) together in every orientation.
+
+    Args:
+        fixed_center: Fixed world.
+        moving_center: Moving world.
+        between: Turn all orientations by 60 degrees about a cube's diagonal, which brings each half
+            way to another one.
+    """
     turns = orientations()
+    if between:
+        turns = turns @ rotation(torch.full((3,), 60 / 3**0.5, dtype=torch.float64))
     starts = torch.eye(4, dtype=torch.float64).repeat(len(turns), 1, 1)
     starts[:, :3, :3] = turns
     starts[:, :3, 3] = moving_center - turns @ fixed_center

@@ -79,8 +79,10 @@ def rotation(turn: Tensor) -> Tensor:
     x, y, z = radians.unbind(dim=-1)
     cross[..., 0, 1], cross[..., 0, 2], cross[..., 1, 2] = -z, y, -x
     cross = cross - cross.transpose(-1, -2)
-    matrix: Tensor = torch.linalg.matrix_exp(cross)
-    return matrix
+    angle = radians.norm(dim=-1)[..., None, None]
+    # sin(a) / a and (1 - cos(a)) / a^2, at 0 as well.
+    first, second = torch.sinc(angle / torch.pi), torch.sinc(angle / (2 * torch.pi)).square() / 2
+    return torch.eye(3).to(turn) + first * cross + second * (cross @ cross)
 
 
 def rotation_vector(matrix: Tensor) -> Tensor:
