@@ -12,7 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MEDRL_DATA
 
-.PHONY: help demo test lint train-landmark train-hippocampus train-sarcoma bench docs clean
+.PHONY: help demo test lint train-landmark train-hippocampus train-sarcoma train-rigid-head \
+        bench docs clean
 help:
 	@echo "make demo            detect landmarks in a real head MRI and draw them"
 	@echo "make test            run every test"
@@ -20,6 +21,8 @@ help:
 	@echo "make train-landmark  train the landmark model that ships (MEDRL_DATA: the scans)"
 	@echo "make train-hippocampus, make train-sarcoma"
 	@echo "                     train the seed models that ship"
+	@echo "make train-rigid-head"
+	@echo "                     train the registration model that ships"
 	@echo "make bench           run every benchmark in benchmarks/"
 	@echo "make docs            build the documentation into site/"
 	@echo "make clean           remove the environment and everything built"
@@ -79,6 +82,12 @@ train-sarcoma: $(VENV)/.installed-train
 	  --perception.steps 1400 --agent.imitation-steps 120 --agent.dqn-steps 120 \
 	  --card recipes/sarcoma-pet-ct/card.json --licence recipes/sarcoma-pet-ct/LICENSE \
 	  --data runs/sarcoma-pet-ct/data/datalist.json -o runs/sarcoma-pet-ct
+
+train-rigid-head: $(VENV)/.installed-train
+	$(BIN)/medrl datasets export ixi_brain_t1 --brains --root $(MEDRL_DATA)/ixi_brain_t1 -o runs/rigid-head/data
+	$(BIN)/medrl train registration --name rigid-head \
+	  --card recipes/rigid-head/card.json --licence recipes/rigid-head/LICENSE \
+	  --data runs/rigid-head/data/datalist.json -o runs/rigid-head
 
 bench: $(VENV)/.installed-test
 	@set -e; for script in benchmarks/[!_]*.py; do \
