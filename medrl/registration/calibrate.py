@@ -61,7 +61,7 @@ def calibrate(
                 errors.append(case.error_mm(answer.transform_world))
             if progress is not None:
                 progress(number * len(scans) + index + 1, rounds * len(scans))
-    confidence = fit(np.stack(features), np.array(errors) < RIGHT_MM)
+    confidence = fit(np.stack(features), np.array(errors))
     return replace(model, settings=replace(model.settings, confidence=confidence))
 
 
@@ -74,17 +74,18 @@ def _astray(case: PosedCase, generator: Generator) -> NDArray[np.float64]:
     return start
 
 
-def fit(features: NDArray[np.float64], right: NDArray[np.bool_]) -> Confidence:
+def fit(features: NDArray[np.float64], errors_mm: NDArray[np.float64]) -> Confidence:
     """Logistic regression, slightly regularised, with a threshold that spares right answers.
 
     Args:
         features: (N, F).
-        right: (N,).
+        errors_mm: (N,) mean error of each answer.
 
     Returns:
         The fitted confidence. With answers all right or all wrong only the regularisation
         keeps it finite, and it says so for nearly everything.
     """
+    right = errors_mm < RIGHT_MM
     x, y = torch.from_numpy(features), torch.from_numpy(right).double()
     middle, spread = x.mean(dim=0), x.std(dim=0).clamp(min=0.1)
     weights = torch.zeros(x.shape[1] + 1, dtype=torch.float64, requires_grad=True)
@@ -103,6 +104,11 @@ def fit(features: NDArray[np.float64], right: NDArray[np.bool_]) -> Confidence:
     optimizer.step(loss)
     slope = (weights.detach()[:-1] / spread).numpy()
     bias = float(weights.detach()[-1] - (torch.from_numpy(slope) * middle).sum())
-    fitted = Confidence(tuple(slope.tolist()), bias, 0.5)
+    # What is typical where there is none: the limit itself.
+    typical = [
+        float(np.expm1(np.log1p(errors_mm[kind]).mean())) if kind.any() else RIGHT_MM
+        for kind in (right, ~right)
+    ]
+    fitted = Confidence(tuple(slope.tolist()), bias, 0.5, *typical)
     sure = fitted(features[right]) if right.any() else np.array([0.5])
     return replace(fitted, threshold=float(min(0.5, np.quantile(sure, _FALSE_ALARMS))))

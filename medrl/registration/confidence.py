@@ -71,13 +71,23 @@ class Confidence:
         weights: Of the features.
         bias: Constant.
         threshold: Probability below which an answer is not to be trusted.
+        right_mm: Typical mean error of the right answers.
+        wrong_mm: Typical mean error of the wrong ones.
     """
 
     weights: tuple[float, ...]
     bias: float
     threshold: float
+    right_mm: float
+    wrong_mm: float
 
     def __call__(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probability (...) that the mean error is below 2 mm, from features (..., F)."""
         score = np.asarray(features) @ np.asarray(self.weights) + self.bias
         return np.asarray(1 / (1 + np.exp(-np.clip(score, -50, 50))), dtype=np.float64)
+
+    def error_mm(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mean error (...) to be expected: between those of right and wrong, on a log scale."""
+        right = self(features)
+        logs = right * np.log1p(self.right_mm) + (1 - right) * np.log1p(self.wrong_mm)
+        return np.asarray(np.expm1(logs), dtype=np.float64)

@@ -41,7 +41,7 @@ class Registration:
         transform_world: (4, 4) fixed world to moving world, RAS mm.
         kind: ``rigid``, ``similarity`` or ``affine``.
         confidence: Probability, 0 to 1, that the mean error is below 2 mm.
-        predicted_error_mm: What the agents expect the mean error to be.
+        predicted_error_mm: Mean error to be expected.
         agent_transform_world: (4, 4) the agents' own answer, before refinement.
         refined: Whether it is refined; False too if refinement made the scans less alike, and the
             agents' own answer was kept.
@@ -81,11 +81,6 @@ class Candidate:
     transform_world: NDArray[np.float64]
     refined: bool
     features: NDArray[np.float64]
-
-    @property
-    def predicted_error_mm(self) -> float:
-        """Expected mean error."""
-        return float(np.expm1(self.features[1]))
 
 
 class Registrar:
@@ -178,11 +173,15 @@ class Registrar:
         if confidence is not None and initial_world is None and sure < confidence.threshold:
             best = max(best, look(between=True)[0], key=sure_of)
             sure = sure_of(best)
+        # Without calibration the network's own word, which is rougher.
+        expected = float(
+            np.expm1(best.features[1]) if confidence is None else confidence.error_mm(best.features)
+        )
         return Registration(
             transform_world=best.transform_world,
             kind=transform,
             confidence=sure,
-            predicted_error_mm=best.predicted_error_mm,
+            predicted_error_mm=expected,
             agent_transform_world=best.agent_world,
             refined=best.refined,
             path=self._trajectory(best.walk, sure),

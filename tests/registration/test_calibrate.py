@@ -27,9 +27,24 @@ def simulated(
     return features, rng.uniform(size=count) < 1 / (1 + np.exp(-score))
 
 
+def errors_of(right: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Errors in mm that make answers right or wrong."""
+    return np.where(right, 0.5, 40.0)
+
+
+def test_the_expected_error_lies_between_those_of_right_and_wrong_answers() -> None:
+    features, right = simulated(scale=6.0)
+    found = fit(features, errors_of(right))
+    assert (found.right_mm, found.wrong_mm) == pytest.approx((0.5, 40.0))
+    expected, sure = found.error_mm(features), found(features)
+    assert np.all(np.diff(expected[np.argsort(sure)]) <= 1e-9)
+    assert expected[sure > 0.99].max() < 0.6
+    assert expected[sure < 0.01].min() > 37
+
+
 def test_a_known_logistic_is_recovered() -> None:
     features, right = simulated()
-    found = fit(features, right)
+    found = fit(features, errors_of(right))
     # Slight regularisation shrinks the weights a little.
     ratio = np.array(found.weights[:2]) / WEIGHTS[:2]
     assert (ratio > 0.75).all()
@@ -51,7 +66,7 @@ def test_weights_agree_with_scikit_learn(bias: float) -> None:
     reference = LogisticRegression(
         C=1 / (2 * 0.01 * len(features)), class_weight="balanced", tol=1e-10, max_iter=1000
     ).fit(standard, right)
-    found = fit(features, right)
+    found = fit(features, errors_of(right))
     np.testing.assert_allclose(np.array(found.weights) * spread, reference.coef_[0], atol=2e-3)
     np.testing.assert_allclose(found(features), reference.predict_proba(standard)[:, 1], atol=1e-3)
 
@@ -59,7 +74,7 @@ def test_weights_agree_with_scikit_learn(bias: float) -> None:
 @pytest.mark.parametrize("scale", [1.0, 6.0])
 def test_the_threshold_spares_right_answers(scale: float) -> None:
     features, right = simulated(scale=scale)
-    found = fit(features, right)
+    found = fit(features, errors_of(right))
     doubted = found(features) < found.threshold
     assert found.threshold <= 0.5
     assert doubted[right].mean() <= 0.02 + 1 / right.sum()
@@ -75,7 +90,7 @@ def test_clear_cases_are_told_apart() -> None:
     right = np.arange(300) % 3 > 0
     features = rng.normal(size=(300, 2)) * 0.3
     features[:, 0] += np.where(right, -2, 2)
-    found = fit(features, right)
+    found = fit(features, errors_of(right))
     probability = found(features)
     assert probability[right].min() > found.threshold
     assert probability[~right].max() < found.threshold
@@ -84,7 +99,7 @@ def test_clear_cases_are_told_apart() -> None:
 @pytest.mark.parametrize("answer", [True, False])
 def test_answers_all_alike_give_something_finite(answer: bool) -> None:
     features, _ = simulated(50)
-    found = fit(features, np.full(50, answer))
+    found = fit(features, errors_of(np.full(50, answer)))
     probability = found(features)
     assert np.isfinite(found.weights).all()
     assert ((probability > 0.5) == answer).mean() > 0.95
@@ -94,13 +109,13 @@ def test_answers_all_alike_give_something_finite(answer: bool) -> None:
 def test_a_constant_feature_does_no_harm() -> None:
     features, right = simulated(500)
     features[:, 2] = 7.0
-    found = fit(features, right)
+    found = fit(features, errors_of(right))
     assert np.isfinite(found(features)).all()
     assert found.weights[2] == pytest.approx(0, abs=1e-6)
 
 
 def test_probabilities_by_hand() -> None:
-    sure = Confidence((2.0, -1.0), 0.5, 0.5)
+    sure = Confidence((2.0, -1.0), 0.5, 0.5, 0.3, 50.0)
     assert sure(np.array([1.0, 0.5])) == pytest.approx(1 / (1 + np.exp(-2.0)))
     assert sure(np.array([[1e9, 0.0], [-1e9, 0.0]])).tolist() == pytest.approx([1, 0])
 

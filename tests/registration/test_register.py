@@ -142,7 +142,7 @@ def test_confidence_is_the_models(untrained: RegistrationModel, fixed, moving):
     """A made-up one: only the similarity counts."""
     weights = [0.0] * len(FEATURES)
     weights[FEATURES.index("similarity, finest level")] = 1.0
-    confidence = Confidence(tuple(weights), bias=0.5, threshold=0.4)
+    confidence = Confidence(tuple(weights), bias=0.5, threshold=0.4, right_mm=0.3, wrong_mm=50.0)
     settings = replace(untrained.settings, confidence=confidence)
     registrar = Registrar(replace(untrained, settings=settings))
     (answer,) = registrar.candidates(fixed, moving, refine=False)
