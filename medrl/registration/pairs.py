@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from medrl.registration.dynamics import UNSEEN, RegistrationDynamics, fixed_window
 from medrl.registration.network import LevelSettings
@@ -19,6 +20,7 @@ from medrl.registration.rewards import mean_distance
 from medrl.registration.synthesis import Source, Synthesis, make_pair
 from medrl.registration.transforms import compose, decompose, random_rotations, rotation
 from medrl.volume.pyramid import Pyramid
+from medrl.volume.resample import smoothing_kernel
 
 
 @dataclass(frozen=True)
@@ -237,10 +239,10 @@ class PairBank:
 
 def halve(volume: Tensor) -> Tensor:
     """A volume (1, I, J, K) at twice the voxel size, as pyramids have it."""
-    kernel = torch.tensor([0.06136, 0.24477, 0.38774, 0.24477, 0.06136])
+    kernel = smoothing_kernel(1.0).to(volume)
     out = volume[None]
     for axis in range(3):
         shape, stride, pad = [1, 1, 1], [1, 1, 1], [0, 0, 0]
-        shape[axis], stride[axis], pad[axis] = 5, 2, 2
-        out = torch.nn.functional.conv3d(out, kernel.view(1, 1, *shape), stride=stride, padding=pad)
+        shape[axis], stride[axis], pad[axis] = len(kernel), 2, len(kernel) // 2
+        out = F.conv3d(out, kernel.view(1, 1, *shape), stride=stride, padding=pad)
     return out[0].contiguous()

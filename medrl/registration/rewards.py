@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from medrl.errors import MedrlError
 from medrl.registration.transforms import move
 
 RewardKind = Literal["distance", "progress"]
@@ -30,6 +31,17 @@ class RewardSettings:
     bonus: float = 1.0
     threshold: float = 2.0
     penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is not an option.
+
+        Raises:
+            MedrlError: If the kind is unknown.
+        """
+        if self.kind not in get_args(RewardKind):
+            raise MedrlError(
+                f"there is no reward {self.kind!r}: {' or '.join(get_args(RewardKind))}"
+            )
 
 
 def mean_distance(transforms: Tensor, points: Tensor, targets: Tensor) -> Tensor:

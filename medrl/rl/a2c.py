@@ -96,13 +96,18 @@ class RecurrentA2C:
                 "said_logits": logits[counts],
                 "said_value": values[:, :-1][counts][:, None],
                 "action": actions[counts],
-                "advantage": (advantage - advantage.mean()) / (advantage.std() + 1e-6),
+                "advantage": (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-6),
                 "value_target": target[counts],
             },
             batch_size=[int(counts.sum())],
         )
         losses: Any = self._loss(data)
-        return {key: losses[key] for key in ("loss_objective", "loss_critic", "loss_entropy")}
+        # TorchRL leaves out an entropy bonus of no weight.
+        nothing = torch.zeros(())
+        return {
+            key: losses.get(key, nothing)
+            for key in ("loss_objective", "loss_critic", "loss_entropy")
+        }
 
 
 class _Said(nn.Module):

@@ -152,7 +152,8 @@ def test_confidence_is_the_models(untrained: RegistrationModel, fixed, moving):
     assert found.threshold == 0.4
     assert found.trusted
     assert found.path.agents[0].confidence == found.confidence
-    assert found.predicted_error_mm == pytest.approx(math.expm1(answer.features[1]))
+    assert found.predicted_error_mm == pytest.approx(float(confidence.error_mm(answer.features)))
+    assert 0.3 < found.predicted_error_mm < 50
 
 
 def test_a_refinement_that_does_harm_is_not_kept(
