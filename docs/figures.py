@@ -13,28 +13,35 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from monai.data.meta_tensor import MetaTensor
+from torch import Generator
 
 from medrl import LandmarkDetector, read
 from medrl.cli.demo import write_template
+from medrl.cli.register import main as run_register
 from medrl.cli.segment import main as run_segment
 from medrl.landmark.picture import write_picture
+from medrl.registration.cases import make_case
 from medrl.volume.pyramid import build_pyramid
+from medrl.volume.read import write_nifti
 from medrl.volume.space import world_to_voxel
 
 IMAGES = Path(__file__).parent / "images"
 LANDMARK = "Putamen_L_centroid"
 #: Inside the left hippocampus, RAS mm.
 CLICK_WORLD = (-25.5, -21.0, -14.0)
+#: Of the pose and contrast of the copy that is registered.
+SEED = 3
 
 
 def main() -> None:
-    """Write `demo.png`, `search.png` and `segment.png`."""
+    """Write `demo.png`, `search.png`, `segment.png` and `register.png`."""
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         head = Path(folder) / "mni152_t1.nii.gz"
         write_template(head)
         scan = read(head)
         draw_segmentation(IMAGES / "segment.png", head)
+        draw_registration(IMAGES / "register.png", head)
     detector = LandmarkDetector.load("brain-t1")
     detection = detector.detect(scan)
     write_picture(IMAGES / "demo.png", scan, detection, title="MNI152 T1 template")
@@ -47,6 +54,16 @@ def draw_segmentation(path: Path, head: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run_segment([str(head), "--seed", click, "-o", folder])
         path.write_bytes((Path(folder) / "mni152_t1.png").read_bytes())
+
+
+def draw_registration(path: Path, head: Path) -> None:
+    """A copy in any orientation and another contrast, as `medrl register` draws it."""
+    case = make_case(head, turn=None, shift=30.0, generator=Generator().manual_seed(SEED))
+    with tempfile.TemporaryDirectory() as folder:
+        moving = Path(folder) / "turned.nii.gz"
+        write_nifti(moving, case.moving)
+        run_register([str(head), str(moving), "-o", folder])
+        path.write_bytes((Path(folder) / "turned_to_mni152_t1.before-after.png").read_bytes())
 
 
 def draw_search(path: Path, scan: MetaTensor, detector: LandmarkDetector) -> None:
