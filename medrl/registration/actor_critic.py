@@ -45,7 +45,7 @@ class ActorCriticSettings:
         reward: What a step is worth.
     """
 
-    steps: int = 400
+    steps: int = 160
     agents: int = 32
     horizon: int = 6
     learning_rate: float = 3e-4

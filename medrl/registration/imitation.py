@@ -44,7 +44,7 @@ class ImitationSettings:
         error_weight: Of the predicted error next to the steps.
     """
 
-    steps: int = 5000
+    steps: int = 3800
     batch: int = 96
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
