@@ -120,14 +120,18 @@ class RegistrationModel:
         # In millimetres along the scan's own axes an oblique scan has no empty corners.
         own = np.diag([*spacing_of(affine), 1.0])
         to_world = affine @ np.linalg.inv(own)
-        straight = MetaTensor(scan.as_tensor().to(self.device), affine=torch.from_numpy(own))
+        voxels = scan.as_tensor()
+        if mask is not None:
+            # Taken for air, what is masked does not set the scale of the intensities.
+            shown = resample_onto(mask, affine=affine, shape=_grid(voxels)).as_tensor() > 0.5
+            voxels = voxels.masked_fill(~shown, float(voxels.min()))
+        straight = MetaTensor(voxels.to(self.device), affine=torch.from_numpy(own))
         prepared = Preprocessing(spacing=spacings[0])(straight)
         pyramid = build_pyramid(prepared, spacings=spacings)
         seen = torch.ones_like(pyramid.levels[0], dtype=torch.bool)
         if mask is not None:
             grid = to_world @ as_affine(prepared.affine.cpu())
-            shape = (seen.shape[1], seen.shape[2], seen.shape[3])
-            seen = resample_onto(mask, affine=grid, shape=shape).as_tensor() > 0.5
+            seen = resample_onto(mask, affine=grid, shape=_grid(seen)).as_tensor() > 0.5
             if not bool(seen.any()):
                 raise MedrlError("the mask leaves nothing of the scan")
         levels = []
@@ -192,6 +196,11 @@ class RegistrationModel:
             load_state(network, {**own, **counters}, source=bundle)
             networks.append(network.eval().fuse().to(device))
         return RegistrationModel(settings, tuple(networks)), dict(manifest)
+
+
+def _grid(volume: Tensor) -> tuple[int, int, int]:
+    """Size (I, J, K) of a volume (C, I, J, K)."""
+    return volume.shape[1], volume.shape[2], volume.shape[3]
 
 
 def _center(pyramid: Pyramid) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,8 +44,8 @@ class Registration:
         confidence: Probability, 0 to 1, that the mean error is below 2 mm.
         predicted_error_mm: Mean error to be expected.
         agent_transform_world: (4, 4) the agents' own answer, before refinement.
-        refined: Whether it is refined; False too if refinement made the scans less alike, and the
-            agents' own answer was kept.
+        refined: Whether it is refined; False too if the scans overlap too little for that, or
+            refinement made them less alike, and the agents' own answer was kept.
         path: Every transform that the winning agent passed.
         threshold: Confidence below which the answer is not to be trusted.
     """
@@ -230,16 +231,17 @@ class Registrar:
             agent = walk.transforms[-1].numpy()
             final, better = agent, False
             if refine:
-                refined = refine_transform(
-                    fixed,
-                    moving,
-                    agent,
-                    kind=transform,
-                    fixed_mask=fixed_mask,
-                    moving_mask=moving_mask,
-                )
-                better = self._holds(levels[-1][1], agent, refined)
-                final = refined if better else agent
+                with suppress(MedrlError):  # without enough overlap the agents' answer stands
+                    refined = refine_transform(
+                        fixed,
+                        moving,
+                        agent,
+                        kind=transform,
+                        fixed_mask=fixed_mask,
+                        moving_mask=moving_mask,
+                    )
+                    better = self._holds(levels[-1][1], agent, refined)
+                    final = refined if better else agent
             around = scans[0].center_world + _AROUND_MM * np.concatenate([np.eye(3), -np.eye(3)])
             apart = apply_affine(final, around) - apply_affine(agent, around)
             moved = float(np.linalg.norm(apart, axis=1).mean())

@@ -116,7 +116,7 @@ def test_what_masks_hide_does_not_count(registrar: Registrar, fixed, moving):
     for scan, corner in ((fixed, 0), (moving, 20)):
         array, mask = scan.as_tensor().clone(), torch.ones(scan.shape)
         block = (slice(None), *(slice(corner, corner + 14),) * 3)
-        array[block], mask[block] = 1400.0, 0.0
+        array[block], mask[block] = 3000.0, 0.0
         spoiled.append(MetaTensor(array, affine=scan.affine))
         masks.append(MetaTensor(mask, affine=scan.affine))
     options = {"fixed_mask": masks[0], "moving_mask": masks[1]}
@@ -154,6 +154,18 @@ def test_confidence_is_the_models(untrained: RegistrationModel, fixed, moving):
     assert found.path.agents[0].confidence == found.confidence
     assert found.predicted_error_mm == pytest.approx(float(confidence.error_mm(answer.features)))
     assert 0.3 < found.predicted_error_mm < 50
+
+
+def test_without_refinement_for_want_of_overlap_the_agents_answer_stands(
+    registrar: Registrar, fixed, moving, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*args, **kwargs):
+        raise MedrlError("the scans do not overlap enough")
+
+    monkeypatch.setattr(register, "refine_transform", refuse)
+    found = registrar.register(fixed, moving)
+    assert not found.refined
+    np.testing.assert_array_equal(found.transform_world, found.agent_transform_world)
 
 
 def test_a_refinement_that_does_harm_is_not_kept(
