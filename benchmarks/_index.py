@@ -177,6 +177,24 @@ def registration_overlap(result: Result) -> str:
     )
 
 
+def registration_confidence(result: Result) -> str:
+    """What is flagged."""
+    return ", ".join(
+        f"flags {result[f'{kind}_flagged']} of {result[kind]} {kind} answers"
+        for kind in ("wrong", "right")
+    )
+
+
+def registration_ablation(result: Result) -> str:
+    """Errors of walks after learning, and of the search with one thing changed."""
+    learning = ", ".join(f"{k} {v['error_mm']:.1f} mm" for k, v in result["learning"].items())
+    search = ", ".join(
+        f"{k}: {v['below_2_mm']}/{v['cases']}, {v['median_mm']:.2f} mm"
+        for k, v in result["search"].items()
+    )
+    return f"coarse walks without lookahead: {learning}; search: {search}"
+
+
 #: Claim, script, result and figure files, and how the result reads in one line.
 ROWS: tuple[tuple[str, str, tuple[str, ...], Callable[[Result], str]], ...] = (
     ("Cropping is fast", "roi_crop.py", ("roi_crop.json",), roi_crop),
@@ -282,6 +300,18 @@ ROWS: tuple[tuple[str, str, tuple[str, ...], Callable[[Result], str]], ...] = (
         "registration_accuracy.py",
         ("registration_ixi-affine.json",),
         registration_overlap,
+    ),
+    (
+        "Its confidence tells wrong registrations from right ones",
+        "registration_confidence.py",
+        ("registration_confidence.json",),
+        registration_confidence,
+    ),
+    (
+        "What each part of the registration agents is worth",
+        "registration_ablation.py",
+        ("registration_ablation.json",),
+        registration_ablation,
     ),
 )
 
