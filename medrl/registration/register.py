@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 import medrl
 from medrl.errors import MedrlError
@@ -23,7 +22,7 @@ from medrl.registration.model import RegistrationModel
 from medrl.registration.refine import refine as refine_transform
 from medrl.registration.search import Walk, search, starting_points
 from medrl.registration.similarity import similarity
-from medrl.registration.transforms import Kind
+from medrl.registration.transforms import Kind, move
 from medrl.trajectory import AgentPath, Trajectory
 from medrl.volume.space import apply_affine
 
@@ -71,6 +70,7 @@ class Candidate:
 
     Attributes:
         walk: How an agent came to it.
+        center_world: (3,) the pivot of its steps, in fixed space.
         agent_world: (4, 4) where it ended.
         transform_world: (4, 4) after refinement.
         refined: Whether refinement was kept.
@@ -78,6 +78,7 @@ class Candidate:
     """
 
     walk: Walk
+    center_world: NDArray[np.float64]
     agent_world: NDArray[np.float64]
     transform_world: NDArray[np.float64]
     refined: bool
@@ -185,7 +186,7 @@ class Registrar:
             predicted_error_mm=expected,
             agent_transform_world=best.agent_world,
             refined=best.refined,
-            path=self._trajectory(best.walk, sure),
+            path=self._trajectory(best, sure),
             threshold=0.5 if confidence is None else confidence.threshold,
         )
 
@@ -246,7 +247,7 @@ class Registrar:
             apart = apply_affine(final, around) - apply_affine(agent, around)
             moved = float(np.linalg.norm(apart, axis=1).mean())
             said = features(levels, torch.from_numpy(final), moved)
-            found.append(Candidate(walk, agent, final, better, said))
+            found.append(Candidate(walk, scans[0].center_world, agent, final, better, said))
         return found
 
     @staticmethod
@@ -258,12 +259,14 @@ class Registrar:
         own, other = similarity(dynamics.fixed, dynamics.look_moving(both)).tolist()
         return bool(other >= _HOLDS * own)
 
-    def _trajectory(self, walk: Walk, confidence: float) -> Trajectory:
-        pivot: Tensor = walk.transforms[:, :3, 3]
+    def _trajectory(self, candidate: Candidate, confidence: float) -> Trajectory:
+        """Where the agent brought the middle of the fixed scan at each step."""
+        walk = candidate.walk
+        middle = torch.from_numpy(candidate.center_world)[None]
         agent = AgentPath(
             name="moving scan",
             start=walk.start,
-            positions_world=pivot.numpy(),
+            positions_world=move(walk.transforms, middle)[:, 0].numpy(),
             scales_mm=walk.spacings.double().numpy(),
             actions=np.full(len(walk.errors), -1),
             values=-walk.errors.numpy(),
