@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from medrl_datasets import mni152
 from torch import Generator
 
 from medrl import Registrar, read
@@ -15,6 +14,7 @@ from medrl.registration.cases import make_case
 from medrl.volume.read import write_nifti
 from medrl.volume.resample import resample_isotropic
 from medrl.volume.space import lps_to_ras, ras_to_lps
+from medrl_datasets import mni152
 
 
 @pytest.fixture(scope="module")
