@@ -458,7 +458,7 @@ def test_collector_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reward": "cubed"}, "reward must be"),
+        ({"reward": "cubed"}, "no reward"),
         ({"action": "both"}, "action must be"),
         ({"kind": "warp"}, "kind must be"),
         ({"step_sizes": (1.0, 0.0, 1.0, 1.0)}, "step_sizes"),

@@ -133,9 +133,9 @@ def test_walks_are_those_of_the_best_agents() -> None:
     probes = ((16.0, 8.0, 4.0), (3.0, 1.0))
     walks = search(pairs, begin, kind="rigid", settings=settings(probes=probes, keep=(6, 2)))
     assert len(walks) == 2
-    # Up to a third goes home after every step.
-    assert [len(memory) for memory in pairs[0][0].memories] == [24, 16, 10]
-    assert [len(memory) for memory in pairs[1][0].memories] == [6, 4]
+    # Up to half go home after every step.
+    assert [len(memory) for memory in pairs[0][0].memories] == [24, 12, 6]
+    assert [len(memory) for memory in pairs[1][0].memories] == [6, 3]
     assert walks[0].merit >= walks[1].merit
     for walk in walks:
         assert (walk.transforms[0] == begin[walk.start]).all()

@@ -9,7 +9,7 @@ import torch
 
 from medrl.bundles import load_weights, read_manifest
 from medrl.errors import MedrlError
-from medrl.seednet import train as recipe
+from medrl.rl import stage as running
 from medrl.seednet.learner import AgentSettings
 from medrl.seednet.model import SeedModel
 from medrl.seednet.perception import PerceptionSettings
@@ -36,8 +36,8 @@ class _Interrupted(Exception):  # noqa: N818
 def test_a_seed_gives_the_model_and_an_interrupted_training_too(
     datalist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipe, "_CHECKPOINT_EVERY", 2)
-    monkeypatch.setattr(recipe, "_REPORT_EVERY", 1)
+    monkeypatch.setattr(running, "_CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(running, "_REPORT_EVERY", 1)
     seen: list[tuple[str, int, int]] = []
     bundle = train(
         SETTINGS,
