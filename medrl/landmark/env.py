@@ -6,33 +6,24 @@ does so by itself. It needs the extra ``train``.
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Sequence
 from dataclasses import fields
-from functools import partial
 from typing import Any
 
-import gymnasium
 import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
-from torchrl.envs import EnvBase
 
 from medrl.errors import MedrlError
 from medrl.landmark.dynamics import LEFT, MOVES, WALKING, SearchState
 from medrl.landmark.episodes import REACHED, Episodes, EpisodeSettings
-from medrl.rl.single_agent import SingleAgentEnv
+from medrl.rl.env import AgentsEnv
 from medrl.roi import crop
 from medrl.volume.prepare import Preprocessing
 from medrl.volume.pyramid import Pyramid, build_pyramid
-
-# TorchRL reports at INFO level to standard output; whoever wants that says so.
-if "RL_LOGGING_LEVEL" not in os.environ:
-    logging.getLogger("torchrl").setLevel(logging.WARNING)
 
 #: Name under which Gymnasium knows the environment.
 GYMNASIUM_ID = "medrl/Landmark-v0"
@@ -40,11 +31,8 @@ GYMNASIUM_ID = "medrl/Landmark-v0"
 #: Rounding in resampling and smoothing may overshoot the declared intensities by this.
 _TOLERANCE = 1e-3
 
-#: What Gymnasium users get in ``info``, not in the observation.
-_INFO_KEYS = ("scan", "position_voxel", "position_world", "distance")
 
-
-class LandmarkEnv(EnvBase):
+class LandmarkEnv(AgentsEnv):
     """Agents that walk through labelled scans, each looking for one landmark.
 
     **Agents and scans.** ``batch_size`` is ``[N]`` for N agents that move at the same time, or
@@ -102,6 +90,8 @@ class LandmarkEnv(EnvBase):
     **Randomness.** All of it comes from one generator: ``set_seed`` fixes every episode. Without
     a seed it is seeded from PyTorch's global generator.
     """
+
+    info_keys = ("scan", "position_voxel", "position_world", "distance")
 
     def __init__(
         self,
@@ -168,31 +158,7 @@ class LandmarkEnv(EnvBase):
         windows = crop(self.pyramids, centers, self.window, level=level, scan=scan)
         return windows.clamp_(*self._intensities)
 
-    @classmethod
-    def register_gym(cls, id: str, **options: Any) -> None:
-        """Register with Gymnasium.
-
-        TorchRL's own registration, and on top of it what Gymnasium's checker and other people's
-        learners insist on: numbers in place of arrays of one element, a seeded ``np_random``,
-        places and distance in ``info`` (:class:`medrl.rl.single_agent.SingleAgentEnv`).
-        Observations are dictionaries of ``window`` (Box), ``level`` and ``landmark`` (Discrete), so
-        Stable-Baselines3 wants its ``MultiInputPolicy``; ``reset(options=...)`` takes ``scan``,
-        ``landmark`` and ``start_world``.
-
-        Args:
-            id: Name for ``gymnasium.make``.
-            **options: Those of ``EnvBase.register_gym``; further ones go to the environment.
-        """
-        options = {"info_keys": list(_INFO_KEYS)} | options
-        super().register_gym(id, **options, backend="gymnasium", to_numpy=True)
-        spec = gymnasium.registry[id]
-        spec.entry_point = partial(SingleAgentEnv, spec.entry_point)
-
     # What TorchRL asks for -----------------------------------------------------------------------
-
-    def _set_seed(self, seed: int | None) -> None:
-        if seed is not None:
-            self._generator.manual_seed(seed)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **given: Any) -> TensorDict:
         state, landmark = self._begin(**given)
@@ -246,14 +212,6 @@ class LandmarkEnv(EnvBase):
         terminated = (status == REACHED) | (status == LEFT)
         done = status != WALKING
         return {"done": done, "terminated": terminated, "truncated": done & ~terminated}
-
-    def _pack(self, content: dict[str, Tensor]) -> TensorDict:
-        """Fields of leading dimension N as a TensorDict of the environment's batch size."""
-        batch = self.batch_size
-        shaped = {
-            name: field.reshape((*batch, *field.shape[1:])) for name, field in content.items()
-        }
-        return TensorDict(shaped, batch_size=batch, device=self.device)
 
     def _make_specs(self) -> None:
         batch, device = self.batch_size, self.device

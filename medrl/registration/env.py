@@ -6,14 +6,10 @@ Import this module to use either; ``gymnasium.make("medrl.registration.env:medrl
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any, Literal, get_args
 
-import gymnasium
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
@@ -21,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategorical, Unbounded
-from torchrl.envs import EnvBase
 
 from medrl.errors import MedrlError
 from medrl.registration.data import body_mask, body_points
@@ -30,13 +25,9 @@ from medrl.registration.model import ModelSettings, RegistrationModel
 from medrl.registration.network import ACTIONS, LevelSettings, RegistrationNetwork
 from medrl.registration.rewards import RewardKind, RewardSettings, mean_distance, step_rewards
 from medrl.registration.transforms import KINDS, Kind, about, compose, constrain, move
-from medrl.rl.single_agent import SingleAgentEnv
+from medrl.rl.env import AgentsEnv
 from medrl.volume.pyramid import Pyramid
 from medrl.volume.space import apply_affine
-
-# TorchRL reports at INFO level to standard output; whoever wants that says so.
-if "RL_LOGGING_LEVEL" not in os.environ:
-    logging.getLogger("torchrl").setLevel(logging.WARNING)
 
 #: Name under which Gymnasium knows the environment.
 GYMNASIUM_ID = "medrl/Registration-v0"
@@ -48,9 +39,6 @@ PAPER_STEPS = (1.0, 1.0, 5.0, 5.0)
 
 #: What agents are doing: moving, stopped, or out of steps.
 MOVING, STOPPED, SPENT = 0, 1, 2
-
-#: What Gymnasium users get in ``info``, not in the observation.
-_INFO_KEYS = ("pair", "transform_world", "distance_mm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +128,7 @@ class RegistrationState:
     status: Tensor
 
 
-class RegistrationEnv(EnvBase):
+class RegistrationEnv(AgentsEnv):
     """Agents that move one scan of a pair step by step until it lies on the other.
 
     **Agents and pairs.** ``batch_size`` is ``[N]`` for N agents that act at the same time, or
@@ -188,6 +176,8 @@ class RegistrationEnv(EnvBase):
     **Randomness.** All of it comes from one generator: ``set_seed`` fixes every episode. Without
     a seed it is seeded from PyTorch's global generator.
     """
+
+    info_keys = ("pair", "transform_world", "distance_mm")
 
     def __init__(
         self,
@@ -259,28 +249,7 @@ class RegistrationEnv(EnvBase):
         """What agents see of pairs (R,) int64 through transforms (R, 4, 4); (R, 3, s, s, s)."""
         return self.dynamics(pair.cpu()).look(transform_world.cpu().double())
 
-    @classmethod
-    def register_gym(cls, id: str, **options: Any) -> None:
-        """Register with Gymnasium.
-
-        TorchRL's own registration with :class:`medrl.rl.single_agent.SingleAgentEnv` around it.
-        Observations are dictionaries with ``windows`` (Box); ``reset(options=...)`` takes ``pair``
-        and ``misalignment``.
-
-        Args:
-            id: Name for ``gymnasium.make``.
-            **options: Those of ``EnvBase.register_gym``; further ones go to the environment.
-        """
-        options = {"info_keys": list(_INFO_KEYS)} | options
-        super().register_gym(id, **options, backend="gymnasium", to_numpy=True)
-        spec = gymnasium.registry[id]
-        spec.entry_point = partial(SingleAgentEnv, spec.entry_point)
-
     # What TorchRL asks for -----------------------------------------------------------------------
-
-    def _set_seed(self, seed: int | None) -> None:
-        if seed is not None:
-            self._generator.manual_seed(seed)
 
     def _reset(
         self,
@@ -388,14 +357,6 @@ class RegistrationEnv(EnvBase):
         status = self._state.status[:, None]
         flags = {"done": status != MOVING, "terminated": status == STOPPED}
         return flags | {"truncated": status == SPENT}
-
-    def _pack(self, content: dict[str, Tensor]) -> TensorDict:
-        """Fields of leading dimension N as a TensorDict of the environment's batch size."""
-        batch = self.batch_size
-        shaped = {
-            name: field.reshape((*batch, *field.shape[1:])) for name, field in content.items()
-        }
-        return TensorDict(shaped, batch_size=batch, device=self.device)
 
     def _make_specs(self, brightest: float) -> None:
         batch, device = self.batch_size, self.device

@@ -6,14 +6,10 @@ does so by itself. It needs the extra ``train``.
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -21,18 +17,13 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torch.nn import functional as F
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
-from torchrl.envs import EnvBase
 
 from medrl.errors import MedrlError
-from medrl.rl.single_agent import SingleAgentEnv
+from medrl.rl.env import AgentsEnv
 from medrl.seednet.dynamics import SeedDynamics, SeedState, dilate, seed_maps
 from medrl.seednet.edges import intensity_edges
 from medrl.seednet.rewards import RewardKind, RewardSettings, dice, seed_rewards
 from medrl.seednet.segmenter import FOREGROUND, NONE, RandomWalker, Segmenter, System
-
-# TorchRL reports at INFO level to standard output; whoever wants that says so.
-if "RL_LOGGING_LEVEL" not in os.environ:
-    logging.getLogger("torchrl").setLevel(logging.WARNING)
 
 #: Name under which Gymnasium knows the environment.
 GYMNASIUM_ID = "medrl/SeedNet-v0"
@@ -46,9 +37,6 @@ STATE_CHANNELS = (
     "background seeds",
     "seeds left",
 )
-
-#: What Gymnasium users get in ``info``, not in the observation.
-_INFO_KEYS = ("case", "click_voxel", "dice")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +81,7 @@ class ClickSettings:
             raise MedrlError("a click's radius and error must be at least 0, its share in 0..1")
 
 
-class SeedEnv(EnvBase):
+class SeedEnv(AgentsEnv):
     """Agents that segment labelled windows by placing seeds, after one click of a user.
 
     **Agents and windows.** ``batch_size`` is ``[N]`` for N agents that act at the same time, or
@@ -135,6 +123,8 @@ class SeedEnv(EnvBase):
     **Randomness.** All of it comes from one generator: ``set_seed`` fixes every episode. Without
     a seed it is seeded from PyTorch's global generator.
     """
+
+    info_keys = ("case", "click_voxel", "dice")
 
     def __init__(
         self,
@@ -192,26 +182,7 @@ class SeedEnv(EnvBase):
         """The N agents as the dynamics know them."""
         return self._state
 
-    @classmethod
-    def register_gym(cls, id: str, **options: Any) -> None:
-        """Register with Gymnasium.
-
-        TorchRL's own registration with :class:`medrl.rl.single_agent.SingleAgentEnv` around it.
-
-        Args:
-            id: Name for ``gymnasium.make``.
-            **options: Those of ``EnvBase.register_gym``; further ones go to the environment.
-        """
-        options = {"info_keys": list(_INFO_KEYS)} | options
-        super().register_gym(id, **options, backend="gymnasium", to_numpy=True)
-        spec = gymnasium.registry[id]
-        spec.entry_point = partial(SingleAgentEnv, spec.entry_point)
-
     # What TorchRL asks for -----------------------------------------------------------------------
-
-    def _set_seed(self, seed: int | None) -> None:
-        if seed is not None:
-            self._generator.manual_seed(seed)
 
     def _reset(
         self,
@@ -331,14 +302,6 @@ class SeedEnv(EnvBase):
     def _done(self) -> dict[str, Tensor]:
         done = ~self._state.placing[:, None]
         return {"done": done, "terminated": done.clone(), "truncated": torch.zeros_like(done)}
-
-    def _pack(self, content: dict[str, Tensor]) -> TensorDict:
-        """Fields of leading dimension N as a TensorDict of the environment's batch size."""
-        batch = self.batch_size
-        shaped = {
-            name: field.reshape((*batch, *field.shape[1:])) for name, field in content.items()
-        }
-        return TensorDict(shaped, batch_size=batch, device=self.device)
 
     def _make_specs(self) -> None:
         batch, device = self.batch_size, self.device
