@@ -20,10 +20,10 @@ from medrl.registration.confidence import features
 from medrl.registration.dynamics import RegistrationDynamics
 from medrl.registration.model import RegistrationModel
 from medrl.registration.refine import refine as refine_transform
-from medrl.registration.search import Walk, search, starting_points
+from medrl.registration.search import Walk, orientations, search, starting_points
 from medrl.registration.similarity import similarity
 from medrl.registration.transforms import Kind, move
-from medrl.trajectory import AgentPath, Trajectory
+from medrl.trajectory import AgentPath, Trajectory, Watch
 from medrl.volume.space import apply_affine
 
 #: Where agent and refinement are compared: this far from the centre on each axis.
@@ -132,6 +132,7 @@ class Registrar:
         fixed_mask: MetaTensor | None = None,
         moving_mask: MetaTensor | None = None,
         initial_world: ArrayLike | None = None,
+        watch: Watch | None = None,
     ) -> Registration:
         """Find the transform that brings the moving scan onto the fixed one.
 
@@ -146,6 +147,9 @@ class Registrar:
             fixed_mask: (1, I, J, K) where the fixed scan counts, on any grid.
             moving_mask: Where the moving scan counts.
             initial_world: (4, 4) fixed world to moving world to start from.
+            watch: Told of the agents that are still there at every step
+                (:func:`medrl.registration.search.search`); those in the orientations between are
+                numbered from 24 on. What it raises ends the registration, and comes out of it.
 
         Returns:
             The transform and how much it is to be trusted.
@@ -164,6 +168,7 @@ class Registrar:
             fixed_mask=fixed_mask,
             moving_mask=moving_mask,
             initial_world=initial_world,
+            watch=watch,
         )
         confidence = self.model.settings.confidence
 
@@ -202,6 +207,7 @@ class Registrar:
         initial_world: ArrayLike | None = None,
         between: bool = False,
         count: int = 1,
+        watch: Watch | None = None,
     ) -> list[Candidate]:
         """The most promising answers, the best first.
 
@@ -215,6 +221,7 @@ class Registrar:
             initial_world: See there.
             between: Start in the orientations between the usual ones.
             count: How many at most.
+            watch: See there.
         """
         model = self.model
         scans = (model.prepare(fixed, fixed_mask), model.prepare(moving, moving_mask))
@@ -226,7 +233,14 @@ class Registrar:
         levels = [
             (network, model.dynamics(index, *scans)) for index, network in enumerate(model.networks)
         ]
-        walks = search(levels, starts, kind=transform, settings=model.settings.search)[:count]
+        walks = search(
+            levels,
+            starts,
+            kind=transform,
+            settings=model.settings.search,
+            first=len(orientations()) if between else 0,
+            watch=watch,
+        )[:count]
         found = []
         for walk in walks:
             agent = walk.transforms[-1].numpy()

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from itertools import permutations, product
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from medrl.registration.dynamics import RegistrationDynamics
 from medrl.registration.network import RegistrationNetwork, expected_steps
 from medrl.registration.similarity import similarity
-from medrl.registration.transforms import Kind, constrain, rotation
+from medrl.registration.transforms import Kind, constrain, move, rotation
+from medrl.trajectory import Step, Watch
 
 Judge = Literal["similarity", "error"]
 
@@ -72,7 +75,13 @@ Level = tuple[RegistrationNetwork, RegistrationDynamics]
 
 @torch.no_grad()
 def search(
-    levels: Sequence[Level], starts: Tensor, *, kind: Kind, settings: SearchSettings
+    levels: Sequence[Level],
+    starts: Tensor,
+    *,
+    kind: Kind,
+    settings: SearchSettings,
+    first: int = 0,
+    watch: Watch | None = None,
 ) -> list[Walk]:
     """Let agents walk from many starts; fewer and fewer of them go on.
 
@@ -81,24 +90,37 @@ def search(
         starts: (N, 4, 4) float64.
         kind: What agents may change.
         settings: How.
+        first: Number of the first start.
+        watch: Told of the agents that are still there before each step, and once more at the end
+            of each level: where each brings the middle of the fixed scan, and what the judge says
+            of it. What it raises ends the search, and comes out of it.
 
     Returns:
         Walks of the agents that reached the end, the best first.
     """
-    crowd = _Crowd(starts)
+    crowd = _Crowd(starts, first)
     for index, level in enumerate(levels):
-        _walk(level, crowd, index, kind, settings)
+        _walk(level, crowd, index, kind, settings, watch)
     return crowd.walks()
 
 
-def _walk(level: Level, crowd: _Crowd, index: int, kind: Kind, settings: SearchSettings) -> None:
+def _walk(
+    level: Level,
+    crowd: _Crowd,
+    index: int,
+    kind: Kind,
+    settings: SearchSettings,
+    watch: Watch | None,
+) -> None:
     """All steps on one level."""
     network, dynamics = level
     sizes = dynamics.level.steps
     memory = network.blank(crowd.count)
-    merit = _judge(level, crowd.transforms, settings.judge)
+    merit = crowd.merit = _judge(level, crowd.transforms, settings.judge)
     for probe in settings.probes[index]:
         now = crowd.transforms
+        if watch is not None:
+            watch(crowd.step(dynamics))
         decision = network(dynamics.look(now), memory if settings.memory[index] else None)
         memory = decision.memory
         crowd.note(decision.error, dynamics.level.spacing)
@@ -115,6 +137,8 @@ def _walk(level: Level, crowd: _Crowd, index: int, kind: Kind, settings: SearchS
         memory, merit = memory[kept], crowd.merit
     crowd.keep(settings.keep[index])
     crowd.note(network(dynamics.look(crowd.transforms)).error, dynamics.level.spacing)
+    if watch is not None:
+        watch(crowd.step(dynamics))
 
 
 def _try(
@@ -167,10 +191,10 @@ def _judge(level: Level, transforms: Tensor, judge: Judge) -> Tensor:
 class _Crowd:
     """Agents side by side, and where each of them has been."""
 
-    def __init__(self, starts: Tensor) -> None:
+    def __init__(self, starts: Tensor, first: int) -> None:
         self.transforms = starts
         self.merit = starts.new_zeros(len(starts))
-        self._numbers = torch.arange(len(starts))
+        self._numbers = torch.arange(first, first + len(starts))
         self._been: list[tuple[Tensor, Tensor, float]] = []
 
     @property
@@ -193,6 +217,19 @@ class _Crowd:
         self._been = [(t[rows], e[rows], s) for t, e, s in self._been]
         return rows
 
+    def step(self, dynamics: RegistrationDynamics) -> Step:
+        """Where those who are still there have got to."""
+        numbers = self._numbers.tolist()
+        return Step(
+            names=tuple(f"start {number}" for number in numbers),
+            starts=np.array(numbers),
+            positions_world=_numpy(move(self.transforms, dynamics.pivot)[:, 0]),
+            scales_mm=np.full(len(numbers), dynamics.level.spacing),
+            actions=np.full(len(numbers), -1),
+            values=_numpy(self.merit),
+            transforms=_numpy(self.transforms),
+        )
+
     def walks(self) -> list[Walk]:
         transforms = torch.stack([t for t, _, _ in self._been], dim=1).cpu()
         errors = torch.stack([e for _, e, _ in self._been], dim=1).cpu()
@@ -201,6 +238,11 @@ class _Crowd:
             Walk(int(n), transforms[row], errors[row], spacings, float(self.merit[row]))
             for row, n in enumerate(self._numbers)
         ]
+
+
+def _numpy(values: Tensor) -> NDArray[np.float64]:
+    """A copy, which a watcher may keep or change."""
+    return np.array(values.numpy(force=True), dtype=np.float64)
 
 
 def orientations() -> Tensor:

@@ -16,6 +16,7 @@ from medrl.registration import register
 from medrl.registration.confidence import FEATURES, Confidence
 from medrl.registration.model import RegistrationModel
 from medrl.registration.train import save_model
+from medrl.trajectory import Step
 
 
 def rigid(turn: tuple[float, float, float], shift: tuple[float, float, float]) -> NDArray:
@@ -214,3 +215,60 @@ def test_refusals(registrar: Registrar, fixed, moving, tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(MedrlError, match="no model 'nobody'"):
         Registrar.load("nobody")
+
+
+def never(model: RegistrationModel) -> RegistrationModel:
+    """A model that trusts nothing, so that agents start between the orientations too."""
+    doubt = Confidence(
+        (0.0,) * len(FEATURES), bias=-9.0, threshold=0.5, right_mm=1.0, wrong_mm=50.0
+    )
+    return replace(model, settings=replace(model.settings, confidence=doubt))
+
+
+def test_a_registration_can_be_watched(untrained: RegistrationModel, fixed, moving):
+    steps: list[Step] = []
+    registrar = Registrar(never(untrained))
+    found = registrar.register(fixed, moving, refine=False, watch=steps.append)
+    (path,) = found.path.agents
+    half = len(steps) // 2
+    assert half == len(path)
+    rounds = steps[:half], steps[half:]
+    for begin, (first, *later) in zip((0, 24), rounds, strict=True):
+        assert first.starts.tolist() == list(range(begin, begin + 24))
+        assert first.names[0] == f"start {begin}"
+        # All of them bring the middles together, each in an orientation of its own.
+        assert np.ptp(first.positions_world, axis=0).max() < 1e-9
+        turns = Rotation.from_matrix(first.transforms[:, :3, :3])
+        apart = [(turns[0].inv() * turn).magnitude() for turn in turns[1:]]
+        assert min(apart) > math.radians(89)
+        assert all(set(step.starts) < set(first.starts) for step in later)
+    between = (
+        Rotation.from_matrix(rounds[0][0].transforms[0, :3, :3]).inv()
+        * Rotation.from_matrix(rounds[1][0].transforms[:, :3, :3])
+    ).magnitude()
+    assert between.min() > math.radians(44)
+    # The way to the answer is that of one of the agents, by its number.
+    ours = rounds[path.start >= 24]
+    seen = [step.transforms[step.starts.tolist().index(path.start)] for step in ours]
+    np.testing.assert_array_equal(seen, path.transforms)
+    where = [step.positions_world[step.starts.tolist().index(path.start)] for step in ours]
+    np.testing.assert_allclose(where, path.positions_world)
+
+
+def test_a_start_of_ones_own_is_watched_too(registrar: Registrar, fixed, moving):
+    steps: list[Step] = []
+    registrar.register(fixed, moving, refine=False, initial_world=TRUE, watch=steps.append)
+    assert {step.names for step in steps} == {("start 0",)}
+    np.testing.assert_array_equal(steps[0].transforms[0], TRUE)
+
+
+def test_what_a_watcher_raises_comes_out(registrar: Registrar, fixed, moving):
+    seen = []
+
+    def enough(step: Step) -> None:
+        seen.append(step)
+        raise InterruptedError("enough")
+
+    with pytest.raises(InterruptedError, match="enough"):
+        registrar.register(fixed, moving, watch=enough)
+    assert len(seen) == 1

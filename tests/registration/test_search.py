@@ -1,6 +1,7 @@
 """Whole searches with networks that know the answer, for transforms that spell themselves."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from medrl.registration.transforms import (
     move,
     rotation_vector,
 )
+from medrl.trajectory import Step
 from medrl.volume.pyramid import Pyramid
 
 PIVOT = torch.tensor([[20.0, -35.0, 110.0]], dtype=torch.float64)
@@ -173,6 +175,64 @@ def test_without_lookahead_agents_take_the_networks_step() -> None:
             wanted = (oracle(here).logits.softmax(dim=-1) * COARSE.steps).sum(dim=-1)
             here = scene.step(here, wanted)
         torch.testing.assert_close(walk.transforms[5], here[0])
+
+
+def test_who_watches_sees_every_agent_that_is_still_there() -> None:
+    answer = truth(1)
+    begin = starts(answer)
+    options = settings(probes=((16.0, 8.0, 4.0), (3.0, 1.0)), keep=(6, 2))
+    steps: list[Step] = []
+    walks = search(
+        oracles(answer), begin, kind="rigid", settings=options, first=24, watch=steps.append
+    )
+    assert [len(step.names) for step in steps] == [24, 12, 6, 6, 6, 3, 2]
+    assert [set(step.scales_mm) for step in steps] == [{8.0}] * 4 + [{4.0}] * 3
+    pivot = np.append(PIVOT[0].numpy(), 1)
+    for step in steps:
+        assert step.names == tuple(f"start {number}" for number in step.starts)
+        assert (step.actions == -1).all()
+        np.testing.assert_allclose(step.positions_world, (step.transforms @ pivot)[:, :3])
+        wrong = [millimetres(torch.from_numpy(one), answer) for one in step.transforms]
+        np.testing.assert_allclose(step.values, -np.log1p(wrong))
+    np.testing.assert_array_equal(steps[0].transforms, begin.numpy())
+    assert steps[0].starts.tolist() == list(range(24, 48))
+    # Nobody comes back, and those who are left are the best of those before.
+    for before, after in pairwise(steps):
+        assert set(after.starts) <= set(before.starts)
+    for walk in walks:
+        seen = [step.transforms[step.starts.tolist().index(walk.start)] for step in steps]
+        np.testing.assert_array_equal(seen, walk.transforms.numpy())
+
+
+def test_who_watches_changes_nothing() -> None:
+    answer = truth(4)
+    begin = starts(answer)
+
+    def spoil(step: Step) -> None:
+        step.transforms[:], step.values[:], step.positions_world[:] = 0, 0, 0
+
+    alone, watched = (
+        search(oracles(answer), begin, kind="rigid", settings=settings(), watch=watch)[0]
+        for watch in (None, spoil)
+    )
+    assert (alone.transforms == watched.transforms).all()
+    assert (alone.merit, alone.start) == (watched.merit, watched.start)
+
+
+def test_who_watches_can_end_it() -> None:
+    answer = truth(1)
+    pairs = oracles(answer)
+    steps: list[Step] = []
+
+    def enough(step: Step) -> None:
+        steps.append(step)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(pairs, starts(answer), kind="rigid", settings=settings(), watch=enough)
+    assert len(pairs[0][0].memories) == 2
+    assert not pairs[1][0].memories
 
 
 def test_memory_stays_with_its_agent_and_ends_with_the_level() -> None:
