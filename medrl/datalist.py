@@ -25,16 +25,33 @@ def read_splits(path: Path, *, what: str) -> dict[str, list[Any]]:
         MedrlError: If the file cannot be read, is not JSON, a split is not a list, or there is
             nothing to train on.
     """
+    content = read_content(path)
+    if not content.get("training"):
+        raise MedrlError(f'{path} has no "training" list of {what}')
+    return {split: content.get(split) or [] for split in SPLITS}
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """Read a datalist as it stands, whatever else it holds.
+
+    Args:
+        path: The JSON file.
+
+    Returns:
+        Its object; every split that is there is a list.
+
+    Raises:
+        MedrlError: If the file cannot be read, is not JSON, or a split is not a list.
+    """
     try:
-        content: Any = json.loads(path.read_text())
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MedrlError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise MedrlError(f"{path} is not a JSON datalist: {error}") from error
-    if not isinstance(content, dict) or not content.get("training"):
-        raise MedrlError(f'{path} has no "training" list of {what}')
-    splits = {split: content.get(split) or [] for split in SPLITS}
-    for split, entries in splits.items():
-        if not isinstance(entries, list):
+    if not isinstance(content, dict):
+        raise MedrlError(f'{path} is not a datalist: it has no "training" list')
+    for split in SPLITS:
+        if not isinstance(content.get(split) or [], list):
             raise MedrlError(f'{path}: "{split}" is not a list')
-    return splits
+    return content

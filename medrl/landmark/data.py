@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from medrl.datalist import read_splits
+from medrl.datalist import SPLITS, read_content, read_splits
 from medrl.errors import MedrlError
+from medrl.files import all_or_nothing, prepare_folder, stem_of
 from medrl.landmark.pool import LabelledScan
-from medrl.volume.points import read_points
+from medrl.volume.points import read_points, write_markups
 from medrl.volume.prepare import Preprocessing, ResampleIsotropic
 from medrl.volume.read import read
 from medrl.volume.space import as_affine, world_to_voxel
@@ -71,6 +74,75 @@ def read_datalist(path: Path) -> dict[str, list[Case]]:
             points = read_points(path.parent / str(entry["landmarks"]))
             cases[split].append(Case(image, points))
     return cases
+
+
+def add_case(
+    datalist: Path, image: Path, points_world: Mapping[str, ArrayLike], *, split: str = "training"
+) -> Path:
+    """Add a scan with its landmarks to a MONAI datalist, as :func:`read_datalist` reads it.
+
+    The landmarks are written beside the datalist, as 3D Slicer markups named after the scan. A
+    scan that the datalist has already keeps its split, and those of its landmarks that are not
+    given anew. Either both files are written or none.
+
+    Args:
+        datalist: The JSON file; made, with its folder, if missing.
+        image: The scan's file or folder.
+        points_world: Landmarks by name, each (3,) RAS mm; at least one.
+        split: Where a new scan goes: ``training``, ``validation`` or ``test``.
+
+    Returns:
+        The file with the landmarks.
+
+    Raises:
+        MedrlError: If the scan is not there, a position is not three finite numbers, the datalist
+            is none, or the files cannot be written.
+    """
+    if split not in SPLITS:
+        raise MedrlError(f"there is no split {split!r}: choose one of {', '.join(SPLITS)}")
+    if not points_world:
+        raise MedrlError(f"no landmark of {image} to add to {datalist}")
+    if not image.exists():
+        raise MedrlError(f"{image} does not exist, so no datalist can name it")
+    folder = prepare_folder(datalist.absolute().parent)
+    content = read_content(datalist) if datalist.exists() else {name: [] for name in SPLITS}
+    entries = [
+        entry for name in SPLITS for entry in content.get(name) or [] if isinstance(entry, dict)
+    ]
+    points = dict(points_world)
+    own = None
+    for entry in entries:
+        if (folder / str(entry.get("image"))).resolve() == image.resolve():
+            own = entry
+    if own is None:
+        own = {"image": _path_from(folder, image)}
+        content[split] = [*(content.get(split) or []), own]
+    elif "landmarks" in own:
+        points = {**read_points(folder / str(own["landmarks"])), **points}
+    markups = _free_name(folder, image, own.get("landmarks"))
+    own["landmarks"] = markups.name
+    with all_or_nothing({"markups": markups, "datalist": datalist.absolute()}) as drafts:
+        write_markups(drafts["markups"], points, name=stem_of(image))
+        drafts["datalist"].write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return markups
+
+
+def _path_from(folder: Path, image: Path) -> str:
+    """How a datalist names a scan: relative to itself if they are neighbours, else in full."""
+    whole = image.absolute()
+    if whole.is_relative_to(folder.parent) and folder.parent != folder.parent.parent:
+        return Path(os.path.relpath(whole, folder)).as_posix()
+    return str(whole)
+
+
+def _free_name(folder: Path, image: Path, taken_by_itself: str | None) -> Path:
+    """A file for a scan's landmarks that holds no other scan's."""
+    stem, number = stem_of(image), 1
+    path = folder / f"{stem}.mrk.json"
+    while path.exists() and path.name != taken_by_itself:
+        number += 1
+        path = folder / f"{stem}_{number}.mrk.json"
+    return path
 
 
 def landmark_names(cases: Sequence[Case]) -> tuple[str, ...]:

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 import medrl
 from medrl.errors import MedrlError
-from medrl.landmark.dynamics import LEFT, OUTCOMES
+from medrl.landmark.dynamics import LEFT
 from medrl.landmark.model import LandmarkModel
-from medrl.landmark.search import SearchResult
+from medrl.landmark.paths import in_world, only, paths_of
+from medrl.landmark.search import SearchResult, StepRecord
 from medrl.landmark.shape import ShapeVerdict
 from medrl.trajectory import AgentPath, Trajectory
+from medrl.trajectory.live import Watch
 from medrl.volume.fitness import check_volume, in_hounsfield
 from medrl.volume.pyramid import Pyramid, build_pyramid
 from medrl.volume.space import depth_inside, voxel_to_world, world_to_voxel
@@ -161,6 +163,7 @@ class LandmarkDetector:
         *,
         landmarks: Sequence[str] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        watch: Watch | None = None,
     ) -> Detection:
         """Find landmarks.
 
@@ -172,6 +175,8 @@ class LandmarkDetector:
                 spacing and field of view.
             landmarks: Which to report; all if left out.
             progress: Called with the agents that have ended and their number.
+            watch: Called at every step with the agents of the landmarks asked for; those that
+                search a second time do so as start 1. What it raises ends the search and comes out.
 
         Returns:
             Positions in RAS mm with status and confidence, and the paths.
@@ -182,7 +187,7 @@ class LandmarkDetector:
         """
         began = time.perf_counter()
         names = self._wanted(landmarks)
-        exam = self.examine(scan, progress=progress)
+        exam = self.examine(scan, progress=progress, watch=watch and only(names, watch))
         sure = np.full(len(exam.status), np.nan)
         if self.model.confidence is not None:
             sure = self.model.confidence(exam.features)
@@ -200,25 +205,31 @@ class LandmarkDetector:
             for name in names
             for k in [self.model.names.index(name)]
         )
-        paths = _paths(exam.result, exam.pyramid, self.model.names)
+        paths = paths_of(exam.result, exam.pyramid, self.model.names)
         provenance: dict[str, str | int | float] = {
             "scan": str(scan.meta.get("filename_or_obj", "")),
             "model": str(self.manifest.get("name")),
             "medrl": medrl.__version__,
             "windows": exam.result.evaluated,
+            "window_voxels": self.model.settings.window,
         }
         agents = tuple(_with_outcome(paths[landmark.name], landmark) for landmark in found)
         trajectory = Trajectory("landmark", agents, provenance)
         return Detection(found, trajectory, _warnings(found), time.perf_counter() - began)
 
     def examine(
-        self, scan: MetaTensor, *, progress: Callable[[int, int], None] | None = None
+        self,
+        scan: MetaTensor,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        watch: Watch | None = None,
     ) -> Examination:
         """Run the agents and the shape prior, without judging how sure the answers are.
 
         Args:
             scan: As for :meth:`detect`.
             progress: As for :meth:`detect`.
+            watch: As for :meth:`detect`, with the agents of all landmarks.
 
         Returns:
             Answers and evidence for all landmarks of the model.
@@ -230,7 +241,9 @@ class LandmarkDetector:
         pyramid = self._pyramid(scan)
         count = len(self.model.names)
         center = torch.tensor(pyramid.levels[0].shape[1:], dtype=torch.float32) / 2
-        result = self._search(pyramid, np.arange(count), center.expand(count, 3), progress=progress)
+        result = self._search(
+            pyramid, np.arange(count), center.expand(count, 3), progress=progress, watch=watch
+        )
         answers = voxel_to_world(result.answer.cpu().numpy(), pyramid.affines[0])
         shape = tuple(scan.shape[1:])
         # What an agent finds less than half a voxel from a face is as likely beyond it.
@@ -246,7 +259,7 @@ class LandmarkDetector:
             rejected = verdict.outlier & (verdict.residual_mm > _TOLERABLE_MM)
             for k in np.flatnonzero(rejected):
                 answers[k], status[k], notes[k], features[k] = self._second_look(
-                    pyramid, int(k), verdict, features[k]
+                    pyramid, int(k), verdict, features[k], watch=watch
                 )
                 if depth_inside(answers[k], scan.affine, shape) < least:
                     status[k] = "absent"
@@ -283,10 +296,18 @@ class LandmarkDetector:
         start: torch.Tensor,
         *,
         level: int | None = None,
+        attempt: int = 0,
         progress: Callable[[int, int], None] | None = None,
+        watch: Watch | None = None,
     ) -> SearchResult:
         device = self._searcher.device
         landmark = torch.as_tensor(landmarks, device=device)
+        names = [self.model.names[k] for k in landmarks]
+
+        def on_step(record: StepRecord) -> None:
+            if watch is not None:
+                watch(in_world([record], pyramid, names, attempt))
+
         return self._searcher.run(
             [pyramid],
             scan=torch.zeros_like(landmark),
@@ -294,6 +315,7 @@ class LandmarkDetector:
             start=start.to(device),
             level=level,
             progress=progress,
+            on_step=on_step if watch is not None else None,
         )
 
     def _features(self, result: SearchResult) -> Array:
@@ -310,14 +332,20 @@ class LandmarkDetector:
         return np.stack(columns, axis=1).astype(np.float64)
 
     def _second_look(
-        self, pyramid: Pyramid, k: int, verdict: ShapeVerdict, features: Array
+        self,
+        pyramid: Pyramid,
+        k: int,
+        verdict: ShapeVerdict,
+        features: Array,
+        *,
+        watch: Watch | None,
     ) -> tuple[Array, Status, str, Array]:
         """Search again from where the other landmarks expect the rejected one."""
         expected = verdict.expected_world[k]
         away = verdict.residual_mm[k]
         start = torch.from_numpy(world_to_voxel(expected, pyramid.affines[0]))[None]
         level = min(1, len(pyramid.levels) - 1)
-        again = self._search(pyramid, np.array([k]), start, level=level)
+        again = self._search(pyramid, np.array([k]), start, level=level, attempt=1, watch=watch)
         answer = voxel_to_world(again.answer.cpu().numpy()[0], pyramid.affines[0])
         distance = float(np.linalg.norm(answer - expected))
         if int(again.status[0]) != LEFT and distance < max(_TOLERABLE_MM, away / 2):
@@ -327,34 +355,6 @@ class LandmarkDetector:
             return answer, "found", note, renewed
         note = f"found {away:.0f} mm from where the others expect it; their expectation is given"
         return expected, "corrected", note, features
-
-
-def _paths(result: SearchResult, pyramid: Pyramid, names: Sequence[str]) -> dict[str, AgentPath]:
-    """Each agent's steps, in world coordinates."""
-    agent = torch.cat([r.agent for r in result.records]).cpu().numpy()
-    position = torch.cat([r.position for r in result.records]).cpu().numpy()
-    level = torch.cat([r.level for r in result.records]).cpu().numpy()
-    action = torch.cat([r.action for r in result.records]).cpu().numpy()
-    value = torch.cat([r.value for r in result.records]).cpu().numpy()
-    world = voxel_to_world(position, pyramid.affines[0])
-    scales = np.array(pyramid.spacings)[level]
-    paths = {}
-    for k, name in enumerate(names):
-        own = agent == k
-        paths[name] = AgentPath(
-            name=name,
-            start=0,
-            positions_world=world[own],
-            scales_mm=scales[own],
-            actions=action[own],
-            values=value[own].astype(np.float64) * scales[own],
-            rewards=None,
-            outcome=OUTCOMES[int(result.status[k])],
-            confidence=None,
-            answer_world=None,
-            transforms=None,
-        )
-    return paths
 
 
 def _with_outcome(path: AgentPath, landmark: Landmark) -> AgentPath:

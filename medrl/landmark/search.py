@@ -15,6 +15,8 @@ from medrl.volume.pyramid import Pyramid
 
 #: Called with the agents that have ended and their whole number.
 Progress = Callable[[int, int], None]
+#: Called with what the agents that moved in one step did; what it raises ends the search.
+OnStep = Callable[["StepRecord"], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +112,7 @@ class Searcher:
         start: Tensor,
         level: int | None = None,
         progress: Progress | None = None,
+        on_step: OnStep | None = None,
     ) -> SearchResult:
         """Let N agents walk until each has ended.
 
@@ -125,6 +128,7 @@ class Searcher:
             start: (N, 3) float, voxels of the finest level.
             level: Level to start on; the coarsest if left out.
             progress: Called after every step.
+            on_step: Called at every step with where the agents stand and what they decided.
 
         Returns:
             Answers and everything that happened on the way.
@@ -156,6 +160,8 @@ class Searcher:
             records.append(
                 StepRecord(agent, state.position[agent], state.level[agent], action, value)
             )
+            if on_step is not None:
+                on_step(records[-1])
             actions = torch.zeros(count, dtype=torch.int64, device=self.device)
             actions[agent] = action
             state = dynamics.step(state, actions)

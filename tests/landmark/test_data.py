@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medrl.errors import MedrlError
-from medrl.landmark.data import landmark_names, load_labelled, points_array, read_datalist
+from medrl.landmark.data import add_case, landmark_names, load_labelled, points_array, read_datalist
 from medrl.volume.prepare import Preprocessing
 
 
@@ -68,3 +68,93 @@ def test_a_bad_datalist_gets_one_clear_line(tmp_path, content, says):
 def test_a_missing_datalist_is_said(tmp_path):
     with pytest.raises(MedrlError, match="cannot be read"):
         read_datalist(tmp_path / "none.json")
+
+
+def place(folder, name):
+    """A small scan on disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.float32), np.eye(4)), path)
+    return path
+
+
+def test_a_case_added_to_a_new_datalist_is_read_back(tmp_path):
+    image = place(tmp_path / "scans", "s1")
+    points = {"a": (10.0, -20.5, 3.25), "b": np.array([-1.0, 2.0, 1e-3])}
+    datalist = tmp_path / "lists" / "mine.json"
+    written = add_case(datalist, image, points)
+    (case,) = read_datalist(datalist)["training"]
+    assert written == datalist.parent / "s1.mrk.json"
+    assert case.image.resolve() == image
+    assert list(case.points_world) == ["a", "b"]
+    for name, point in points.items():
+        np.testing.assert_allclose(case.points_world[name], point, atol=1e-9)
+    assert json.loads(datalist.read_text())["training"][0]["image"] == "../scans/s1.nii.gz"
+    # LPS on disk, as 3D Slicer wants it.
+    markup = json.loads(written.read_text())["markups"][0]
+    assert markup["coordinateSystem"] == "LPS"
+    assert markup["controlPoints"][0]["position"] == [-10.0, 20.5, 3.25]
+
+
+def test_a_case_added_again_replaces_its_points_and_stays_in_its_split(tmp_path):
+    first, second = place(tmp_path, "s1"), place(tmp_path, "s2")
+    (tmp_path / "s1.csv").write_text("name,x,y,z\na,1,2,3\nby hand,4,5,6\n")
+    before = {
+        "description": "ours",
+        "training": [{"image": "s2.nii.gz", "landmarks": "s1.csv", "age": 40}],
+        "test": [{"image": str(first), "landmarks": "s1.csv", "age": 50}],
+    }
+    datalist = tmp_path / "d.json"
+    datalist.write_text(json.dumps(before))
+    add_case(datalist, first, {"a": (7, 8, 9)})
+    add_case(datalist, first, {"a": (7, 8, 10)})
+    after = json.loads(datalist.read_text())
+    assert after["description"] == "ours"
+    assert after["training"] == before["training"]
+    assert after["test"] == [{"image": str(first), "landmarks": "s1.mrk.json", "age": 50}]
+    (case,) = read_datalist(datalist)["test"]
+    assert {n: tuple(p) for n, p in case.points_world.items()} == {
+        "a": (7, 8, 10),
+        "by hand": (4, 5, 6),
+    }
+    add_case(datalist, second, {"a": (0, 0, 1)}, split="validation")
+    assert len(read_datalist(datalist)["training"]) == 1
+    assert not read_datalist(datalist)["validation"]
+
+
+def test_scans_of_the_same_name_keep_their_own_points(tmp_path):
+    images = [place(tmp_path / visit, "T1") for visit in ("first", "second")]
+    (tmp_path / "T1.mrk.json").write_text("somebody else's")
+    for number, image in enumerate(images):
+        add_case(tmp_path / "d.json", image, {"a": (number, 0, 0)})
+    cases = read_datalist(tmp_path / "d.json")["training"]
+    assert [case.points_world["a"][0] for case in cases] == [0, 1]
+    assert (tmp_path / "T1.mrk.json").read_text() == "somebody else's"
+
+
+@pytest.mark.parametrize(
+    ("content", "points", "options", "says"),
+    [
+        ("not json", {"a": (1, 2, 3)}, {}, "not a JSON datalist"),
+        ('{"training": 3}', {"a": (1, 2, 3)}, {}, "is not a list"),
+        ("{}", {"a": (1, 2, np.nan)}, {}, "not finite"),
+        ("{}", {}, {}, "no landmark"),
+        ("{}", {"a": (1, 2, 3)}, {"split": "holdout"}, "no split 'holdout'"),
+    ],
+)
+def test_a_case_that_cannot_be_added_changes_nothing(tmp_path, content, points, options, says):
+    image = place(tmp_path / "scans", "s1")
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    (folder / "d.json").write_text(content)
+    with pytest.raises(MedrlError, match=says) as caught:
+        add_case(folder / "d.json", image, points, **options)
+    assert "\n" not in str(caught.value)
+    assert (folder / "d.json").read_text() == content
+    assert [path.name for path in folder.iterdir()] == ["d.json"]
+
+
+def test_a_scan_that_is_not_there_is_not_added(tmp_path):
+    with pytest.raises(MedrlError, match="does not exist"):
+        add_case(tmp_path / "d.json", tmp_path / "none.nii.gz", {"a": (1, 2, 3)})
+    assert not list(tmp_path.iterdir())
