@@ -1,0 +1,356 @@
+"""Agents as layers: their history as tracks, where they are as points, what they see as boxes.
+
+Any trajectory of any system shows through here, live or from a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medrl.trajectory import Recording, Step, Trajectory
+from medrl_napari.scans import KEY, LayerData, add
+from medrl_napari.space import AXES, AXES_4D, Floats, Frame
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Points, Shapes, Tracks
+
+ColorBy = Literal["scale_mm", "value", "agent"]
+
+#: Colours of scales from coarse to fine, as in the pictures of `medrl detect`.
+SCALE_COLORS = ("#ff9f43", "#48dbfb", "#ffffff", "#c8a2ff", "#7bed9f")
+_FEATURES: dict[ColorBy, str] = {"scale_mm": "level", "value": "value", "agent": "track_id"}
+#: Agents within half of this of a slice are shown on it (mm).
+_SLAB_MM = 10.0
+_POINT_MM, _SELECTED_MM = 4.0, 7.0
+
+
+def trajectory_layers(
+    trajectory: Trajectory,
+    frame: Frame,
+    *,
+    name: str = "agents",
+    color_by: ColorBy = "scale_mm",
+) -> list[LayerData]:
+    """A trajectory as layers with a time axis: a step of all agents is a moment.
+
+    Args:
+        trajectory: Of any system.
+        frame: The viewer's.
+        name: What to call the layers.
+        color_by: What colours the tracks.
+
+    Returns:
+        Tracks (t, z, y, x) and Points (t, z, y, x); none if no agent made a step.
+    """
+    table = _Table(trajectory, frame)
+    if not len(table.rows):
+        return []
+    known = {"kind": "agents", "frame": frame, "trajectory": trajectory}
+    tracks: dict[str, Any] = {
+        "name": f"{name}: paths",
+        "features": table.features,
+        "color_by": _FEATURES[color_by],
+        "colormap": "viridis",
+        "colormaps_dict": {"level": _scale_colormap(table.scales)},
+        "tail_length": 2 * table.length,
+        "tail_width": 2,
+        "head_length": 0,
+        "blending": "translucent_no_depth",
+        "metadata": {KEY: known},
+        **AXES_4D,
+    }
+    points: dict[str, Any] = {
+        "name": name,
+        "features": {"name": table.names_now},
+        "face_color": table.colors_now,
+        "border_color": "black",
+        "border_width": 0.15,
+        "size": _POINT_MM,
+        "blending": "translucent_no_depth",
+        "metadata": {KEY: {**known, "kind": "agents now"}},
+        **AXES_4D,
+    }
+    return [(table.rows, tracks, "tracks"), (table.rows_now, points, "points")]
+
+
+class AgentsView:
+    """The layers of some agents in a viewer, kept up to date while they walk and when replayed.
+
+    Attributes:
+        viewer: Where they are shown.
+        frame: The viewer's.
+        name: What the layers are called.
+        window_voxels: Side of the windows that agents look through, for live steps; a trajectory's
+            provenance says so itself.
+    """
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        frame: Frame,
+        *,
+        name: str = "agents",
+        window_voxels: int | None = None,
+    ) -> None:
+        """Show nothing yet; see the attributes."""
+        self.viewer = viewer
+        self.frame = frame
+        self.name = name
+        self.window_voxels = window_voxels
+        self._color_by: ColorBy = "scale_mm"
+        self._recording = Recording()
+        self._table: _Table | None = None
+        self._selected: str | None = None
+        self._tracks: Tracks | None = None
+        self._points: Points | None = None
+        self._windows: Shapes | None = None
+        for event in self._dims_events():
+            event.connect(self._draw_windows)
+        viewer.layers.events.removed.connect(self._forget)
+
+    def show(self, trajectory: Trajectory) -> None:
+        """Show a trajectory instead of what is shown, with a slider that replays it."""
+        provenance = trajectory.provenance.get("window_voxels")
+        if provenance is not None:
+            self.window_voxels = int(provenance)
+        self._recording = Recording()
+        self._draw(trajectory)
+
+    def add(self, steps: Sequence[Step]) -> None:
+        """Show what agents did since the last call."""
+        for step in steps:
+            self._recording.add(step)
+        if steps:
+            self._draw(self._recording.trajectory())
+
+    def select(self, name: str | None) -> None:
+        """Point out the agents of a name, and show no other's window; None for all alike."""
+        self._selected = name
+        if self._points is not None and self._table is not None:
+            self._points.size = self._sizes(self._table)
+        self._draw_windows()
+
+    def remove(self) -> None:
+        """Take the layers away, and follow the viewer no more."""
+        for event in self._dims_events():
+            event.disconnect(self._draw_windows)
+        self.viewer.layers.events.removed.disconnect(self._forget)
+        for layer in (self._tracks, self._points, self._windows):
+            if layer is not None and layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+        self._tracks = self._points = self._windows = self._table = None
+
+    @property
+    def color_by(self) -> ColorBy:
+        """What colours the tracks."""
+        return self._color_by
+
+    @color_by.setter
+    def color_by(self, color_by: ColorBy) -> None:
+        self._color_by = color_by
+        if self._tracks is not None:
+            self._tracks.color_by = _FEATURES[color_by]
+
+    @property
+    def layers(self) -> list[Any]:
+        """The layers that are there now: tracks, points, windows."""
+        return [la for la in (self._tracks, self._points, self._windows) if la is not None]
+
+    # ---------------------------------------------------------------------------------------------
+
+    def _dims_events(self) -> tuple[Any, ...]:
+        events = self.viewer.dims.events
+        return events.current_step, events.order, events.ndisplay
+
+    def _forget(self, event: Any) -> None:
+        """A layer was taken away; if it was one of ours, the others go on without it."""
+        self._tracks = None if event.value is self._tracks else self._tracks
+        self._points = None if event.value is self._points else self._points
+        self._windows = None if event.value is self._windows else self._windows
+
+    def _draw(self, trajectory: Trajectory) -> None:
+        layers = trajectory_layers(trajectory, self.frame, name=self.name, color_by=self._color_by)
+        if not layers:
+            return
+        self._table = table = _Table(trajectory, self.frame)
+        if self._tracks is None and self._points is None:
+            chosen = set(self.viewer.layers.selection)
+            self._tracks, self._points = (add(self.viewer, layer) for layer in layers)
+            # Whoever was about to draw on a layer goes on with it.
+            self.viewer.layers.selection = chosen or {self._points}
+            dims = self.viewer.dims
+            dims.thickness = (*[0.0] * (dims.ndim - 3), *[_SLAB_MM] * 3)
+        else:
+            self._renew(layers, table)
+        self.select(self._selected)
+        self.viewer.dims.set_current_step(0, table.length - 1)
+        self._draw_windows()
+
+    def _renew(self, layers: list[LayerData], table: _Table) -> None:
+        """Give the layers that are there other data."""
+        (rows, tracks, _), (now, points, _) = layers
+        if self._tracks is not None:
+            # New data throws the features away, and with them what colours the tracks.
+            self._tracks.color_by = "track_id"
+            self._tracks.data = rows
+            self._tracks.features = table.features
+            self._tracks.colormaps_dict = tracks["colormaps_dict"]
+            self._tracks.color_by = _FEATURES[self._color_by]
+            self._tracks.tail_length = 2 * table.length
+            self._tracks.metadata = tracks["metadata"]
+        if self._points is not None:
+            self._points.data = now
+            self._points.features = points["features"]
+            self._points.face_color = points["face_color"]
+            self._points.metadata = points["metadata"]
+
+    def _sizes(self, table: _Table) -> NDArray[np.float64]:
+        chosen = np.array(table.names_now) == self._selected
+        return np.where(chosen, _SELECTED_MM, _POINT_MM)
+
+    def _draw_windows(self, _event: Any = None) -> None:
+        """The windows that the current moment's agents look through, where the slice meets them."""
+        table = self._table
+        if table is None or self.window_voxels is None or self.viewer.dims.ndim < 4:
+            return
+        dims = self.viewer.dims
+        centers, sides, colors = table.at(int(dims.current_step[0]), self._selected)
+        half = sides[:, None] * self.window_voxels / 2
+        if dims.ndisplay == 3:
+            shapes = [_wireframe(c, h) for c, h in zip(centers, half, strict=True)]
+            kind = "path"
+        else:
+            across = dims.order[-3] - 1
+            at = dims.point[across + 1]
+            meets = np.abs(centers[:, across] - at) <= half[:, 0]
+            centers, half, colors = centers[meets], half[meets], colors[meets]
+            shapes = [_outline(c, h, across, at) for c, h in zip(centers, half, strict=True)]
+            kind = "polygon"
+        if self._windows is None:
+            if not shapes or self._points is None:
+                return
+            chosen = set(self.viewer.layers.selection)
+            self._windows = self.viewer.add_shapes(
+                ndim=3,
+                name=f"{self.name}: windows",
+                opacity=0.6,
+                blending="translucent_no_depth",
+                metadata={KEY: {"kind": "windows", "frame": self.frame}},
+                **AXES,
+            )
+            self.viewer.layers.selection = chosen
+        with self._windows.events.blocker_all():
+            self._windows.data = []
+        if shapes:
+            self._windows.add(
+                shapes,
+                shape_type=kind,
+                edge_color=colors,
+                face_color="transparent",
+                edge_width=0.8,
+            )
+        else:
+            self._windows.refresh()
+
+
+class _Table:
+    """A trajectory as rows of tracks and points in napari's world."""
+
+    def __init__(self, trajectory: Trajectory, frame: Frame) -> None:
+        agents = [agent for agent in trajectory.agents if len(agent)]
+        self.length = max((len(agent) for agent in agents), default=0)
+        self.names = [agent.name for agent in agents]
+        places = [frame.to_napari(agent.positions_world) for agent in agents]
+        self._own = np.array([len(agent) for agent in agents], dtype=np.int64)
+        self.rows = np.concatenate(
+            [
+                np.column_stack([np.full(len(place), number), np.arange(len(place)), place])
+                for number, place in enumerate(places)
+            ]
+            or [np.empty((0, 5))]
+        )
+        scales = np.concatenate([agent.scales_mm for agent in agents] or [np.empty(0)])
+        values = np.concatenate([agent.values for agent in agents] or [np.empty(0)])
+        known = values[np.isfinite(values)]
+        # Tracks take no NaN; what is unknown counts as the lowest.
+        values = np.where(np.isfinite(values), values, known.min() if known.size else 0.0)
+        self.scales = np.unique(scales)
+        self.features = {"scale_mm": scales, "value": values, "level": self._level(scales)}
+        # An agent that has ended stays where it is.
+        steps = np.arange(self.length)
+        last = [np.minimum(steps, len(place) - 1) for place in places]
+        self._places = np.array([p[rows] for p, rows in zip(places, last, strict=True)])
+        self._scales = np.array([a.scales_mm[r] for a, r in zip(agents, last, strict=True)])
+
+    @property
+    def rows_now(self) -> Floats:
+        """Where every agent is at every moment, (N * T, 4)."""
+        time = np.tile(np.arange(self.length), len(self.names))[:, None]
+        return np.hstack([time, self._places.reshape(-1, 3)])
+
+    @property
+    def names_now(self) -> list[str]:
+        """Whose row it is."""
+        return [name for name in self.names for _ in range(self.length)]
+
+    @property
+    def colors_now(self) -> Floats:
+        """RGBA of each row."""
+        return self._colors(self._scales.ravel())
+
+    def at(self, moment: int, name: str | None) -> tuple[Floats, Floats, Floats]:
+        """Places (R, 3), scales (R,) and colours (R, 4) of agents that walk at a moment.
+
+        Args:
+            moment: Which; the last one counts for all.
+            name: Whose, or None for all.
+        """
+        moment = min(max(moment, 0), self.length - 1)
+        wanted = (self._own > moment) | (moment == self.length - 1)
+        if name is not None:
+            wanted = np.array([own == name for own in self.names])
+        scales = self._scales[wanted, moment]
+        return self._places[wanted, moment], scales, self._colors(scales)
+
+    def _level(self, scales: Floats) -> Floats:
+        """0 for the coarsest scale to 1 for the finest."""
+        rank = len(self.scales) - 1 - np.searchsorted(self.scales, scales)
+        return np.asarray(rank / max(len(self.scales) - 1, 1), dtype=np.float64)
+
+    def _colors(self, scales: Floats) -> Floats:
+        colors = _scale_colormap(self.scales).map(self._level(scales))
+        return np.asarray(colors, dtype=np.float64).reshape(-1, 4)
+
+
+def _scale_colormap(scales: Floats) -> Any:
+    """A colour for each scale, from 0, the coarsest, to 1, the finest."""
+    from napari.utils import Colormap
+    from napari.utils.colormaps.standardize_color import transform_color
+
+    names = [SCALE_COLORS[n % len(SCALE_COLORS)] for n in range(len(scales))]
+    return Colormap(transform_color(names * 2 if len(names) == 1 else names), name="scale")
+
+
+def _outline(center: Floats, half: Floats, across: int, at: float) -> Floats:
+    """The square (4, 3) in which a slice cuts a box."""
+    first, second = (axis for axis in range(3) if axis != across)
+    corners = np.tile(center, (4, 1))
+    corners[:, across] = at
+    corners[:, first] += half[0] * np.array([-1, -1, 1, 1])
+    corners[:, second] += half[0] * np.array([-1, 1, 1, -1])
+    return corners
+
+
+def _wireframe(center: Floats, half: Floats) -> Floats:
+    """A path (16, 3) along all edges of a box."""
+    corners = [
+        *((-1, -1, -1), (-1, -1, 1), (-1, 1, 1), (-1, 1, -1), (-1, -1, -1)),
+        *((1, -1, -1), (1, -1, 1), (-1, -1, 1), (1, -1, 1), (1, 1, 1), (-1, 1, 1)),
+        *((1, 1, 1), (1, 1, -1), (-1, 1, -1), (1, 1, -1), (1, -1, -1)),
+    ]
+    return np.asarray(center + half[0] * np.array(corners, dtype=np.float64))
