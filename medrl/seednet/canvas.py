@@ -51,12 +51,38 @@ class Canvas:
             (I, J, K), interpolated linearly; 0 outside window and limits, and 0 or 1 where the
             user has said so.
         """
-        values = self._resampled(work, grid)
+        out = np.zeros(self.shape, dtype=np.float32)
+        where, values = self.part(work, grid)
+        out[where] = values
+        return out
+
+    def part(
+        self, work: Work, grid: NDArray[np.float64]
+    ) -> tuple[tuple[slice, ...], NDArray[np.float32]]:
+        """The part of :meth:`probability` that can be more than 0.
+
+        Args:
+            work: The object, with a segmentation.
+            grid: (4, 4), the model's voxel to world.
+
+        Returns:
+            A box of the grid, and the values in it.
+        """
+        begin, values = self._resampled(work, grid)
+        said = [(self.voxels(item), float(item.label == FOREGROUND)) for item in work.said]
+        inside = np.concatenate([voxels for voxels, label in said if label])
+        low = np.minimum(begin, inside.min(axis=0))
+        high = np.maximum(begin + values.shape, inside.max(axis=0) + 1)
+        values = np.pad(values, np.stack([begin - low, high - begin - values.shape], axis=1))
         if work.limits_world is not None:
-            values[~voxels_in_box(work.limits_world, self.affine, self.shape)] = 0.0
-        for item in work.said:
-            values[tuple(self.voxels(item).T)] = float(item.label == FOREGROUND)
-        return values
+            affine = self.affine.copy()
+            affine[:3, 3] = voxel_to_world(low.astype(np.float64), self.affine)
+            i, j, k = values.shape
+            values[~voxels_in_box(work.limits_world, affine, (i, j, k))] = 0.0
+        for voxels, label in said:
+            own = voxels[((voxels >= low) & (voxels < high)).all(axis=1)] - low
+            values[tuple(own.T)] = label
+        return tuple(slice(a, b) for a, b in zip(low, high, strict=True)), values
 
     def check_place(self, seed: Seed, limits: NDArray[np.float64] | None) -> None:
         """Refuse a seed outside the scan or the limits (2, 3; RAS mm).
@@ -99,8 +125,10 @@ class Canvas:
         world = voxel_to_world(corners, self.affine)
         return f"{_text(world.min(axis=0))} to {_text(world.max(axis=0))}"
 
-    def _resampled(self, work: Work, grid: NDArray[np.float64]) -> NDArray[np.float32]:
-        """The model's probability on this grid."""
+    def _resampled(
+        self, work: Work, grid: NDArray[np.float64]
+    ) -> tuple[Voxels, NDArray[np.float32]]:
+        """The model's probability in the box of this grid that it reaches, and the box's start."""
         assert work.state is not None
         assert work.box is not None
         low, high = np.array(work.box[0]), np.array(work.box[1])
@@ -121,9 +149,7 @@ class Canvas:
         here = resample_onto(
             MetaTensor(padded, affine=torch.from_numpy(start)), affine=onto, shape=(i, j, k)
         )
-        out = np.zeros(self.shape, dtype=np.float32)
-        out[tuple(slice(a, b) for a, b in zip(begin, end, strict=True))] = here.as_tensor()[0]
-        return out
+        return begin, here.as_tensor()[0].numpy()
 
 
 def _text(point_world: ArrayLike) -> str:

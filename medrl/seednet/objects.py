@@ -106,7 +106,8 @@ def label_map(
     for locked in (False, True):
         group = [(number, timeline.work) for number, timeline in begun if timeline.locked == locked]
         for number, work in group:
-            out[canvas.probability(work, grid) > 0.5] = number
+            where, values = canvas.part(work, grid)
+            out[where][values > 0.5] = number
         for number, work in group:
             for seed in work.seeds:
                 if seed.label == FOREGROUND:

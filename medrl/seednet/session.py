@@ -20,7 +20,7 @@ from medrl.seednet.objects import Timeline, agent_path, label_map
 from medrl.seednet.seeds import Seed, as_label
 from medrl.seednet.windows import to_grid
 from medrl.seednet.work import Edit, Option, Work, Worker
-from medrl.trajectory import Trajectory
+from medrl.trajectory import Step, Trajectory, Watch
 from medrl.volume.space import as_affine, voxel_to_world
 
 
@@ -187,6 +187,29 @@ class SeedSession:
             MedrlError: If there is none of that name.
         """
         self._named(name).locked = locked
+
+    def is_locked(self, name: str | None = None) -> bool:
+        """Whether an object is protected; the current one if no name is given.
+
+        Raises:
+            MedrlError: If there is none of that name.
+        """
+        return self._named(name).locked
+
+    def rename(self, name: str, new: str) -> None:
+        """Call an object something else.
+
+        Raises:
+            MedrlError: If there is none of that name, or one of the new name already.
+        """
+        self._named(name)
+        if not new or (new != name and new in self._objects):
+            raise MedrlError(
+                f"there is an object {new!r} already" if new else "an object needs a name"
+            )
+        self._objects = {new if n == name else n: line for n, line in self._objects.items()}
+        if self._current == name:
+            self._current = new
 
     def target_of(self, name: str | None = None) -> str:
         """Which of the model's kinds of object it is; the current one if no name is given.
@@ -380,11 +403,15 @@ class SeedSession:
         option = self._wanted_option()
         self._advance(self._ready().reject(self._current_work(), option.seed))
 
-    def accept_all(self, *, max_seeds: int | None = None) -> tuple[Proposal, ...]:
+    def accept_all(
+        self, *, max_seeds: int | None = None, watch: Watch | None = None
+    ) -> tuple[Proposal, ...]:
         """Let the agent place seeds until it stops: one step to undo.
 
         Args:
             max_seeds: Stop after this many; as many as the model was trained to place if None.
+            watch: Called after every seed, when :meth:`mask` and the rest show it already. What it
+                raises ends the run and comes out of it; the seeds placed by then stay.
 
         Returns:
             What it placed.
@@ -393,18 +420,26 @@ class SeedSession:
             MedrlError: If there is no foreground seed yet, or the object is locked.
         """
         self._segmented()
-        self._open()
-        worker, work = self._ready(), self._current_work()
+        timeline = self._open()
+        worker, before = self._ready(), timeline.work
+        work = kept = before
         done: list[Proposal] = []
-        while max_seeds is None or len(done) < max_seeds:
-            option = worker.propose(work)
-            if option is None:
-                work = worker.stop(work)
-                break
-            work = worker.accept(work, option)
-            seed = option.seed
-            done.append(Proposal(seed.position_world, seed.label, seed.expected_gain))
-        self._advance(work)
+        try:
+            while max_seeds is None or len(done) < max_seeds:
+                option = worker.propose(work)
+                if option is None:
+                    work = worker.stop(work)
+                    break
+                work = worker.accept(work, option)
+                seed = option.seed
+                done.append(Proposal(seed.position_world, seed.label, seed.expected_gain))
+                if watch is not None:
+                    kept = timeline.work = work
+                    watch(self._step(seed))
+            kept = work
+        finally:
+            timeline.work = before
+            self._advance(kept)
         return tuple(done)
 
     # ---- the answer
@@ -537,6 +572,17 @@ class SeedSession:
             self._proposal = None if option is None else (work, option)
             return option
         return self._proposal[1]
+
+    def _step(self, seed: Seed) -> Step:
+        """What the agent did by placing a seed."""
+        return Step(
+            names=(self._current,),
+            starts=np.zeros(1, dtype=np.int64),
+            positions_world=seed.position_world[None],
+            scales_mm=np.array([self.model.settings.spacing]),
+            actions=np.array([seed.label], dtype=np.int64),
+            values=np.array([seed.expected_gain]),
+        )
 
     def _wanted_option(self) -> Option:
         self._segmented()

@@ -415,6 +415,76 @@ def test_several_objects(session, make_scan):
         session.switch("liver")
 
 
+def test_an_agent_that_is_watched(session, make_scan):
+    session.add_seed(make_scan.center, "fg")
+    first = session.mask()
+    seen = []
+
+    def watch(step):
+        # What it has placed can be seen already.
+        agents = [seed for seed in session.seeds if seed.who == "agent"]
+        np.testing.assert_array_equal(step.positions_world[0], agents[-1].position_world)
+        assert (step.names, step.actions[0]) == (("ball",), agents[-1].label)
+        assert step.values[0] == agents[-1].expected_gain
+        seen.append(session.mask())
+
+    assert len(session.accept_all(watch=watch)) == len(seen) > 2
+    assert torch.equal(seen[-1], session.mask())
+    session.undo()
+    assert torch.equal(session.mask(), first)
+    assert len(session.seeds) == 1
+
+    def stop(step):
+        if len(session.seeds) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        session.accept_all(watch=stop)
+    assert len(session.seeds) == 3
+    assert torch.equal(session.mask(), seen[1])
+    session.undo()
+    assert torch.equal(session.mask(), first)
+
+
+def test_names_and_locks(session, make_scan):
+    session.add_seed(make_scan.center, "fg")
+    session.new_object("second")
+    session.rename("ball", "left")
+    assert session.objects == ("left", "second")
+    assert session.current == "second"
+    session.rename("second", "right")
+    assert session.current == "right"
+    assert session.labels().meta["labels"] == {"left": 1, "right": 2}
+    session.rename("right", "right")
+    for new, message in (("left", "an object 'left' already"), ("", "needs a name")):
+        with pytest.raises(MedrlError, match=message):
+            session.rename("right", new)
+    with pytest.raises(MedrlError, match="no object 'ball'"):
+        session.rename("ball", "other")
+    assert not session.is_locked()
+    session.lock("left")
+    assert session.is_locked("left")
+    assert not session.is_locked()
+
+
+def test_what_is_drawn_beyond_the_window(make_model, make_scan):
+    session = SeedSession(make_model(reach=8))
+    scan = make_scan()
+    session.set_scan(scan)
+    session.add_seed(make_scan.center, "fg")
+    region = np.zeros(scan.shape[1:], dtype=bool)
+    region[0, 0, 0] = True
+    session.edit(region, "bg")
+    assert session.labels()[0, 0, 0, 0] == 0
+    region[:] = False
+    region[1, 15, 13] = True
+    session.edit(region, "fg")
+    assert session.labels()[0, 1, 15, 13] == 1
+    session.undo()
+    assert session.labels()[0, 1, 15, 13] == 0
+    assert torch.equal(session.labels(), session.mask())
+
+
 def test_trajectory(session, make_scan):
     session.add_seed(make_scan.center, "fg")
     proposals = session.accept_all()
