@@ -1,4 +1,5 @@
-# Every target installs what it needs into .venv. System packages: none beyond Python >= 3.11 with venv.
+# Every target installs what it needs into .venv. System packages: Python >= 3.11 with venv; the tests of
+# the napari plugin and its pictures want a virtual screen, which they install on Debian and its kin.
 #   make PYTHON=/path/to/python3.12 test
 #   make PIP_FLAGS="--index-url ..." test      another source of packages, such as PyTorch's CPU builds
 SHELL := /bin/bash
@@ -27,15 +28,19 @@ help:
 	@echo "make docs            build the documentation into site/"
 	@echo "make clean           remove the environment and everything built"
 
+# Installs Debian packages, as root or by sudo without a password.
+define apt_install
+as_root=''; [ "$$(id -u)" = 0 ] || as_root='sudo -n'; command -v apt-get >/dev/null \
+  && $$as_root apt-get update -q && DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -y -q --no-install-recommends
+endef
+
 # Debian ships Python without ensurepip: python3-venv brings it.
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo 'medrl needs Python 3.11 or newer: make PYTHON=/path/to/python' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  package="$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"; \
-	  as_root=''; [ "$$(id -u)" = 0 ] || as_root='sudo -n'; \
-	  command -v apt-get >/dev/null \
-	    && $$as_root apt-get update -q && $$as_root apt-get install -y -q "$$package" \
+	  $(apt_install) "$$package" \
 	    || { echo "Python's venv module is missing: install $$package as root" >&2; exit 1; }; }
 	$(PYTHON) -m venv $(VENV)
 	touch $@
@@ -47,10 +52,19 @@ $(VENV)/.installed-%: $(VENV)/.created pyproject.toml constraints.txt
 	touch $@
 .PRECIOUS: $(VENV)/.installed-%
 
+# What Qt's X11 platform and Mesa's software OpenGL need. Without it the plugin's tests are skipped.
+SCREEN := xvfb libegl1 libgl1 libopengl0 libgl1-mesa-dri libdbus-1-3 libfontconfig1 libglib2.0-0 \
+  libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0 \
+  libxcb-render-util0 libxcb-shape0 libxcb-xinerama0 libxcb-xkb1 fonts-dejavu-core
+$(VENV)/.screen: $(VENV)/.created
+	@dpkg -s $(SCREEN) >/dev/null 2>&1 || { $(apt_install) $(SCREEN); } \
+	  || echo "No virtual screen: tests of the napari plugin are skipped. They want: $(SCREEN)" >&2
+	touch $@
+
 demo: $(VENV)/.installed-samples
 	$(BIN)/medrl demo
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed-test $(VENV)/.screen
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-dev

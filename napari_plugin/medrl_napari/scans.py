@@ -260,15 +260,20 @@ def scan_layers(viewer: ViewerModel) -> list[Image]:
     ]
 
 
-def frame_of_viewer(viewer: ViewerModel | None) -> Frame:
-    """The frame of the first layer that has one; the body's axes without any."""
+def frame_in(viewer: ViewerModel | None) -> Frame | None:
+    """The frame of a viewer's first layer that has one, if there is any."""
     for layer in viewer.layers if viewer is not None else ():
         known = layer.metadata.get(KEY)
         if isinstance(known, Shown):
             return known.frame
         if isinstance(known, dict) and isinstance(known.get("frame"), Frame):
             return cast("Frame", known["frame"])
-    return STRAIGHT
+    return None
+
+
+def frame_of_viewer(viewer: ViewerModel | None) -> Frame:
+    """The frame in which a viewer shows things; the body's axes before the first scan."""
+    return frame_in(viewer) or STRAIGHT
 
 
 def contrast_limits(scan: MetaTensor) -> tuple[float, float]:

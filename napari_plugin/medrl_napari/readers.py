@@ -1,0 +1,156 @@
+"""Files into layers: scans, masks, points, agents' paths and transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medrl.files import stem_of
+from medrl.trajectory import read_trajectory
+from medrl.volume.points import Markup, read_markups, read_points
+from medrl.volume.read import SUFFIXES, read
+from medrl_napari.agents import AgentsView, trajectory_layers
+from medrl_napari.points import points_layer
+from medrl_napari.scans import KEY, LayerData, frame_in, image_layers, labels_layer, show
+from medrl_napari.space import AXES, STRAIGHT, Frame
+
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
+    from napari.components import ViewerModel
+
+Reader = Callable[[str | Sequence[str]], list[LayerData]]
+
+_TRAJECTORY = ".trajectory.json"
+_POINTS = (".mrk.json", ".fcsv")
+_TRANSFORMS = (".tfm", ".h5", ".lta")
+#: A map of this many different whole numbers, and no more, is taken for labels.
+_MOST_LABELS = 64
+#: What tells napari that a reader has done all that there was to do.
+_NOTHING: list[LayerData] = [(None,)]  # type: ignore[list-item]
+
+
+def get_reader(path: str | Sequence[str]) -> Reader | None:
+    """The reader for a file, a DICOM folder, or several of them; None for what is not medrl's."""
+    paths = [path] if isinstance(path, str) else list(path)
+    return read_layers if paths and all(_is_ours(Path(one)) for one in paths) else None
+
+
+def read_layers(path: str | Sequence[str]) -> list[LayerData]:
+    """Read files into layers, in the frame of the viewer that is open.
+
+    Args:
+        path: One or several.
+
+    Returns:
+        Layers for napari to add.
+
+    Raises:
+        MedrlError: If one cannot be read.
+    """
+    import napari
+
+    paths = [path] if isinstance(path, str) else list(path)
+    viewer = napari.current_viewer()
+    frame = frame_in(viewer)
+    layers: list[LayerData] = []
+    for one in paths:
+        found = _read_one(Path(one), frame, viewer)
+        layers += found
+        if frame is None and found:
+            frame = _frame_of_layer(found[0])
+    return layers or _NOTHING
+
+
+def scan_layers_of(scan: MetaTensor, frame: Frame | None, *, name: str) -> list[LayerData]:
+    """A scan as an image, or as labels if it holds a few whole numbers and nothing else."""
+    shown = show(scan, frame=frame)
+    if holds_labels(scan):
+        return [labels_layer(shown, scan.numpy()[0].astype(np.uint8), name=name)]
+    return image_layers(shown, name=name)
+
+
+def holds_labels(scan: MetaTensor) -> bool:
+    """Whether a scan is a mask or a label map: few different numbers, whole, from 0 to 255."""
+    if scan.shape[0] != 1:
+        return False
+    values = scan.numpy()[0]
+    # A thin sample settles it for almost every scan of intensities.
+    for sample in (values[::7, ::7, ::7], values):
+        low, high = float(sample.min()), float(sample.max())
+        if low < 0 or high > 255 or not np.array_equal(sample, np.rint(sample)):
+            return False
+        if np.count_nonzero(np.bincount(sample.astype(np.uint8).ravel())) > _MOST_LABELS:
+            return False
+    return True
+
+
+# -------------------------------------------------------------------------------------------------
+
+
+def _is_ours(path: Path) -> bool:
+    name = path.name.lower()
+    if path.is_dir():
+        return True
+    return name.endswith((*SUFFIXES, *_POINTS, *_TRANSFORMS, _TRAJECTORY))
+
+
+def _read_one(path: Path, frame: Frame | None, viewer: ViewerModel | None) -> list[LayerData]:
+    name = path.name.lower()
+    if name.endswith(_TRAJECTORY):
+        title = path.name[: -len(_TRAJECTORY)]
+        return _read_agents(path, frame or STRAIGHT, viewer, name=f"{title} agents")
+    if name.endswith(_POINTS):
+        return _read_points(path, frame or STRAIGHT)
+    if name.endswith(_TRANSFORMS):
+        from medrl_napari.transforms import read_transform_file
+
+        return read_transform_file(str(path))
+    scan = read(path, allow_constant=True)
+    return scan_layers_of(scan, frame, name=stem_of(path))
+
+
+def _read_agents(
+    path: Path, frame: Frame, viewer: ViewerModel | None, *, name: str
+) -> list[LayerData]:
+    trajectory = read_trajectory(path)
+    if viewer is None:
+        return trajectory_layers(trajectory, frame, name=name)
+    # With a viewer, the windows that agents look through follow its slider.
+    AgentsView(viewer, frame, name=name).show(trajectory)
+    return []
+
+
+def _read_points(path: Path, frame: Frame) -> list[LayerData]:
+    title = path.name.split(".")[0]
+    if path.name.lower().endswith(".fcsv"):
+        points = read_points(path)
+        return [points_layer(list(points), np.array(list(points.values())), frame, name=title)]
+    markups = [markup for markup in read_markups(path) if len(markup.labels)]
+    return [_markup_layer(markup, frame, name=markup.name or title) for markup in markups]
+
+
+def _markup_layer(markup: Markup, frame: Frame, *, name: str) -> LayerData:
+    if markup.kind == "Fiducial":
+        told = {"description": list(markup.descriptions)}
+        return points_layer(markup.labels, markup.points_world, frame, name=name, features=told)
+    line = frame.to_napari(markup.points_world)
+    # napari draws no line through a single point.
+    line = np.repeat(line, 2, axis=0) if len(line) == 1 else line
+    settings = {
+        "name": name,
+        "shape_type": "path",
+        "edge_color": "#39d98a",
+        "edge_width": 1.0,
+        "ndim": 3,
+        "metadata": {KEY: {"kind": "curve", "frame": frame, "scan": None}},
+        **AXES,
+    }
+    return [line], settings, "shapes"
+
+
+def _frame_of_layer(layer: LayerData) -> Frame:
+    known = layer[1]["metadata"][KEY]
+    return known["frame"] if isinstance(known, dict) else known.frame
