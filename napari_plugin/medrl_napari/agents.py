@@ -6,6 +6,7 @@ Any trajectory of any system shows through here, live or from a file.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from medrl_napari.space import AXES, AXES_4D, Floats, Frame
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Points, Shapes, Tracks
+    from napari.layers import Points, Tracks, Vectors
 
 ColorBy = Literal["scale_mm", "value", "agent"]
 
@@ -27,6 +28,17 @@ _FEATURES: dict[ColorBy, str] = {"scale_mm": "level", "value": "value", "agent":
 #: Agents within half of this of a slice are shown on it (mm).
 _SLAB_MM = 10.0
 _POINT_MM, _SELECTED_MM = 4.0, 7.0
+
+
+def _edges_of_a_cube() -> Floats:
+    """(12, 2, 3): where each edge of the cube from -1 to 1 begins, and how far it goes."""
+    corners = np.array(list(product((-1.0, 1.0), repeat=3)))
+    steps = 2 * np.eye(3)
+    pairs = [(c, step) for axis, step in enumerate(steps) for c in corners if c[axis] < 0]
+    return np.array(pairs)
+
+
+_CUBE = _edges_of_a_cube()
 
 
 def trajectory_layers(
@@ -108,7 +120,7 @@ class AgentsView:
         self._selected: str | None = None
         self._tracks: Tracks | None = None
         self._points: Points | None = None
-        self._windows: Shapes | None = None
+        self._windows: Vectors | None = None
         for event in self._dims_events():
             event.connect(self._draw_windows)
         viewer.layers.events.removed.connect(self._forget)
@@ -187,6 +199,9 @@ class AgentsView:
             dims.thickness = (*[0.0] * (dims.ndim - 3), *[_SLAB_MM] * 3)
         else:
             self._renew(layers, table)
+        for layer in self.layers:
+            # napari's events hold no reference: whoever has the layers keeps this object alive.
+            layer.metadata[KEY]["view"] = self
         self.select(self._selected)
         self.viewer.dims.set_current_step(0, table.length - 1)
         self._draw_windows()
@@ -220,42 +235,43 @@ class AgentsView:
             return
         dims = self.viewer.dims
         centers, sides, colors = table.at(int(dims.current_step[0]), self._selected)
-        half = sides[:, None] * self.window_voxels / 2
+        half = sides * self.window_voxels / 2
         if dims.ndisplay == 3:
-            shapes = [_wireframe(c, h) for c, h in zip(centers, half, strict=True)]
-            kind = "path"
+            edges = _CUBE
         else:
             across = dims.order[-3] - 1
             at = dims.point[across + 1]
-            meets = np.abs(centers[:, across] - at) <= half[:, 0]
-            centers, half, colors = centers[meets], half[meets], colors[meets]
-            shapes = [_outline(c, h, across, at) for c, h in zip(centers, half, strict=True)]
-            kind = "polygon"
+            meets = np.abs(centers[:, across] - at) <= half
+            centers, half, colors = centers[meets].copy(), half[meets], colors[meets]
+            centers[:, across] = at
+            # Of the edges in this plane, which are there twice, one set, and flat.
+            flat = (_CUBE[:, 1, across] == 0) & (_CUBE[:, 0, across] < 0)
+            edges = _CUBE[flat].copy()
+            edges[:, 0, across] = 0
+        vectors = edges[None] * half[:, None, None, None]
+        vectors[:, :, 0] += centers[:, None]
+        vectors = vectors.reshape(-1, 2, 3)
+        colors = np.repeat(colors, len(edges), axis=0)
         if self._windows is None:
-            if not shapes or self._points is None:
+            if not len(vectors) or self._points is None:
                 return
             chosen = set(self.viewer.layers.selection)
-            self._windows = self.viewer.add_shapes(
-                ndim=3,
+            self._windows = self.viewer.add_vectors(
+                vectors,
                 name=f"{self.name}: windows",
-                opacity=0.6,
+                edge_color=colors,
+                edge_width=0.7,
+                vector_style="line",
+                opacity=0.7,
                 blending="translucent_no_depth",
                 metadata={KEY: {"kind": "windows", "frame": self.frame}},
                 **AXES,
             )
             self.viewer.layers.selection = chosen
-        with self._windows.events.blocker_all():
-            self._windows.data = []
-        if shapes:
-            self._windows.add(
-                shapes,
-                shape_type=kind,
-                edge_color=colors,
-                face_color="transparent",
-                edge_width=0.8,
-            )
-        else:
-            self._windows.refresh()
+            return
+        self._windows.data = vectors
+        if len(vectors):
+            self._windows.edge_color = colors
 
 
 class _Table:
@@ -334,23 +350,3 @@ def _scale_colormap(scales: Floats) -> Any:
 
     names = [SCALE_COLORS[n % len(SCALE_COLORS)] for n in range(len(scales))]
     return Colormap(transform_color(names * 2 if len(names) == 1 else names), name="scale")
-
-
-def _outline(center: Floats, half: Floats, across: int, at: float) -> Floats:
-    """The square (4, 3) in which a slice cuts a box."""
-    first, second = (axis for axis in range(3) if axis != across)
-    corners = np.tile(center, (4, 1))
-    corners[:, across] = at
-    corners[:, first] += half[0] * np.array([-1, -1, 1, 1])
-    corners[:, second] += half[0] * np.array([-1, 1, 1, -1])
-    return corners
-
-
-def _wireframe(center: Floats, half: Floats) -> Floats:
-    """A path (16, 3) along all edges of a box."""
-    corners = [
-        *((-1, -1, -1), (-1, -1, 1), (-1, 1, 1), (-1, 1, -1), (-1, -1, -1)),
-        *((1, -1, -1), (1, -1, 1), (-1, -1, 1), (1, -1, 1), (1, 1, 1), (-1, 1, 1)),
-        *((1, 1, 1), (1, 1, -1), (-1, 1, -1), (1, 1, -1), (1, -1, -1)),
-    ]
-    return np.asarray(center + half[0] * np.array(corners, dtype=np.float64))
