@@ -171,7 +171,7 @@ def _number(value: float | None, digits: int) -> str:
 
 def _register(registrar: Registrar, command: Register) -> Results:
     """Read, register and write."""
-    from medrl.registration.results import write_results
+    from medrl.registration.results import remarks, write_results
     from medrl.volume.transform_files import read_transform
 
     moving_stem, fixed_stem = distinct_stems([command.moving, command.fixed])
@@ -200,7 +200,7 @@ def _register(registrar: Registrar, command: Register) -> Results:
         progress.update(bar, more="writing")
         facts: dict[str, Any] = {
             "model": str(registrar.manifest.get("name", command.model)),
-            "warnings": _remarks(fixed, moving, started=initial is not None),
+            "warnings": remarks(fixed, moving, started=initial is not None),
             "seconds": round(time.perf_counter() - began, 3),
         }
         return write_results(
@@ -222,23 +222,3 @@ def _read(path: Path, *, mask: bool = False) -> MetaTensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return read(path, allow_constant=mask)
-
-
-def _remarks(fixed: MetaTensor, moving: MetaTensor, *, started: bool) -> list[str]:
-    """What the user should know of the scans."""
-    import numpy as np
-
-    from medrl.registration.checks import name_of, overlap
-
-    names = [name_of(fixed, "fixed scan"), name_of(moving, "moving scan")]
-    remarks = [
-        f"{name}: {remark}"
-        for name, scan in zip(names, (fixed, moving), strict=True)
-        for remark in scan.meta.get("remarks", ())
-    ]
-    if not started and overlap(fixed, moving, np.eye(4)) == 0:
-        remarks.append(
-            f"{names[1]}: does not overlap {names[0]} in world coordinates; the search began "
-            "where their middles meet"
-        )
-    return remarks

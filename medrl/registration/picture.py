@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     #: Draws one slice at a place along a view's axis (stage mm).
     Painter = Callable[[Axes, View, float], None]
 
-#: Of the fixed and the moving scan; together they are white.
-_FIXED, _MOVING = (0.2, 0.85, 0.35), (0.8, 0.15, 0.65)
+#: Colours of the fixed and the moving scan; together they are white.
+FIXED_COLOR, MOVING_COLOR = (0.2, 0.85, 0.35), (0.8, 0.15, 0.65)
+#: A breath of them, which tells squares of grey apart.
+FIXED_TINT, MOVING_TINT = (0.91, 1.0, 0.93), (1.0, 0.9, 0.98)
 _ALARM = "#ff6b6b"
 #: Side of the checkerboard's squares (mm), and the least number of them across a scan.
 _SQUARE_MM, _LEAST_SQUARES = 20.0, 6
@@ -114,7 +116,9 @@ def draw_before_after(
 
         def paint(axes: Axes, view: View, at_mm: float) -> None:
             first, second = (_grey(one, view, at_mm) for one in (stage, other))
-            colours = first[..., None] * np.array(_FIXED) + second[..., None] * np.array(_MOVING)
+            colours = first[..., None] * np.array(FIXED_COLOR) + second[..., None] * np.array(
+                MOVING_COLOR
+            )
             _lay(axes, stage, view, np.clip(colours, 0, 1))
 
         return paint
@@ -146,8 +150,7 @@ def draw_checkerboard(
         up, right = (np.arange(n) * stage.spacing // square for n in first.shape)
         odd = (up[:, None] + right[None, :]) % 2 == 1
         mixed = np.where(odd, second, first)[..., None]
-        # A breath of colour tells which is which.
-        tint = np.where(odd[..., None], (1.0, 0.9, 0.98), (0.91, 1.0, 0.93))
+        tint = np.where(odd[..., None], MOVING_TINT, FIXED_TINT)
         _lay(axes, stage, view, mixed * tint)
 
     line = f"squares of {square:.0f} mm: edges should go on from one to the next"
@@ -232,7 +235,7 @@ def _draw_frame(figure: Figure, report: Mapping[str, Any], title: str, line: str
                 fontweight="bold")  # fmt: skip
     figure.text(1 - 0.12 / width, 1 - 0.31 / height, _facts(report), fontsize=11, va="center",
                 ha="right", color=INK if report["trusted"] else _ALARM)  # fmt: skip
-    names = (("fixed", _FIXED), ("moving", _MOVING))
+    names = (("fixed", FIXED_COLOR), ("moving", MOVING_COLOR))
     handles = [
         Line2D([], [], ls="", marker="s", ms=9, color=color, label=name) for name, color in names
     ]

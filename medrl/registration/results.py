@@ -230,6 +230,28 @@ def write_results(
     return Results(paths, report)
 
 
+def remarks(fixed: MetaTensor, moving: MetaTensor, *, started: bool) -> list[str]:
+    """What a user should know of two scans that are registered.
+
+    Args:
+        fixed: MetaTensor (1, I, J, K), with what its reader had to remark.
+        moving: Likewise.
+        started: Whether the search began at a transform that was given.
+    """
+    names = [name_of(fixed, "fixed scan"), name_of(moving, "moving scan")]
+    found = [
+        f"{name}: {remark}"
+        for name, scan in zip(names, (fixed, moving), strict=True)
+        for remark in scan.meta.get("remarks", ())
+    ]
+    if not started and overlap(fixed, moving, np.eye(4)) == 0:
+        found.append(
+            f"{names[1]}: does not overlap {names[0]} in world coordinates; the search began "
+            "where their middles meet"
+        )
+    return found
+
+
 def _information(
     fixed: MetaTensor, moving: MetaTensor, moved: MetaTensor, transform: NDArray[np.float64]
 ) -> float | None:

@@ -41,7 +41,7 @@ def write_labels(path: str, data: Any, meta: Meta) -> list[str]:
     while array.ndim > 3:
         array = array.max(axis=0)
     kind = np.uint8 if array.max(initial=0) < 256 else np.int32
-    scan = _in_scan_grid(array.astype(kind), meta)
+    scan = in_scan_grid(array.astype(kind), meta)
     write_nifti(path, scan, dtype=kind)
     return [path]
 
@@ -60,7 +60,7 @@ def write_scan(path: str, data: Any, meta: Meta) -> list[str]:
     Raises:
         MedrlError: If the layer is no volume or the file cannot be written.
     """
-    write_nifti(path, _in_scan_grid(np.asarray(data, dtype=np.float32), meta))
+    write_nifti(path, in_scan_grid(np.asarray(data, dtype=np.float32), meta))
     return [path]
 
 
@@ -121,11 +121,19 @@ def write_agents(path: str, data: Any, meta: Meta) -> list[str]:
     return [path]
 
 
-# -------------------------------------------------------------------------------------------------
+def in_scan_grid(array: NDArray[Any], meta: Meta) -> MetaTensor:
+    """A layer's volume (z, y, x) where it belongs in the patient.
 
+    Args:
+        array: (z, y, x).
+        meta: The layer's settings.
 
-def _in_scan_grid(array: NDArray[Any], meta: Meta) -> MetaTensor:
-    """A layer's volume (z, y, x) where it belongs in the patient."""
+    Returns:
+        MetaTensor (1, I, J, K), in the grid of the layer's scan if it has one.
+
+    Raises:
+        MedrlError: If it is no volume.
+    """
     if array.ndim != 3:
         raise MedrlError(f"the layer {meta.get('name')!r} is no volume: it has {array.ndim} axes")
     shown = _scan_below(array.shape, meta)
@@ -139,6 +147,9 @@ def _in_scan_grid(array: NDArray[Any], meta: Meta) -> MetaTensor:
         # Array axes (z, y, x) as they are: the affine says where they point.
         volume, affine = array, torch.from_numpy(own)
     return MetaTensor(torch.from_numpy(np.ascontiguousarray(volume))[None], affine=affine)
+
+
+# -------------------------------------------------------------------------------------------------
 
 
 def _scan_below(shape: tuple[int, ...], meta: Meta) -> Shown | None:
