@@ -121,6 +121,7 @@ class AgentsView:
         self._tracks: Tracks | None = None
         self._points: Points | None = None
         self._windows: Vectors | None = None
+        self._adding = False
         for event in self._dims_events():
             event.connect(self._draw_windows)
         viewer.layers.events.removed.connect(self._forget)
@@ -230,10 +231,10 @@ class AgentsView:
 
     def _draw_windows(self, _event: Any = None) -> None:
         """The windows that the current moment's agents look through, where the slice meets them."""
-        table = self._table
-        if table is None or self.window_voxels is None or self.viewer.dims.ndim < 4:
+        table, dims = self._table, self.viewer.dims
+        # Adding a layer moves the sliders, which leads here again.
+        if table is None or self.window_voxels is None or dims.ndim < 4 or self._adding:
             return
-        dims = self.viewer.dims
         centers, sides, colors = table.at(int(dims.current_step[0]), self._selected)
         half = sides * self.window_voxels / 2
         if dims.ndisplay == 3:
@@ -256,6 +257,7 @@ class AgentsView:
             if not len(vectors) or self._points is None:
                 return
             chosen = set(self.viewer.layers.selection)
+            self._adding = True
             self._windows = self.viewer.add_vectors(
                 vectors,
                 name=f"{self.name}: windows",
@@ -267,6 +269,7 @@ class AgentsView:
                 metadata={KEY: {"kind": "windows", "frame": self.frame}},
                 **AXES,
             )
+            self._adding = False
             self.viewer.layers.selection = chosen
             return
         self._windows.data = vectors
