@@ -26,7 +26,7 @@ from medrl.volume.pyramid import Pyramid, build_pyramid
 from medrl.volume.space import depth_inside, voxel_to_world, world_to_voxel
 
 Array = NDArray[np.float64]
-Status = Literal["found", "absent", "corrected"]
+Status = Literal["found", "absent", "corrected", "by hand"]
 
 #: A detection this unlikely to be right is worth a warning.
 _DOUBTFUL = 0.5
@@ -48,9 +48,10 @@ class Landmark:
         position_world: (3,) RAS mm. For an absent landmark the place, usually outside the scan,
             where its agent ended.
         status: ``found``; ``absent`` (not in this scan's field of view); ``corrected`` (the shape
-            prior rejected what the agent found, the position is what the other landmarks expect).
+            prior rejected what the agent found, the position is what the other landmarks expect);
+            ``by hand`` (a person put it there).
         confidence: Probability, 0 to 1, that the error is below 4 mm; for an absent landmark,
-            that it is truly absent is not judged and this is 0.
+            that it is truly absent is not judged and this is 0; NaN where nobody judged.
         note: What is unusual, in words; empty if nothing is.
     """
 

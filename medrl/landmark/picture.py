@@ -41,13 +41,14 @@ if TYPE_CHECKING:
 
 #: Coarse to fine.
 _SCALE_COLORS = ("#ff9f43", "#48dbfb", "#ffffff", "#c8a2ff", "#7bed9f")
-#: Marker and colour: confidence from high to low, corrected, not judged.
-_SURE, _UNSURE, _DOUBTFUL, _CORRECTED, _UNJUDGED = (
+#: Colours: confidence from high to low, corrected, not judged, by hand.
+_SURE, _UNSURE, _DOUBTFUL, _CORRECTED, _UNJUDGED, _BY_HAND = (
     "#39d98a",
     "#ffd43b",
     "#ff5c5c",
     "#d98cff",
     "#48dbfb",
+    "#ffffff",
 )
 _TILE_MM = 64.0
 _COLUMNS = 9
@@ -154,7 +155,7 @@ def _draw_view(
     on_slice = np.abs(places[:, view.across] - at_mm) <= SLAB_MM
     flat = places[:, [view.right, view.up]]
     for (_, landmark), point, near in zip(here, flat, on_slice, strict=True):
-        color, marker = _style(landmark)
+        color, marker = landmark_style(landmark)
         if near:
             axes.plot(*point, marker, color=color, ms=6.5, mec="black", mew=0.9, zorder=5)
         else:
@@ -168,7 +169,7 @@ def _draw_view(
             str(here[index][0]),
             flat[index],
             xytext=spot,
-            color=_style(here[index][1])[0],
+            color=landmark_style(here[index][1])[0],
             fontsize=10,
             fontweight="bold",
             ha="center",
@@ -210,7 +211,7 @@ def _draw_tile(
 
     show_slice(axes, stage, view, float(place[view.across]))
     x, y = place[view.right], place[view.up]
-    color, _ = _style(landmark)
+    color, _ = landmark_style(landmark)
     for near, far in ((2.5, 8.0), (-2.5, -8.0)):
         axes.plot([x + near, x + far], [y, y], color=color, lw=1.6)
         axes.plot([x, x], [y + near, y + far], color=color, lw=1.6)
@@ -246,6 +247,8 @@ def _draw_frame(
     counts = [f"{statuses.count('found')} of {len(statuses)} landmarks found"]
     if "corrected" in statuses:
         counts.append(f"{statuses.count('corrected')} placed by the shape prior")
+    if "by hand" in statuses:
+        counts.append(f"{statuses.count('by hand')} by hand")
     figure.text(0.12 / width, 1 - 0.31 / height, title, color=INK, fontsize=14, va="center",
                 fontweight="bold")  # fmt: skip
     figure.text(1 - 0.12 / width, 1 - 0.31 / height, ", ".join(counts), color=INK, fontsize=11,
@@ -260,9 +263,10 @@ def _draw_frame(
         "50 to 80 %": (_UNSURE, "o"),
         "below 50 %: check": (_DOUBTFUL, "o"),
         "corrected by the shape prior": (_CORRECTED, "D"),
+        "placed by hand": (_BY_HAND, "s"),
         "confidence unknown": (_UNJUDGED, "o"),
     }
-    used = {_style(lm) for lm in detection.landmarks if lm.status != "absent"}
+    used = {landmark_style(lm) for lm in detection.landmarks if lm.status != "absent"}
     for label, (color, marker) in styles.items():
         if (color, marker) in used:
             handles.append(Line2D([], [], ls="", marker=marker, color=color, label=label))
@@ -298,8 +302,10 @@ def short_name(name: str) -> str:
     return name.removesuffix("_centroid").replace("_", " ")
 
 
-def _style(landmark: Landmark) -> tuple[str, str]:
-    """Colour and marker of a landmark that is there."""
+def landmark_style(landmark: Landmark) -> tuple[str, str]:
+    """Colour and marker (matplotlib's) of a landmark that is there, by how sure it is."""
+    if landmark.status == "by hand":
+        return _BY_HAND, "s"
     if landmark.status == "corrected":
         return _CORRECTED, "D"
     if math.isnan(landmark.confidence):

@@ -90,4 +90,5 @@ def write_results(
 def _describe(status: str, confidence: float, note: str) -> str:
     """What 3D Slicer shows next to a point."""
     sure = "" if math.isnan(confidence) else f", confidence {confidence:.2f}"
-    return f"{status}{sure}" + (f"; {note}" if note else "")
+    said = "corrected by hand" if status == "by hand" else status
+    return f"{said}{sure}" + (f"; {note}" if note else "")

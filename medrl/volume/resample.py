@@ -137,18 +137,27 @@ def _covering_grid(
 
 
 def _smooth(volume: Tensor, ratios: NDArray[np.float64]) -> Tensor:
-    """Smooth each axis of (C, I, J, K) that will lose resolution by the given ratio."""
-    out = volume.unsqueeze(1)
-    for axis, ratio in enumerate(ratios):
+    """Smooth each axis of (C, I, J, K) that will lose resolution by the given ratio.
+
+    Edge voxels stand for what was not scanned: no dark rim where the scan is cut.
+    """
+    out = volume
+    for axis, ratio in enumerate(ratios, start=1):
         if ratio <= 1 + _SAME_SPACING:
             continue
-        kernel = smoothing_kernel(0.5 * float(np.sqrt(ratio**2 - 1))).to(volume)
-        view, pad = [1, 1, 1], [0] * 6
-        view[axis] = len(kernel)
-        pad[2 * (2 - axis)] = pad[2 * (2 - axis) + 1] = len(kernel) // 2
-        # Edge voxels stand for what was not scanned: no dark rim where the scan is cut.
-        out = F.conv3d(F.pad(out, pad, mode="replicate"), kernel.view(1, 1, *view))
-    return out.squeeze(1)
+        kernel = smoothing_kernel(0.5 * float(np.sqrt(ratio**2 - 1))).tolist()
+        middle, count = len(kernel) // 2, out.shape[axis]
+        # Shifted sums: several times as fast as a convolution of one channel on a CPU.
+        total = out * kernel[middle]
+        for distance, weight in enumerate(kernel[middle + 1 :], start=1):
+            edge = min(distance, count)
+            rest = count - edge
+            for to, since, end, outermost in ((edge, 0, 0, 0), (0, edge, rest, count - 1)):
+                total.narrow(axis, to, rest).add_(out.narrow(axis, since, rest), alpha=weight)
+                rim = out.narrow(axis, outermost, 1)
+                total.narrow(axis, end, edge).add_(rim, alpha=weight)
+        out = total
+    return out
 
 
 def _sample(
