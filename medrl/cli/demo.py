@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -13,6 +13,9 @@ from medrl.cli.detect import Failed, detect_one, show_one
 from medrl.cli.terminal import check_device, parse, progress_bars
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder
+
+if TYPE_CHECKING:
+    from nibabel import Nifti1Image
 
 _STEM = "mni152_t1"
 
@@ -73,6 +76,21 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def load_template() -> Nifti1Image:
+    """The MNI152 T1 head MRI, 1 mm.
+
+    Raises:
+        MedrlError: If nilearn, which brings it, is not installed.
+    """
+    try:
+        from nilearn.datasets import load_mni152_template
+    except ImportError:
+        raise MedrlError(
+            "the sample scan comes with nilearn: pip install 'medrl[samples]'"
+        ) from None
+    return load_mni152_template(resolution=1)
+
+
 def write_template(path: Path) -> None:
     """Write the MNI152 T1 head MRI, 1 mm, as NIfTI.
 
@@ -82,16 +100,10 @@ def write_template(path: Path) -> None:
     Raises:
         MedrlError: If nilearn, which brings it, is not installed.
     """
-    try:
-        from nilearn.datasets import load_mni152_template
-    except ImportError:
-        raise MedrlError(
-            "the demo's scan comes with nilearn: pip install 'medrl[samples]'"
-        ) from None
+    template = load_template()
     import nibabel as nib
 
     from medrl.files import atomic_path
 
-    template = load_mni152_template(resolution=1)
     with atomic_path(path) as temporary:
         nib.save(template, temporary)

@@ -1,0 +1,307 @@
+"""What a scan shows as black and as white: presets for CT, automatic for MR, and by the mouse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from numpy.typing import NDArray
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QWidget
+
+from medrl.volume.fitness import in_hounsfield
+
+if TYPE_CHECKING:
+    import napari
+    from napari.components import ViewerModel
+    from napari.layers import Image
+
+#: Voxels that are looked at, at most, along each axis of a scan.
+_SAMPLES = 64
+#: Of the tissue, this share may be shown as black or as white.
+_DARKEST, _BRIGHTEST = 0.005, 0.995
+#: A drag over so many pixels changes width or level by the whole range of the values.
+_FULL_DRAG = 500.0
+_AUTO_KEY = "F2"
+_LEAST_WIDTH = 1e-6
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which values are shown in shades of grey.
+
+    Attributes:
+        width: From black to white.
+        level: What is shown mid-grey.
+    """
+
+    width: float
+    level: float
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The values of black and white."""
+        return self.level - self.width / 2, self.level + self.width / 2
+
+    @classmethod
+    def of(cls, limits: tuple[float, float]) -> Window:
+        """The window of given values of black and white."""
+        low, high = limits
+        return cls(high - low, (low + high) / 2)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A window that has a name and a key; in Hounsfield units."""
+
+    name: str
+    window: Window
+    key: str
+
+
+#: The usual ones for CT.
+PRESETS = (
+    Preset("brain", Window(80, 40), "F3"),
+    Preset("subdural", Window(200, 75), "F4"),
+    Preset("bone", Window(1800, 400), "F5"),
+    Preset("lung", Window(1500, -600), "F6"),
+    Preset("soft tissue", Window(400, 40), "F7"),
+    Preset("mediastinum", Window(350, 50), "F8"),
+)
+_SOFT_TISSUE = PRESETS[4].window
+
+
+def auto_limits(volume: Any) -> tuple[float, float]:
+    """What to show as black and white if nobody says.
+
+    Args:
+        volume: Array of any shape; only a sample of it is looked at.
+
+    Returns:
+        Soft tissue if the values are those of a CT. Otherwise from the darkest of everything to
+        the brightest of the foreground, both without outliers, so that neither air around the
+        patient nor a bright vessel matters.
+    """
+    sample = _sample(volume)
+    if not sample.size:
+        return 0.0, 1.0
+    if in_hounsfield(MetaTensor(torch.from_numpy(sample)[None, :, None, None])):
+        return _SOFT_TISSUE.limits
+    low = float(np.quantile(sample, _DARKEST))
+    bright = sample[sample > sample.mean()]
+    foreground = sample[sample > (low + bright.mean()) / 2] if bright.size else sample
+    high = float(np.quantile(foreground, _BRIGHTEST)) if foreground.size else low
+    return low, high if high > low else low + 1.0
+
+
+def value_range(volume: Any) -> float:
+    """How far the values of a volume spread, from a sample of it; more than 0."""
+    sample = _sample(volume)
+    spread = float(sample.max() - sample.min()) if sample.size else 0.0
+    return spread or 1.0
+
+
+def _sample(volume: Any) -> NDArray[np.float32]:
+    """Some of the finite values of a volume."""
+    steps = tuple(slice(None, None, max(1, n // _SAMPLES)) for n in volume.shape)
+    sample = np.asarray(volume[steps], dtype=np.float32).ravel()
+    return sample[np.isfinite(sample)]
+
+
+def windowed_layer(viewer: ViewerModel) -> Image | None:
+    """The image whose window is meant: the selected one, otherwise the top one that is visible."""
+    from napari.layers import Image
+
+    active = viewer.layers.selection.active
+    if isinstance(active, Image) and not active.rgb:
+        return active
+    for layer in reversed(viewer.layers):
+        if isinstance(layer, Image) and not layer.rgb and layer.visible:
+            return layer
+    return None
+
+
+class WindowDrag:
+    """Window and level by dragging with the right button: right for wider, up for brighter.
+
+    While it is at work, napari does not zoom with that drag. Where the mouse belongs to a layer
+    that is drawn on, and in 3D, it leaves the drag alone.
+    """
+
+    def __init__(self, viewer: ViewerModel, layer: Callable[[], Image | None]) -> None:
+        """Prepare; whoever owns the canvas adds `drag` to its mouse callbacks.
+
+        Args:
+            viewer: The canvas's model.
+            layer: Says whose window to change.
+        """
+        self._viewer = viewer
+        self._layer = layer
+        self._ranges: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+
+    def release(self) -> None:
+        """Listen to the mouse no more."""
+        if self.drag in self._viewer.mouse_drag_callbacks:
+            self._viewer.mouse_drag_callbacks.remove(self.drag)
+
+    def drag(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
+        """One drag, as napari's mouse callbacks are."""
+        active = viewer.layers.selection.active
+        drawing = active is not None and active.mode != "pan_zoom"
+        layer = self._layer()
+        if event.button != 2 or event.modifiers or drawing or layer is None:
+            return
+        if viewer.dims.ndisplay != 2:
+            return
+        event.handled = True
+        if layer not in self._ranges:
+            self._ranges[layer] = value_range(layer.data)
+        spread = self._ranges[layer]
+        start, before = np.array(event.pos), Window.of(layer.contrast_limits)
+        yield
+        while event.type == "mouse_move":
+            right, down = (np.array(event.pos) - start) / _FULL_DRAG * spread
+            width = max(before.width + float(right), spread * 1e-3, _LEAST_WIDTH)
+            layer.contrast_limits = Window(width, before.level + float(down)).limits
+            yield
+
+
+class ContrastWidget(QWidget):
+    """Presets, width and level of the image that is meant, with keys, and the mouse's right drag.
+
+    The drag works in the viewer's canvas while the widget is there; the linked views bring their
+    own.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
+        """Set up.
+
+        Args:
+            napari_viewer: The viewer.
+            parent: The widget around it.
+        """
+        super().__init__(parent)
+        self._viewer = napari_viewer
+        self._layer: Image | None = None
+        self.presets = QComboBox()
+        self.presets.setToolTip("Black and white as usual for a tissue of CT, or automatic")
+        self.presets.addItem("window…")
+        self.presets.addItem(f"auto  ({_AUTO_KEY})", "auto")
+        for preset in PRESETS:
+            window = preset.window
+            text = f"CT {preset.name} {window.width:g}/{window.level:g}  ({preset.key})"
+            self.presets.addItem(text, preset.name)
+        self.presets.activated.connect(self._on_preset)
+        self.width_box = _box("Width: from black to white", lowest=0.0)
+        self.level_box = _box("Level: what is mid-grey", lowest=-1e9)
+        for box in (self.width_box, self.level_box):
+            box.valueChanged.connect(self._on_boxes)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.presets, 1)
+        for text, box in (("W", self.width_box), ("L", self.level_box)):
+            layout.addWidget(QLabel(text))
+            layout.addWidget(box)
+        tip = "Drag with the right button in a view: right, wider; up, brighter"
+        self.setToolTip(tip)
+
+        for event in self._layer_events():
+            event.connect(self._follow)
+        self._drag = WindowDrag(napari_viewer, lambda: windowed_layer(napari_viewer))
+        if not any(_is_drag(callback) for callback in napari_viewer.mouse_drag_callbacks):
+            napari_viewer.mouse_drag_callbacks.append(self._drag.drag)
+        self._keys = [_AUTO_KEY, *(preset.key for preset in PRESETS)]
+        for key, name in zip(self._keys, ["auto", *(p.name for p in PRESETS)], strict=True):
+            napari_viewer.bind_key(key, self._action(name), overwrite=True)
+        self._follow()
+
+    def apply(self, name: str) -> None:
+        """Set the window of the image that is meant: ``auto``, or a preset by its name."""
+        layer = windowed_layer(self._viewer)
+        if layer is None:
+            return
+        chosen = {preset.name: preset.window.limits for preset in PRESETS}
+        layer.contrast_limits = auto_limits(layer.data) if name == "auto" else chosen[name]
+
+    def release(self) -> None:
+        """Let the viewer be."""
+        for event in self._layer_events():
+            event.disconnect(self._follow)
+        if self._layer is not None:
+            self._layer.events.contrast_limits.disconnect(self._show)
+        self._drag.release()
+        for key in self._keys:
+            self._viewer.bind_key(key, None)
+
+    # ---------------------------------------------------------------------------------------------
+
+    def _layer_events(self) -> tuple[Any, ...]:
+        layers = self._viewer.layers
+        events = layers.events
+        return events.inserted, events.removed, events.reordered, layers.selection.events.active
+
+    def _action(self, name: str) -> Callable[[Any], None]:
+        def press(_viewer: Any) -> None:
+            self.apply(name)
+
+        return press
+
+    def _on_preset(self, index: int) -> None:
+        name = self.presets.itemData(index)
+        if name is not None:
+            self.apply(name)
+
+    def _on_boxes(self, _value: float) -> None:
+        if self._layer is not None and self.width_box.value() > 0:
+            window = Window(self.width_box.value(), self.level_box.value())
+            self._layer.contrast_limits = window.limits
+
+    def _follow(self, _event: Any = None) -> None:
+        """Show the window of the image that is meant now."""
+        layer = windowed_layer(self._viewer)
+        if layer is not self._layer:
+            if self._layer is not None:
+                self._layer.events.contrast_limits.disconnect(self._show)
+            if layer is not None:
+                layer.events.contrast_limits.connect(self._show)
+            self._layer = layer
+        self.setEnabled(layer is not None)
+        self._show()
+
+    def _show(self, _event: Any = None) -> None:
+        if self._layer is None:
+            return
+        window = Window.of(self._layer.contrast_limits)
+        digits = 0 if window.width >= 50 else 3
+        for box, value in ((self.width_box, window.width), (self.level_box, window.level)):
+            box.blockSignals(True)
+            box.setDecimals(digits)
+            box.setSingleStep(window.width / 50)
+            box.setValue(value)
+            box.blockSignals(False)
+        close = 10.0**-digits
+        names = [
+            preset.name
+            for preset in PRESETS
+            if abs(preset.window.width - window.width) < close
+            and abs(preset.window.level - window.level) < close
+        ]
+        self.presets.setCurrentIndex(self.presets.findData(names[0]) if names else 0)
+
+
+def _box(tip: str, *, lowest: float) -> QDoubleSpinBox:
+    box = QDoubleSpinBox()
+    box.setRange(lowest, 1e9)
+    box.setToolTip(tip)
+    box.setKeyboardTracking(False)
+    box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
+    box.setMinimumWidth(64)
+    return box
+
+
+def _is_drag(callback: Any) -> bool:
+    return isinstance(getattr(callback, "__self__", None), WindowDrag)
