@@ -79,7 +79,7 @@ def load_dicom(
         Voxels (1, I, J, K) with rescale slope and intercept applied, affine (voxel to RAS mm),
         remarks for the user.
     """
-    found = _choose_series(path, _headers(path, files), series)
+    found = _choose_series(path, read_headers(path, files), series)
     _check_pixels(path, found)
     frames = [s for s in found if int(s.header.get("NumberOfFrames") or 1) > 1]
     if frames:
@@ -125,7 +125,7 @@ def _read_itk(file: str | Path) -> sitk.Image:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
-def _headers(path: Path, files: Iterable[Path]) -> list[Slice]:
+def read_headers(path: Path, files: Iterable[Path]) -> list[Slice]:
     """Headers of the DICOM images among the files."""
     found = []
     for number, file in enumerate(files):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medrl.errors import MedrlError
 from medrl.files import stem_of
 from medrl.trajectory import read_trajectory
 from medrl.volume.points import Markup, read_markups, read_points
 from medrl.volume.read import SUFFIXES, read
+from medrl.volume.series import list_series
 from medrl_napari.agents import AgentsView, trajectory_layers
 from medrl_napari.points import points_layer
 from medrl_napari.scans import KEY, LayerData, frame_in, image_layers, labels_layer, show
@@ -28,6 +31,8 @@ _POINTS = (".mrk.json", ".fcsv")
 _TRANSFORMS = (".tfm", ".h5", ".lta")
 #: A map of this many different whole numbers, and no more, is taken for labels.
 _MOST_LABELS = 64
+#: Scouts and reconstructions beyond these would fill the memory.
+_MOST_SERIES = 8
 #: What tells napari that a reader has done all that there was to do.
 _NOTHING: list[LayerData] = [(None,)]  # type: ignore[list-item]
 
@@ -108,8 +113,34 @@ def _read_one(path: Path, frame: Frame | None, viewer: ViewerModel | None) -> li
         from medrl_napari.transforms import read_transform_file
 
         return read_transform_file(str(path))
+    if path.is_dir():
+        return _read_dicom(path, frame)
     scan = read(path, allow_constant=True)
     return scan_layers_of(scan, frame, name=stem_of(path))
+
+
+def _read_dicom(folder: Path, frame: Frame | None) -> list[LayerData]:
+    """All series of a folder that are volumes, the largest one visible."""
+    found = list_series(folder)[:_MOST_SERIES]
+    layers: list[LayerData] = []
+    left_out: list[MedrlError] = []
+    for series in found:
+        try:
+            scan = read(folder, series=series.uid)
+        except MedrlError as error:
+            left_out.append(MedrlError(f"series {series.description or series.uid}: {error}"))
+            continue
+        name = (len(found) > 1 and series.description) or stem_of(folder)
+        new = scan_layers_of(scan, frame, name=name)
+        frame = frame or _frame_of_layer(new[0])
+        for _, settings, _ in new if layers else []:
+            settings["visible"] = False
+        layers += new
+    if not layers:
+        raise left_out[0]
+    for error in left_out:
+        warnings.warn(str(error), UserWarning, stacklevel=2)
+    return layers
 
 
 def _read_agents(

@@ -4,6 +4,7 @@ import json
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
@@ -104,6 +105,24 @@ def test_a_dicom_folder_opens(viewer, data_root):
     corner = np.array(image.TransformIndexToPhysicalPoint((2, 3, 4))) * (-1, -1, 1)
     voxel = layer.world_to_data(frame_of_viewer(viewer).to_napari(corner))
     assert layer.data[tuple(np.rint(voxel).astype(int))] == image[2, 3, 4]
+
+
+def test_a_folder_of_several_series_opens_as_several_layers(viewer, data_root, tmp_path):
+    files = sorted((data_root / "body_ct_mr" / "example_ct_dicom").iterdir())[:8]
+    for number, file in enumerate(files):
+        dataset = pydicom.dcmread(file)
+        dataset.SeriesInstanceUID = "1.2.3" if number < 5 else "1.2.4"
+        dataset.SeriesDescription = "large" if number < 5 else "small"
+        dataset.save_as(tmp_path / f"{number}.dcm")
+    lone = pydicom.dcmread(files[0])
+    lone.SeriesInstanceUID = "1.2.5"
+    lone.save_as(tmp_path / "scout.dcm")
+    with pytest.warns(UserWarning, match=r"series .*: .*one DICOM slice"):
+        layers = opened(viewer, tmp_path)
+    assert [(layer.name, layer.data.shape[0], layer.visible) for layer in layers] == [
+        ("large", 5, True),
+        ("small", 3, False),
+    ]
 
 
 @pytest.mark.parametrize("orientation", ["RAS", "LPS", "SLA"])

@@ -1,0 +1,55 @@
+"""What DICOM series a folder holds."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from medrl.volume._dicom import Slice, read_headers
+
+
+@dataclass(frozen=True)
+class Series:
+    """One DICOM series of a folder.
+
+    Attributes:
+        uid: Its SeriesInstanceUID, as `medrl.read(..., series=)` takes it.
+        modality: Such as CT.
+        description: Its SeriesDescription; may be empty.
+        files: Its images.
+    """
+
+    uid: str
+    modality: str
+    description: str
+    files: tuple[Path, ...]
+
+
+def list_series(folder: str | os.PathLike[str]) -> list[Series]:
+    """List the DICOM series in a folder, however deep, the one with most images first.
+
+    Args:
+        folder: Folder to search; what is no DICOM image is passed over.
+
+    Returns:
+        At least one.
+
+    Raises:
+        MedrlError: If there is none, or the folder holds too many files.
+    """
+    root = Path(folder)
+    groups: dict[str, list[Slice]] = defaultdict(list)
+    for item in read_headers(root, sorted(root.rglob("*"))):
+        groups[str(item.header.SeriesInstanceUID)].append(item)
+    series = [
+        Series(
+            uid,
+            str(items[0].header.get("Modality") or ""),
+            str(items[0].header.get("SeriesDescription") or ""),
+            tuple(item.file for item in items),
+        )
+        for uid, items in groups.items()
+    ]
+    return sorted(series, key=lambda one: (-len(one.files), one.uid))
