@@ -1,0 +1,159 @@
+"""What comes of registering two scans: made beside the window, told in words, written to files."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medrl.files import distinct_stems
+from medrl.registration.register import Registration
+from medrl.registration.results import move_scan, remarks, write_results
+from medrl.registration.transforms import Kind
+from medrl.trajectory import Step
+from medrl.volume.transform_files import kind_of, write_transform
+from medrl_napari.jobs import Report
+from medrl_napari.preview import Preview
+from medrl_napari.register_form import Request
+from medrl_napari.scans import Shown
+from medrl_napari.space import Floats
+from medrl_napari.widgets import load_model
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """A transform between two scans, and where it comes from.
+
+    Attributes:
+        request: What was wanted.
+        transform_world: (4, 4), fixed to moving, RAS mm.
+        registration: What found it; None if it was loaded from a file.
+        model: Name of the model that found it.
+        seconds: How long that took.
+    """
+
+    request: Request
+    transform_world: Floats
+    registration: Registration | None = None
+    model: str = ""
+    seconds: float = 0.0
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What files of the moving and of the fixed scan are called."""
+        scans = self.request.moving, self.request.fixed.scan
+        moving, fixed = distinct_stems([Path(str(s.meta["filename_or_obj"])) for s in scans])
+        return moving, fixed
+
+    @property
+    def kind(self) -> Kind:
+        """What the transform changes."""
+        found = self.registration
+        return kind_of(self.transform_world) if found is None else found.kind
+
+    def aligned(self) -> Shown:
+        """The moving scan on the fixed scan's own grid."""
+        fixed = self.request.fixed
+        return Shown(move_scan(self.request.moving, self.transform_world, fixed.scan), fixed.frame)
+
+    def write_transform(self, path: Path) -> None:
+        """Write the transform in the form that the file's ending names.
+
+        Raises:
+            MedrlError: If it cannot be written.
+        """
+        scans = {"fixed": self.request.fixed.scan, "moving": self.request.moving}
+        write_transform(path, self.transform_world, kind=self.kind, **scans)
+
+    def write(self, folder: Path) -> int:
+        """Write all that `medrl register` writes; how many files that are.
+
+        Raises:
+            MedrlError: If they cannot be written, or the transform was not found here.
+        """
+        fixed, moving = self.request.fixed.scan, self.request.moving
+        if self.registration is None:
+            return 0
+        started = self.request.initial_world is not None
+        facts = {
+            "model": self.model,
+            "warnings": remarks(fixed, moving, started=started),
+            "seconds": round(self.seconds, 3),
+        }
+        stem = "{}_to_{}".format(*self.names)
+        return len(write_results(folder, stem, fixed, moving, self.registration, facts=facts).files)
+
+    def told(self) -> str:
+        """How far the answer is to be trusted, in a line or two."""
+        found = self.registration
+        if found is None:
+            return ""
+        sure = "unknown" if math.isnan(found.confidence) else f"{found.confidence:.2f}"
+        facts = (
+            f"confidence {sure}, predicted error {found.predicted_error_mm:.1f} mm, "
+            f"{'refined' if found.refined else 'not refined'}, {self.seconds:.1f} s"
+        )
+        if found.trusted:
+            return f"Trusted: {facts}"
+        return (
+            f"NOT TRUSTED: {facts}. Look closely before you use it; masks, or a start near the "
+            "answer, may help."
+        )
+
+    def stops(self) -> list[tuple[Floats, str]]:
+        """Every transform on the way to the answer, and what to say of it."""
+        found = self.registration
+        if found is None:
+            return []
+        (path,) = found.path.agents
+        transforms = [] if path.transforms is None else list(path.transforms)
+        stops = [
+            (transform, f"{number} of {len(transforms)}: {scale:g} mm, off by {-value:.1f} mm")
+            for number, (transform, scale, value) in enumerate(
+                zip(transforms, path.scales_mm, path.values, strict=True), 1
+            )
+        ]
+        if found.refined:
+            stops.append((found.transform_world, "refined"))
+        return stops
+
+
+def register(request: Request, preview: Preview, report: Report) -> Answer:
+    """Do what is wanted, step by step under the eyes of whoever asked for it.
+
+    Raises:
+        MedrlError: If it cannot be done.
+    """
+    began = time.perf_counter()
+    registrar = load_model("registration", request.model)
+    preview.get_ready()
+    total = sum(len(probes) + 1 for probes in registrar.model.settings.search.probes)
+    done = 0
+
+    def watch(step: Step) -> None:
+        nonlocal done
+        report.step(step)
+        done += 1
+        # A second round begins anew.
+        report.progress((done - 1) % total + 1, total)
+
+    found = registrar.register(
+        request.fixed.scan,
+        request.moving,
+        transform=request.kind,
+        refine=request.refine,
+        fixed_mask=request.fixed_mask,
+        moving_mask=request.moving_mask,
+        initial_world=request.initial_world,
+        watch=watch,
+    )
+    return Answer(
+        request,
+        np.asarray(found.transform_world, dtype=np.float64),
+        found,
+        str(registrar.manifest.get("name", request.model)),
+        time.perf_counter() - began,
+    )

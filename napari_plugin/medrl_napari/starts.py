@@ -1,0 +1,180 @@
+"""A table of the starts that a registration tried, and how far each of them came."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
+from scipy.spatial.transform import Rotation
+
+from medrl.trajectory import Step
+from medrl_napari.space import Floats
+
+_HEADERS = ("start", "turned x, y, z", "value", "came to")
+_BEST, _HOME = QColor("#7bed9f"), QColor("#9a9a9a")
+
+
+@dataclass
+class Start:
+    """What is known of one start.
+
+    Attributes:
+        number: Its number; from 24 on, one between the usual orientations.
+        turned_deg: About x, y and z of the patient, at the start.
+        transform_world: (4, 4), where it has come to.
+        value: What the judge says of that, more is better.
+        scale_mm: Resolution at which it looks, mm.
+        steps: At how many steps it was seen.
+        walking: Whether it is still under way.
+    """
+
+    number: int
+    turned_deg: Floats
+    transform_world: Floats
+    value: float
+    scale_mm: float
+    steps: int
+    walking: bool
+
+
+class Starts:
+    """Follows a registration step by step."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.by_number: dict[int, Start] = {}
+        self.best: int | None = None
+        """The start whose agent gave the answer, once there is one."""
+
+    def add(self, steps: Iterable[Step]) -> None:
+        """Take note of what agents did."""
+        for step in steps:
+            transforms = step.transforms
+            if transforms is None:
+                continue
+            for start in self.by_number.values():
+                start.walking = False
+            rows = zip(step.starts, transforms, step.values, step.scales_mm, strict=True)
+            for number, transform, value, scale in rows:
+                known = self.by_number.get(int(number))
+                if known is None:
+                    self.by_number[int(number)] = Start(
+                        int(number), _turned(transform), transform, value, scale, 1, True
+                    )
+                else:
+                    known.transform_world, known.value = transform, float(value)
+                    known.scale_mm, known.walking = float(scale), True
+                    known.steps += 1
+
+    @property
+    def leader(self) -> Start | None:
+        """The best of those under way."""
+        return max((s for s in self.by_number.values() if s.walking), key=_merit, default=None)
+
+    @property
+    def ranked(self) -> list[Start]:
+        """The answer first, then whoever came furthest."""
+        return sorted(
+            self.by_number.values(),
+            key=lambda s: (s.number == self.best, s.walking, s.steps, _merit(s)),
+            reverse=True,
+        )
+
+
+class StartTable(QTableWidget):
+    """The starts, best first; whoever clicks on one wants to see it."""
+
+    picked = Signal(int)
+    """Number of the start that was clicked on."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        """Empty."""
+        super().__init__(0, len(_HEADERS), parent)
+        self.setHorizontalHeaderLabels(_HEADERS)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.verticalHeader().hide()
+        self.verticalHeader().setDefaultSectionSize(20)
+        header = self.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setStretchLastSection(True)
+        tips = (
+            "Number; from 24 on one between the usual orientations",
+            "How the scan was turned when this agent set out, in degrees about the patient's axes",
+            "How alike the scans look under this agent's transform, more is better",
+            "Where its way ended: after each step, agents with lower values are sent home",
+        )
+        for column, tip in enumerate(tips):
+            self.horizontalHeaderItem(column).setToolTip(tip)
+        self.itemSelectionChanged.connect(self._pick)
+
+    @property
+    def chosen(self) -> int | None:
+        """Number of the selected start."""
+        rows = self.selectionModel().selectedRows()
+        return int(self.item(rows[0].row(), 0).text()) if rows else None
+
+    def choose(self, number: int | None) -> None:
+        """Select a start, or none, without telling of it."""
+        self.blockSignals(True)
+        self.clearSelection()
+        for row in range(self.rowCount()):
+            if number is not None and self.item(row, 0).text() == str(number):
+                self.selectRow(row)
+        self.blockSignals(False)
+
+    def show_starts(self, starts: Starts) -> None:
+        """Show how things stand; what is selected stays selected."""
+        chosen = self.chosen
+        ranked = starts.ranked
+        self.blockSignals(True)
+        self.setRowCount(len(ranked))
+        for row, start in enumerate(ranked):
+            best = start.number == starts.best
+            color = _BEST if best else None if start.walking and starts.best is None else _HOME
+            turned = "  ".join(f"{angle:.0f}\N{DEGREE SIGN}" for angle in start.turned_deg)
+            texts = (str(start.number), turned, f"{start.value:.3f}", _came_to(start, starts.best))
+            for column, text in enumerate(texts):
+                item = QTableWidgetItem(text)
+                if column in (0, 2):
+                    item.setTextAlignment(
+                        Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+                    )
+                if color is not None:
+                    item.setForeground(color)
+                self.setItem(row, column, item)
+        self.blockSignals(False)
+        self.choose(chosen)
+
+    def _pick(self) -> None:
+        if self.chosen is not None:
+            self.picked.emit(self.chosen)
+
+
+def _came_to(start: Start, best: int | None) -> str:
+    where = f"{start.scale_mm:g} mm, step {start.steps}"
+    if start.number == best:
+        return f"best ({where})"
+    if best is None and start.walking:
+        return f"walking ({where})"
+    return f"sent home ({where})"
+
+
+def _merit(start: Start) -> float:
+    return start.value if np.isfinite(start.value) else -np.inf
+
+
+def _turned(transform: Floats) -> Floats:
+    """Angles about x, y and z, in degrees, of a transform's rotation."""
+    left, _, right = np.linalg.svd(transform[:3, :3])
+    with warnings.catch_warnings():
+        # A quarter turn about y leaves the other two angles open; one of many is as good.
+        warnings.simplefilter("ignore", UserWarning)
+        angles = Rotation.from_matrix(left @ right).as_euler("xyz", degrees=True)
+    return np.asarray(np.round(angles) + 0.0, dtype=np.float64)
