@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from medrl.registration.results import move_scan
 from medrl.volume.space import as_affine, spacing_of
 from medrl_napari.scans import Shown
+from medrl_napari.space import Floats
 
 #: Voxels of the quick view; a head takes a few hundredths of a second.
 _COARSE_MM = 3.0
@@ -54,10 +55,8 @@ class Preview:
 
     @cached_property
     def _grid(self) -> MetaTensor:
-        """The grid of the fixed scan's layer, its axes (z, y, x) in the patient's world."""
-        affine = self.fixed.affine.copy()
-        affine[:3] = self.fixed.frame.matrix @ affine[:3]
-        return _empty(self.fixed.shape, affine)
+        """The grid of the fixed scan's layer."""
+        return _empty(self.fixed.shape, grid_of(self.fixed))
 
     @cached_property
     def _coarse(self) -> tuple[MetaTensor, MetaTensor]:
@@ -69,7 +68,14 @@ class Preview:
         return grid, MetaTensor(pooled, affine=torch.from_numpy(affine))
 
 
-def _blocks(scan: MetaTensor) -> tuple[list[int], np.ndarray]:
+def grid_of(shown: Shown) -> Floats:
+    """(4, 4), voxel of a layer grid (z, y, x) to the patient's world, RAS mm."""
+    affine = shown.affine.copy()
+    affine[:3] = shown.frame.matrix @ affine[:3]
+    return affine
+
+
+def _blocks(scan: MetaTensor) -> tuple[list[int], Floats]:
     """Voxels of a scan that make up one of about 3 mm, along each axis; the affine of those."""
     affine = as_affine(scan.affine)
     wanted = np.maximum(np.rint(_COARSE_MM / spacing_of(affine)).astype(int), 1)
@@ -79,6 +85,6 @@ def _blocks(scan: MetaTensor) -> tuple[list[int], np.ndarray]:
     return block, affine @ to_voxel
 
 
-def _empty(shape: tuple[int, int, int], affine: np.ndarray) -> MetaTensor:
+def _empty(shape: tuple[int, int, int], affine: Floats) -> MetaTensor:
     """A grid; its voxels take no memory."""
     return MetaTensor(torch.zeros(()).expand(1, *shape), affine=torch.from_numpy(affine))
