@@ -1,0 +1,428 @@
+"""Find landmarks in the scan that is open: watch the agents, look at each answer, correct it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QEvent, Qt, Signal
+from qtpy.QtGui import QKeyEvent
+from qtpy.QtWidgets import QFileDialog, QWidget
+
+from medrl.errors import MedrlError
+from medrl.files import prepare_folder, stem_of
+from medrl.landmark.corrections import corrected_by_hand
+from medrl.landmark.data import add_case
+from medrl.landmark.picture import short_name
+from medrl.landmark.results import write_results
+from medrl_napari.agents import AgentsView
+from medrl_napari.detect_form import COLORINGS, DetectForm
+from medrl_napari.jobs import Job
+from medrl_napari.landmark_points import Corrections, LandmarkPoints
+from medrl_napari.landmark_table import STEP_KEYS
+from medrl_napari.scans import Shown, center_views, shown_of
+from medrl_napari.space import Frame
+from medrl_napari.widgets import load_model
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Image, Layer
+
+    from medrl.landmark.detect import Detection, Landmark
+    from medrl.trajectory import Step
+
+
+@dataclass(eq=False)
+class _Result:
+    """What was found in a scan, and what a person made of it."""
+
+    shown: Shown
+    stem: str
+    detection: Detection
+    moved: Corrections = field(default_factory=dict)
+    unsaved: bool = False
+
+    @property
+    def now(self) -> Detection:
+        """With the corrections."""
+        return corrected_by_hand(self.detection, self.moved)
+
+    def landmark(self, name: str) -> Landmark:
+        """As it now stands."""
+        return self.now[name]
+
+
+class DetectWidget(QWidget):
+    """Runs landmark agents on a scan, shows them walk, and takes corrections of what they found.
+
+    Attributes:
+        viewer: Whose scans are searched.
+        form: What is on the widget.
+    """
+
+    finished = Signal(object)
+    """A search has ended well; its `Detection`."""
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        """Offer the viewer's scans and the models that ship."""
+        super().__init__()
+        self.viewer = napari_viewer
+        self.form = form = DetectForm(napari_viewer, self)
+        self._job: Job | None = None
+        self._searched: Image | None = None
+        self._agents: AgentsView | None = None
+        self._points: LandmarkPoints | None = None
+        self._result: _Result | None = None
+        self._closed = False
+        form.run.clicked.connect(self.run)
+        form.landmarks.accepted.connect(self.run)
+        form.cancel.clicked.connect(self.cancel)
+        form.table.chosen.connect(self._look_at)
+        form.coloring.currentIndexChanged.connect(self._color_paths)
+        form.drag.toggled.connect(self._drag)
+        form.reset.clicked.connect(lambda: self.reset())
+        form.save_results.clicked.connect(lambda: self.save_results())
+        form.save_corrections.clicked.connect(lambda: self.save_corrections())
+        napari_viewer.layers.events.removed.connect(self._on_removed)
+
+    @property
+    def running(self) -> bool:
+        """Whether something is under way."""
+        return self._job is not None and self._job.running
+
+    @property
+    def detection(self) -> Detection | None:
+        """What was found last, with the corrections made to it."""
+        return None if self._result is None else self._result.now
+
+    def run(self) -> None:
+        """Search the chosen scan for the ticked landmarks."""
+        if self.running:
+            return
+        form, layer = self.form, self.form.scans.layer
+        model, names = form.model, form.landmarks.names
+        if layer is None:
+            flat = any(type(la).__name__ == "Image" for la in self.viewer.layers)
+            also = ": a flat or coloured image is none" if flat else ""
+            form.status.error(f"Open a 3D scan first{also}.")
+            return
+        if model is None or not names:
+            form.status.error("Tick at least one landmark." if model else "Choose a model.")
+            return
+        try:
+            shown = shown_of(layer)
+        except MedrlError as error:
+            form.status.error(str(error))
+            return
+        stem = stem_of(Path(_file(shown))) if _file(shown) else layer.name
+
+        def work(report: Any) -> _Result:
+            detector = load_model("landmark", model.name_or_dir)
+            detection = detector.detect(
+                shown.scan, landmarks=names, progress=report.progress, watch=report.step
+            )
+            return _Result(shown, stem, detection)
+
+        self._searched = layer
+        self._agents_in(shown.frame).window_voxels = model.window
+        self._start(work, f"Looking for {len(names)} landmarks in {layer.name} …", self._on_found)
+
+    def cancel(self) -> None:
+        """End what is under way; nothing of it stays."""
+        if self._job is not None:
+            self._job.cancel()
+
+    def go(self, by: int) -> None:
+        """Look at the next landmark of the table, or the one before."""
+        self.form.table.step(by)
+
+    def reset(self, name: str | None = None) -> None:
+        """Undo a person's correction of a landmark.
+
+        Args:
+            name: Which; the current one if left out.
+        """
+        name = name or self.form.table.current
+        if self._result is not None and name in self._result.moved:
+            del self._result.moved[name]
+            self._show_corrections([name])
+            self._look_at(name)
+            self.form.status.say(f"{short_name(name)} is back where it was found.")
+
+    def save_results(self, folder: Path | None = None) -> None:
+        """Write what `medrl detect` writes.
+
+        Args:
+            folder: Where to; asked for if left out.
+        """
+        result = self._result
+        if result is None or self.running:
+            return
+        if folder is None:
+            chosen = QFileDialog.getExistingDirectory(self, "Folder for the results")
+            if not chosen:
+                return
+            folder = Path(chosen)
+        target, detection = folder, result.now
+
+        def work(_report: Any) -> dict[str, Path]:
+            return write_results(prepare_folder(target), result.stem, result.shown.scan, detection)
+
+        def saved(paths: dict[str, Path]) -> None:
+            result.unsaved = False
+            names = ", ".join(path.name for path in paths.values())
+            self.form.status.say(f"Saved {names} in {target}.")
+
+        self._start(work, f"Saving to {target} …", saved)
+
+    def save_corrections(self, datalist: Path | None = None) -> None:
+        """Add the ticked landmarks, as they now stand, to a datalist for training.
+
+        Args:
+            datalist: The JSON file; asked for if left out.
+        """
+        result, form = self._result, self.form
+        if result is None or self.running:
+            return
+        ticked = [result.landmark(name) for name in form.table.ticked]
+        points = {lm.name: lm.position_world for lm in ticked if lm.status != "absent"}
+        if not points:
+            form.status.error("Tick the landmarks that are right: they go into the datalist.")
+            return
+        if not _file(result.shown):
+            form.status.error("This scan is not in a file: save it, open that, and search it.")
+            return
+        if datalist is None:
+            chosen, _ = QFileDialog.getSaveFileName(
+                self,
+                "Datalist to add to, or a new one",
+                "datalist.json",
+                "Datalists (*.json)",
+                options=QFileDialog.Option.DontConfirmOverwrite,
+            )
+            if not chosen:
+                return
+            datalist = Path(chosen)
+        try:
+            add_case(datalist, Path(_file(result.shown)), points)
+        except MedrlError as error:
+            form.status.error(str(error))
+            return
+        result.unsaved = False
+        form.status.say(
+            f"{datalist.name} holds {len(points)} landmarks of {result.stem}: "
+            "medrl train landmark --data takes it."
+        )
+
+    # ---------------------------------------------------------------------------------------------
+
+    def _start(self, work: Any, saying: str, done: Callable[[Any], None]) -> None:
+        self._job = job = Job(work, parent=self)
+        job.stepped.connect(self._on_steps)
+        job.progressed.connect(self.form.show_progress)
+        for signal, act in (
+            (job.done, done),
+            (job.failed, self._on_failed),
+            (job.cancelled, self._on_cancelled),
+        ):
+            signal.connect(act)
+            signal.connect(lambda *_: self._on_end())
+        self.form.set_busy(True)
+        self.form.status.say(saying)
+        job.start()
+
+    def _on_end(self) -> None:
+        self._searched = None
+        self.form.set_busy(False, has_result=self._result is not None)
+
+    def _on_steps(self, steps: list[Step]) -> None:
+        if self._agents is not None:
+            self._agents.add(steps)
+
+    def _on_failed(self, line: str) -> None:
+        self._restore()
+        self.form.status.error(line)
+
+    def _on_cancelled(self) -> None:
+        closed = self._searched is not None and self._searched not in self.viewer.layers
+        self._restore()
+        self.form.status.say("Cancelled: the scan was closed." if closed else "Cancelled.")
+
+    def _agents_in(self, frame: Frame) -> AgentsView:
+        """The view of the agents: the same as before if it can be, as layers are slow to make."""
+        if self._agents is None or not self._agents.frame.same_as(frame):
+            self._remove_agents()
+            self._agents = AgentsView(self.viewer, frame)
+            self._color_paths()
+        return self._agents
+
+    def _remove_agents(self) -> None:
+        if self._agents is not None:
+            self._agents.remove()
+            self._agents = None
+
+    def _restore(self) -> None:
+        """Show the agents of the last result again, if there is one, and no others."""
+        if self._searched is None:
+            return
+        if self._result is None:
+            self._remove_agents()
+        else:
+            self._agents_in(self._result.shown.frame).show(self._result.detection.trajectory)
+
+    def _on_found(self, result: _Result) -> None:
+        landmarks = result.detection.landmarks
+        self._agents_in(result.shown.frame).show(result.detection.trajectory)
+        if self._result is not None and self._result.unsaved:
+            self._put_away()
+        self._result = result
+        if self._points is None:
+            self._points = self._new_points(result)
+        else:
+            self._points.renew(result.shown, landmarks)
+        self.viewer.layers.selection = {self._points.layer}
+        self.form.table.show_landmarks(landmarks)
+        self._drag(self.form.drag.isChecked())
+        there = [lm for lm in landmarks if lm.status != "absent"]
+        line = f"{len(there)} of {len(landmarks)} found in {result.detection.seconds:.1f} s."
+        self._say_found(line, result.detection.warnings)
+        self.finished.emit(result.detection)
+
+    def _new_points(self, result: _Result) -> LandmarkPoints:
+        points = LandmarkPoints(
+            self.viewer,
+            result.shown,
+            result.detection.landmarks,
+            changed=self._on_corrected,
+            missing=self._missing,
+        )
+        points.layer.bind_key("n", lambda _: self.go(1), overwrite=True)
+        points.layer.bind_key("p", lambda _: self.go(-1), overwrite=True)
+        points.layer.events.mode.connect(self._on_mode)
+        return points
+
+    def _say_found(self, line: str, warnings: tuple[str, ...]) -> None:
+        if warnings:
+            self.form.status.warn("\n".join([line, *(f"{w[0].upper()}{w[1:]}." for w in warnings)]))
+        else:
+            self.form.status.say(line)
+
+    def _put_away(self) -> None:
+        """Leave corrections that nobody saved in the viewer, and make room for another result."""
+        if self._points is not None:
+            self._let_go(self._points)
+            self._points.layer.name = f"{self._points.layer.name} before"
+            self._points = None
+
+    def _let_go(self, points: LandmarkPoints) -> None:
+        points.release()
+        points.layer.events.mode.disconnect(self._on_mode)
+        for key in ("n", "p"):
+            points.layer.bind_key(key, None)
+
+    def _look_at(self, name: str) -> None:
+        """Bring a landmark into view and point out its agent."""
+        if self._agents is not None:
+            self._agents.select(name)
+        if self._points is not None:
+            place = self._points.place(name)
+            if place is not None:
+                center_views(self.viewer, place)
+            self._points.select(name)
+        self._allow_reset()
+
+    def _missing(self) -> str | None:
+        """The current landmark, if it is absent."""
+        name = self.form.table.current
+        if self._result is None or name is None:
+            return None
+        return name if self._result.landmark(name).status == "absent" else None
+
+    def _on_corrected(self, corrections: Corrections) -> None:
+        if self._result is None:
+            return
+        if not corrections:
+            self.form.status.error("To add a point, choose the row of an absent landmark first.")
+            return
+        self._result.moved.update(corrections)
+        self._show_corrections(list(corrections))
+        name = list(corrections)[-1]
+        landmark = self._result.landmark(name)
+        self.form.table.choose(name)
+        self.form.status.say(f"{short_name(name)}: {landmark.status}, {landmark.note}.")
+
+    def _show_corrections(self, names: list[str]) -> None:
+        """Bring points and table up to date with what was corrected."""
+        if self._result is None or self._points is None:
+            return
+        self._result.unsaved = bool(self._result.moved)
+        now = self._result.now
+        self._points.show(now.landmarks)
+        for name in names:
+            self.form.table.update_landmark(now[name])
+        self._allow_reset()
+
+    def _allow_reset(self) -> None:
+        moved = self._result.moved if self._result is not None else {}
+        self.form.reset.setEnabled(self.form.table.current in moved)
+
+    def _color_paths(self) -> None:
+        if self._agents is not None:
+            self._agents.color_by = COLORINGS[self.form.coloring.currentText()]
+
+    def _drag(self, wanted: bool) -> None:
+        """Let the mouse move points, or the view."""
+        if self._points is not None:
+            self._points.layer.mode = "select" if wanted else "pan_zoom"
+            if wanted:
+                self.viewer.layers.selection = {self._points.layer}
+
+    def _on_mode(self, event: Any) -> None:
+        self.form.drag.setChecked(str(event.mode) == "select")
+
+    def _on_removed(self, event: Any) -> None:
+        layer: Layer = event.value
+        if layer is self._searched and self.running:
+            self.cancel()
+        if self._points is not None and layer is self._points.layer:
+            self._let_go(self._points)
+            self._points = self._result = None
+            self.form.table.show_landmarks(())
+            self.form.set_busy(self.running, has_result=False)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
+        """Escape cancels, N and P go through the landmarks."""
+        if event.key() == Qt.Key.Key_Escape:
+            self.cancel()
+        elif event.key() in STEP_KEYS:
+            self.go(STEP_KEYS[event.key()])
+        else:
+            super().keyPressEvent(event)
+
+    def event(self, event: QEvent) -> bool:
+        """Clean up when napari takes the widget out of its window: it does not close it."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._end()
+        return bool(super().event(event))
+
+    def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        """Cancel what is under way, and follow the viewer no more."""
+        self._end()
+        super().closeEvent(event)
+
+    def _end(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self.cancel()
+        if self._points is not None:
+            self._let_go(self._points)
+        self.viewer.layers.events.removed.disconnect(self._on_removed)
+        self.form.scans.release()
+
+
+def _file(shown: Shown) -> str:
+    """The file or folder that a scan was read from, or nothing."""
+    return str(shown.scan.meta.get("filename_or_obj") or "")

@@ -1,0 +1,113 @@
+"""Which landmarks to look for: a list to tick, with a filter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import QEvent, QObject, Qt, Signal
+from qtpy.QtWidgets import (
+    QGridLayout,
+    QLineEdit,
+    QListWidget,
+    QListWidgetItem,
+    QSizePolicy,
+    QToolButton,
+    QWidget,
+)
+
+from medrl.landmark.picture import short_name
+
+_NAME = Qt.ItemDataRole.UserRole
+_ROWS = 6
+_ENTER = (Qt.Key.Key_Return, Qt.Key.Key_Enter)
+
+
+class LandmarkChoice(QWidget):
+    """A list of landmarks to tick; all are at first."""
+
+    accepted = Signal()
+    """Enter was pressed."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        """Offer nothing yet."""
+        super().__init__(parent)
+        self.filter = QLineEdit()
+        self.filter.setClearButtonEnabled(True)
+        self.filter.setToolTip("Show only landmarks whose name contains this")
+        self.filter.textChanged.connect(self._filter)
+        self.filter.returnPressed.connect(self.accepted)
+        self.list = QListWidget()
+        self.list.setToolTip("Tick what to look for (Space). Enter starts the search.")
+        self.list.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Maximum)
+        self.list.setUniformItemSizes(True)
+        self.list.installEventFilter(self)
+        self.all = self._button("All", "Tick all that are listed")
+        self.none = self._button("None", "Untick all that are listed")
+        self.all.clicked.connect(lambda: self._tick(True))
+        self.none.clicked.connect(lambda: self._tick(False))
+        self.list.itemChanged.connect(lambda _: self._count())
+        layout = QGridLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addWidget(self.filter, 0, 0)
+        layout.addWidget(self.all, 0, 1)
+        layout.addWidget(self.none, 0, 2)
+        layout.addWidget(self.list, 1, 0, 1, 3)
+        self.offer(())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The ticked landmarks, in the list's order, whether the filter shows them or not."""
+        return tuple(str(it.data(_NAME)) for it in self._items() if _is_ticked(it))
+
+    def offer(self, names: Sequence[str]) -> None:
+        """Fill the list with landmarks, all of them ticked."""
+        self.list.clear()
+        for name in names:
+            item = QListWidgetItem(short_name(name))
+            item.setData(_NAME, name)
+            item.setToolTip(name)
+            item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
+            item.setCheckState(Qt.CheckState.Checked)
+            self.list.addItem(item)
+        height = self.list.sizeHintForRow(0) if names else self.fontMetrics().height()
+        self.list.setFixedHeight(_ROWS * max(height, 1) + 2 * self.list.frameWidth() + 2)
+        self.filter.clear()
+        self._count()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        """Take Enter in the list; the other keys are the list's own."""
+        entered = event.type() == QEvent.Type.KeyPress and event.key() in _ENTER
+        if watched is self.list and entered:
+            self.accepted.emit()
+            return True
+        return bool(super().eventFilter(watched, event))
+
+    def _items(self) -> list[QListWidgetItem]:
+        return [self.list.item(row) for row in range(self.list.count())]
+
+    def _filter(self, text: str) -> None:
+        for item in self._items():
+            wanted = text.strip().lower()
+            names = f"{item.text()} {item.data(_NAME)}".lower()
+            item.setHidden(wanted not in names)
+
+    def _tick(self, state: bool) -> None:
+        for item in self._items():
+            if not item.isHidden():
+                item.setCheckState(Qt.CheckState.Checked if state else Qt.CheckState.Unchecked)
+
+    def _count(self) -> None:
+        self.filter.setPlaceholderText(
+            f"Landmarks: {len(self.names)} of {self.list.count()} ticked"
+        )
+
+    def _button(self, text: str, tip: str) -> QToolButton:
+        button = QToolButton()
+        button.setText(text)
+        button.setToolTip(tip)
+        return button
+
+
+def _is_ticked(item: QListWidgetItem) -> bool:
+    return bool(item.checkState() == Qt.CheckState.Checked)

@@ -1,0 +1,188 @@
+"""The landmarks of a scan as a table: how sure each is, and which go into a datalist."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QColor, QIcon, QKeyEvent, QPainter, QPixmap
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
+
+from medrl.landmark.detect import Landmark
+from medrl.landmark.picture import landmark_style, short_name
+
+_NAME, _RANK = Qt.ItemDataRole.UserRole, Qt.ItemDataRole.UserRole + 1
+_COLUMNS = ("Landmark", "Sure", "Status", "Note")
+#: What is at least this sure goes into a datalist unless it is unticked.
+_SURE_ENOUGH = 0.5
+#: How far each key goes down the table.
+STEP_KEYS = {Qt.Key.Key_N: 1, Qt.Key.Key_P: -1}
+_ABSENT_COLOR = "#7a828c"
+_STATUS_TIPS = {
+    "found": "Where its agent ended",
+    "absent": "Not in this scan's field of view",
+    "corrected": "Its agent ended where the other landmarks do not expect it: their expectation",
+    "by hand": "Where you put it",
+}
+
+
+class LandmarkTable(QTableWidget):
+    """Landmarks, one a row; sorted by a click on a column's head.
+
+    A ticked landmark goes into a datalist. At first those are ticked that the model is sure of,
+    and those placed by hand.
+    """
+
+    chosen = Signal(str)
+    """A landmark was clicked, or moved to with the keys."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        """Show nothing yet."""
+        super().__init__(0, len(_COLUMNS), parent)
+        self.setHorizontalHeaderLabels(_COLUMNS)
+        tips = (
+            "Tick: goes into the datalist with Save corrections",
+            "Probability that the error is below 4 mm",
+            "found, absent, corrected by the shape prior, or by hand",
+            "What is unusual",
+        )
+        for column, tip in enumerate(tips):
+            self.horizontalHeaderItem(column).setToolTip(tip)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setWordWrap(False)
+        self.setShowGrid(False)
+        self.setMinimumHeight(140)
+        self.verticalHeader().hide()
+        self.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 8)
+        head = self.horizontalHeader()
+        head.setHighlightSections(False)
+        head.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        for column in range(3):
+            head.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
+        head.setStretchLastSection(True)
+        head.setSortIndicator(0, Qt.SortOrder.AscendingOrder)
+        self.currentCellChanged.connect(self._moved_to)
+        self.cellClicked.connect(lambda row, _: self.chosen.emit(self._name(row)))
+
+    def show_landmarks(self, landmarks: Sequence[Landmark]) -> None:
+        """Show other landmarks."""
+        self.blockSignals(True)
+        self.setSortingEnabled(False)
+        self.clearSelection()
+        self.setRowCount(len(landmarks))
+        for row, landmark in enumerate(landmarks):
+            for column in range(len(_COLUMNS)):
+                self.setItem(row, column, _Cell())
+            self._fill(row, landmark)
+        self.setCurrentCell(-1, -1)
+        self.setSortingEnabled(True)
+        self.blockSignals(False)
+
+    def update_landmark(self, landmark: Landmark) -> None:
+        """Show a landmark that has changed, on its row."""
+        self.blockSignals(True)
+        self.setSortingEnabled(False)
+        self._fill(self._row(landmark.name), landmark)
+        self.setSortingEnabled(True)
+        self.blockSignals(False)
+        self.viewport().update()
+
+    @property
+    def current(self) -> str | None:
+        """The landmark of the current row."""
+        row = self.currentRow()
+        return self._name(row) if row >= 0 and self.selectedItems() else None
+
+    @property
+    def ticked(self) -> tuple[str, ...]:
+        """The landmarks that go into a datalist, in the table's order."""
+        return tuple(
+            self._name(row)
+            for row in range(self.rowCount())
+            if self.item(row, 0).checkState() == Qt.CheckState.Checked
+        )
+
+    def text_of(self, name: str) -> tuple[str, ...]:
+        """What stands on a landmark's row."""
+        row = self._row(name)
+        return tuple(self.item(row, column).text() for column in range(len(_COLUMNS)))
+
+    def choose(self, name: str) -> None:
+        """Make a landmark the current one."""
+        self.setCurrentCell(self._row(name), 0)
+
+    def step(self, by: int) -> None:
+        """Go on by some rows, round and round."""
+        if self.rowCount():
+            now = self.currentRow() if self.current is not None else (-1 if by > 0 else 0)
+            self.setCurrentCell((now + by) % self.rowCount(), 0)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
+        """N and P go to the next landmark and the one before, round and round."""
+        if event.key() in STEP_KEYS:
+            self.step(STEP_KEYS[event.key()])
+        else:
+            super().keyPressEvent(event)
+
+    # ---------------------------------------------------------------------------------------------
+
+    def _moved_to(self, row: int, _column: int, before: int, _: int) -> None:
+        if row >= 0 and row != before:
+            self.chosen.emit(self._name(row))
+
+    def _name(self, row: int) -> str:
+        return str(self.item(row, 0).data(_NAME))
+
+    def _row(self, name: str) -> int:
+        for row in range(self.rowCount()):
+            if self._name(row) == name:
+                return row
+        raise KeyError(name)
+
+    def _fill(self, row: int, landmark: Landmark) -> None:
+        absent = landmark.status == "absent"
+        unknown = absent or math.isnan(landmark.confidence)
+        color = _ABSENT_COLOR if absent else landmark_style(landmark)[0]
+        sure = "" if unknown else f"{landmark.confidence:.0%}"
+        texts = (short_name(landmark.name), sure, landmark.status, landmark.note)
+        place = ", ".join(f"{value:.1f}" for value in landmark.position_world)
+        where = landmark.name if absent else f"{landmark.name}\nat {place} (RAS mm)"
+        tips = (where, "", _STATUS_TIPS[landmark.status], landmark.note)
+        for column, (text, tip) in enumerate(zip(texts, tips, strict=True)):
+            item = self.item(row, column)
+            item.setText(text)
+            item.setToolTip(tip)
+            item.setData(_RANK, text.lower())
+            item.setForeground(QColor(_ABSENT_COLOR) if absent else self.palette().text())
+        self.item(row, 1).setData(_RANK, -1.0 if unknown else landmark.confidence)
+        first = self.item(row, 0)
+        first.setData(_NAME, landmark.name)
+        first.setIcon(_dot(color))
+        good = landmark.status == "by hand" or (
+            landmark.status == "found" and not landmark.confidence < _SURE_ENOUGH
+        )
+        first.setFlags(first.flags() | Qt.ItemFlag.ItemIsUserCheckable)
+        first.setCheckState(Qt.CheckState.Checked if good else Qt.CheckState.Unchecked)
+
+
+class _Cell(QTableWidgetItem):
+    """A cell that is sorted by what it means, not by how it is written."""
+
+    def __lt__(self, other: QTableWidgetItem) -> bool:
+        return bool(self.data(_RANK) < other.data(_RANK))
+
+
+def _dot(color: str) -> QIcon:
+    """A disc of a colour."""
+    pixmap = QPixmap(12, 12)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    painter.setPen(Qt.PenStyle.NoPen)
+    painter.setBrush(QColor(color))
+    painter.drawEllipse(1, 1, 10, 10)
+    painter.end()
+    return QIcon(pixmap)

@@ -1,0 +1,639 @@
+"""The landmark widget in a real napari: driven by clicks and keys, judged by pixels and files."""
+
+import gc
+import json
+import threading
+
+import napari
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data.meta_tensor import MetaTensor
+from qtpy.QtCore import QEvent, QPointF, Qt
+from qtpy.QtGui import QMouseEvent
+from qtpy.QtWidgets import QApplication
+
+from medrl.errors import MedrlError
+from medrl.landmark.data import read_datalist
+from medrl.landmark.detect import Detection, Landmark, LandmarkDetector
+from medrl.landmark.model import LandmarkModel, ModelSettings
+from medrl.trajectory import Recording, Step
+from medrl.volume.read import read
+from medrl_napari import detect as module
+from medrl_napari.detect import DetectWidget
+from medrl_napari.scans import add, image_layer, show
+
+STEPS = 6
+#: RAS mm, in the scan of `head`; the last one is absent.
+POINTS = {
+    "Putamen_L_centroid": (-20.0, 10.0, 4.0),
+    "Putamen_R_centroid": (22.0, 12.0, 4.0),
+    "Thalamus_L_centroid": (-10.0, -14.0, -16.0),
+    "Thalamus_R_centroid": (12.0, -15.0, 18.0),
+}
+SURE = {"Putamen_L_centroid": 0.97, "Putamen_R_centroid": 0.7, "Thalamus_L_centroid": 0.2}
+ABSENT = "Thalamus_R_centroid"
+GREEN = (0x39, 0xD9, 0x8A)
+
+
+class Scripted:
+    """A detector whose agents walk straight to scripted points, one step each time they may."""
+
+    def __init__(self, *, gate=None, error=None):
+        self.gate = gate
+        self.error = error
+        self.calls = 0
+
+    def detect(self, scan, *, landmarks, progress, watch):
+        self.calls += 1
+        recording = Recording()
+        goals = np.array([POINTS[name] for name in landmarks])
+        for number in range(STEPS):
+            if self.gate is not None:
+                assert self.gate.acquire(timeout=60)
+            if self.error is not None and number == 2:
+                raise self.error
+            count = len(landmarks)
+            step = Step(
+                names=tuple(landmarks),
+                starts=np.zeros(count, dtype=int),
+                positions_world=goals * number / (STEPS - 1),
+                scales_mm=np.full(count, 4.0 if number < 3 else 2.0),
+                actions=np.zeros(count, dtype=int),
+                values=np.linspace(1, 2, count),
+            )
+            recording.add(step)
+            watch(step)
+            progress(number, STEPS)
+        found = tuple(
+            Landmark(name, np.array(POINTS[name]), "found", SURE[name], "")
+            if name != ABSENT
+            else Landmark(name, np.array(POINTS[name]) * 9, "absent", 0.0, "")
+            for name in landmarks
+        )
+        return Detection(found, recording.trajectory("landmark", {"window_voxels": 9}), (), 0.5)
+
+
+def head(path="", *, affine=None, low=0.0):
+    """A scan of 48^3 voxels of 2 mm about the world's origin, dark noise."""
+    if affine is None:
+        affine = np.diag([2.0, 2, 2, 1])
+        affine[:3, 3] = -47
+    values = np.random.default_rng(1).uniform(low, 20, (1, 48, 48, 48)).astype(np.float32)
+    scan = MetaTensor(torch.from_numpy(values), affine=torch.from_numpy(affine))
+    scan.meta["filename_or_obj"] = str(path)
+    return scan
+
+
+@pytest.fixture(scope="module")
+def window(qapp):
+    """One napari for all tests here."""
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(900, 650)
+    # napari collects garbage at every layer that goes: let it look at what is new only.
+    gc.collect()
+    gc.freeze()
+    yield viewer
+    viewer.close()
+    gc.unfreeze()
+
+
+@pytest.fixture
+def viewer(window, qapp):
+    yield window
+    window.layers.clear()
+    window.dims.ndisplay = 2
+    window.reset_view()
+    qapp.processEvents()
+
+
+@pytest.fixture
+def widget(viewer, qtbot):
+    """The widget in its dock, asked for the scripted landmarks only."""
+    widget = DetectWidget(viewer)
+    dock = viewer.window.add_dock_widget(widget, name="detect", area="right")
+    qtbot.waitExposed(widget)
+    click(qtbot, widget.form.landmarks.none)
+    for word in ("putamen", "thalamus"):
+        qtbot.keyClicks(widget.form.landmarks.filter, word)
+        click(qtbot, widget.form.landmarks.all)
+        widget.form.landmarks.filter.clear()
+    assert set(widget.form.landmarks.names) == set(POINTS)
+    yield widget
+    job = widget._job
+    if widget.parent() is not None:
+        viewer.window.remove_dock_widget(dock)
+    if job is not None:
+        qtbot.waitUntil(lambda: not job.working)
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Put a scripted detector in the place of the model."""
+
+    def put(**options):
+        detector = Scripted(**options)
+        monkeypatch.setattr(module, "load_model", lambda system, name: detector)
+        return detector
+
+    return put
+
+
+def click(qtbot, button):
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def open_scan(viewer, scan, name="head"):
+    return add(viewer, image_layer(show(scan), name=name))
+
+
+def search(qtbot, widget):
+    """Click on Find landmarks and wait for the end."""
+    with qtbot.waitSignal(widget.finished, timeout=60_000):
+        click(qtbot, widget.form.run)
+    qtbot.waitUntil(lambda: not widget.running)
+
+
+def click_row(qtbot, widget, name):
+    table = widget.form.table
+    row = next(r for r in range(table.rowCount()) if table._name(r) == name)
+    table.scrollToItem(table.item(row, 1))
+    spot = table.visualItemRect(table.item(row, 1)).center()
+    qtbot.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=spot)
+
+
+def walk(qtbot, widget, gate, steps=2):
+    """Start a search whose agents wait at a gate, and let them go some steps."""
+    click(qtbot, widget.form.run)
+    for _ in range(steps):
+        gate.release()
+    qtbot.waitUntil(lambda: "agents" in names(widget.viewer))
+
+
+def names(viewer):
+    return [layer.name for layer in viewer.layers]
+
+
+def world_of(layer):
+    """Positions of a points layer in RAS mm, in a viewer along the body's axes."""
+    return -np.asarray(layer.data)[:, ::-1]
+
+
+def landmarks_of(viewer):
+    layer = viewer.layers["landmarks"]
+    return dict(zip(layer.features["name"], world_of(layer), strict=True))
+
+
+def pixel_of(viewer, point_world):
+    """(row, column) on the canvas where a point in the current slice must be seen."""
+    napari_yx = -np.asarray(point_world)[[1, 0]]
+    from_middle = (napari_yx - np.array(viewer.camera.center)[-2:]) * viewer.camera.zoom
+    image = viewer.screenshot(canvas_only=True, flash=False)
+    return np.array(image.shape[:2]) / 2 + from_middle, image
+
+
+# -------------------------------------------------------------------------------------- a search
+
+
+def test_a_search_leaves_points_paths_and_a_table(viewer, widget, scripted, qtbot):
+    scripted()
+    open_scan(viewer, head())
+    search(qtbot, widget)
+    found = landmarks_of(viewer)
+    assert set(found) == set(POINTS) - {ABSENT}
+    for name, place in found.items():
+        np.testing.assert_allclose(place, POINTS[name], atol=1e-9)
+    layer = viewer.layers["landmarks"]
+    assert list(layer.features["status"]) == ["found"] * 3
+    assert dict(zip(layer.features["name"], layer.features["confidence"], strict=True)) == SURE
+    assert "Putamen L" in list(layer.text.values)
+    # One colour for each degree of confidence.
+    assert len({tuple(color) for color in layer.face_color.round(3)}) == 3
+    table = widget.form.table
+    assert table.rowCount() == len(POINTS)
+    assert table.text_of("Putamen_L_centroid")[:3] == ("Putamen L", "97%", "found")
+    assert table.text_of(ABSENT)[1:3] == ("", "absent")
+    assert set(table.ticked) == {"Putamen_L_centroid", "Putamen_R_centroid"}
+    # The whole search is there to be replayed, and its end is shown.
+    assert viewer.dims.ndim == 4
+    assert viewer.dims.nsteps[0] == STEPS
+    assert viewer.dims.current_step[0] == STEPS - 1
+    rows = next(la for la in viewer.layers if type(la).__name__ == "Tracks").data
+    assert len(rows) == STEPS * len(POINTS)
+    assert "3 of 4" in widget.form.status.text()
+
+
+@pytest.mark.parametrize("name", ["Putamen_L_centroid", "Thalamus_L_centroid"])
+def test_a_click_on_a_row_shows_the_landmark_where_it_is(viewer, widget, scripted, qtbot, name):
+    scripted()
+    open_scan(viewer, head())
+    search(qtbot, widget)
+    for layer in viewer.layers:
+        layer.visible = layer.name in ("head", "landmarks")
+    click_row(qtbot, widget, name)
+    assert widget.form.table.current == name
+    # All three slices go through it: voxels of 2 mm.
+    at = -np.array(viewer.dims.point)[-3:][::-1]
+    np.testing.assert_allclose(at, POINTS[name], atol=1.01)
+    layer = viewer.layers["landmarks"]
+    layer.selected_data = set()
+    viewer.camera.zoom = 5
+    QApplication.processEvents()
+    (row, column), image = pixel_of(viewer, POINTS[name])
+    color = np.round(layer.face_color[list(layer.features["name"]).index(name), :3] * 255)
+    seen = image[int(row), int(column), :3].astype(int)
+    assert np.abs(seen - color).max() < 40
+    # Its disc is about that spot, and as wide as a landmark: 5 mm at 5 pixels a mm.
+    near = np.abs(image[..., :3].astype(int) - color).max(axis=2) < 40
+    rows, columns = np.nonzero(near)
+    assert abs(np.median(rows) - row) < 3
+    assert abs(np.median(columns) - column) < 3
+    assert 10 < np.ptp(columns) < 30
+
+
+def test_the_table_is_sorted_by_what_its_columns_mean(viewer, widget, scripted, qtbot):
+    scripted()
+    open_scan(viewer, head())
+    search(qtbot, widget)
+    table = widget.form.table
+    table.sortItems(1, Qt.SortOrder.DescendingOrder)
+    order = [table._name(row) for row in range(table.rowCount())]
+    assert order == [*sorted(SURE, key=SURE.get, reverse=True), ABSENT]
+
+
+def test_keys_run_step_and_cancel(viewer, widget, scripted, qtbot):
+    gate = threading.Semaphore(0)
+    scripted(gate=gate)
+    open_scan(viewer, head())
+    qtbot.keyClick(widget.form.landmarks.list, Qt.Key.Key_Return)
+    assert widget.running
+    qtbot.keyClick(widget, Qt.Key.Key_Escape)
+    assert not widget.running
+    gate.release(100)
+    qtbot.waitUntil(lambda: not widget._job.working)
+    qtbot.keyClick(widget.form.landmarks.filter, Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: widget.detection is not None and not widget.running)
+    seen = []
+    for key in (Qt.Key.Key_N, Qt.Key.Key_N, Qt.Key.Key_P):
+        qtbot.keyClick(widget.form.table, key)
+        seen.append(widget.form.table.current)
+    assert seen == ["Putamen_L_centroid", "Putamen_R_centroid", "Putamen_L_centroid"]
+    at = -np.array(viewer.dims.point)[-3:][::-1]
+    np.testing.assert_allclose(at, POINTS["Putamen_L_centroid"], atol=1.01)
+
+
+def test_paths_are_coloured_as_chosen(viewer, widget, scripted, qtbot):
+    scripted()
+    open_scan(viewer, head())
+    search(qtbot, widget)
+    tracks = next(la for la in viewer.layers if type(la).__name__ == "Tracks")
+    by_scale = tracks.track_colors.copy()
+    qtbot.keyClick(widget.form.coloring, Qt.Key.Key_Down)
+    assert tracks.color_by == "value"
+    assert np.abs(tracks.track_colors - by_scale).max() > 0.1
+
+
+def test_an_oblique_scan_gives_what_the_library_gives(viewer, widget, qtbot, monkeypatch):
+    torch.manual_seed(2)
+    settings = ModelSettings(window=9, channels=(4, 4, 4), features=16, max_steps=12)
+    wanted = tuple(POINTS)
+    networks = tuple(settings.build_network(len(wanted)).eval() for _ in settings.spacings)
+    detector = LandmarkDetector(LandmarkModel(wanted, settings, networks))
+    monkeypatch.setattr(module, "load_model", lambda system, name: detector)
+    angle = np.radians(30)
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    affine = turn @ head().affine.numpy()
+    scan = head(affine=affine)
+    layer = open_scan(viewer, scan)
+    np.testing.assert_allclose(layer.scale, 2)
+    search(qtbot, widget)
+    direct = detector.detect(scan, landmarks=wanted)
+    for landmark in direct.landmarks:
+        mine = widget.detection[landmark.name]
+        np.testing.assert_array_equal(mine.position_world, landmark.position_world)
+        assert mine.status == landmark.status
+    # The layer's points are the same ones, seen along the scan's own axes.
+    assert "landmarks" in names(viewer)
+    layer = viewer.layers["landmarks"]
+    for name, place in zip(layer.features["name"], layer.data, strict=True):
+        world = turn[:3, :3] @ -place[::-1]
+        np.testing.assert_allclose(world, direct[name].position_world, atol=1e-6)
+
+
+# ---------------------------------------------------------------------------------- when it fails
+
+
+def test_a_search_cancelled_halfway_leaves_nothing(viewer, widget, scripted, qtbot):
+    gate = threading.Semaphore(0)
+    scripted(gate=gate)
+    open_scan(viewer, head())
+    walk(qtbot, widget, gate)
+    assert widget.form.cancel.isEnabled()
+    assert not widget.form.run.isEnabled()
+    click(qtbot, widget.form.cancel)
+    assert names(viewer) == ["head"]
+    assert widget.form.table.rowCount() == 0
+    assert widget.detection is None
+    assert not widget.form.save_results.isEnabled()
+    assert widget.form.status.text() == "Cancelled."
+    gate.release(100)
+    qtbot.waitUntil(lambda: not widget._job.working)
+    assert names(viewer) == ["head"]
+    assert "medrl-job" not in [thread.name for thread in threading.enumerate()]
+    search(qtbot, widget)
+    assert widget.form.table.rowCount() == len(POINTS)
+
+
+def test_a_cancelled_second_search_leaves_the_first_result(viewer, widget, scripted, qtbot):
+    gate = threading.Semaphore(STEPS)
+    scripted(gate=gate)
+    open_scan(viewer, head())
+    search(qtbot, widget)
+    before = sorted(names(viewer))
+    walk(qtbot, widget, gate, steps=1)
+    click(qtbot, widget.form.cancel)
+    gate.release(100)
+    assert sorted(names(viewer)) == before
+    assert widget.form.table.rowCount() == len(POINTS)
+    assert viewer.dims.nsteps[0] == STEPS
+    assert widget.form.save_results.isEnabled()
+
+
+def test_the_scan_closed_while_agents_walk_ends_the_search(viewer, widget, scripted, qtbot):
+    gate = threading.Semaphore(0)
+    scripted(gate=gate)
+    layer = open_scan(viewer, head())
+    walk(qtbot, widget, gate)
+    viewer.layers.remove(layer)
+    assert not widget.running
+    assert names(viewer) == []
+    assert widget.form.status.text() == "Cancelled: the scan was closed."
+    gate.release(100)
+    qtbot.waitUntil(lambda: not widget._job.working)
+    open_scan(viewer, head(), name="another")
+    search(qtbot, widget)
+    assert "landmarks" in names(viewer)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            MedrlError("the model is damaged: fetch it again"),
+            "the model is damaged: fetch it again",
+        ),
+        (ValueError("no\nway"), "ValueError"),
+    ],
+)
+def test_a_model_that_fails_is_one_line(viewer, widget, scripted, qtbot, error, says):
+    scripted(error=error)
+    open_scan(viewer, head())
+    click(qtbot, widget.form.run)
+    qtbot.waitUntil(lambda: not widget.running)
+    line = widget.form.status.text()
+    assert says in line
+    assert "\n" not in line
+    assert names(viewer) == ["head"]
+    scripted()
+    search(qtbot, widget)
+    assert widget.form.table.rowCount() == len(POINTS)
+
+
+def test_what_cannot_be_searched_is_said_in_one_line(viewer, widget, scripted, qtbot):
+    detector = scripted()
+    status = widget.form.status
+    click(qtbot, widget.form.run)
+    assert status.text() == "Open a 3D scan first."
+    viewer.add_image(np.zeros((30, 30)), name="flat")
+    click(qtbot, widget.form.run)
+    assert status.text() == "Open a 3D scan first: a flat or coloured image is none."
+    open_scan(viewer, head())
+    click(qtbot, widget.form.landmarks.none)
+    click(qtbot, widget.form.run)
+    assert status.text() == "Tick at least one landmark."
+    assert detector.calls == 0
+    assert not widget.running
+
+
+def test_a_ct_is_refused_by_a_model_of_mri(viewer, widget, qtbot, monkeypatch):
+    settings = ModelSettings(window=9, channels=(4, 4, 4), features=16, modality="MR")
+    networks = tuple(settings.build_network(4).eval() for _ in settings.spacings)
+    detector = LandmarkDetector(LandmarkModel(tuple(POINTS), settings, networks))
+    monkeypatch.setattr(module, "load_model", lambda system, name: detector)
+    open_scan(viewer, head(low=-1000.0))
+    click(qtbot, widget.form.run)
+    qtbot.waitUntil(lambda: not widget.running)
+    assert "looks like a CT" in widget.form.status.text()
+    assert names(viewer) == ["head"]
+
+
+def test_a_folder_without_a_landmark_model_is_refused(widget, tmp_path):
+    widget.form.models.model = str(tmp_path)
+    assert "not the folder of a model" in widget.form.status.text()
+    widget.form.models.model = "rigid-head"
+    assert "finds no landmarks" in widget.form.status.text()
+    widget.form.models.model = "brain-t1"
+    assert len(widget.form.landmarks.names) == 25
+
+
+def test_the_widget_closed_while_agents_walk(viewer, widget, scripted, qtbot):
+    gate = threading.Semaphore(0)
+    scripted(gate=gate)
+    open_scan(viewer, head())
+    walk(qtbot, widget, gate)
+    viewer.window.remove_dock_widget(widget)
+    assert names(viewer) == ["head"]
+    gate.release(100)
+    qtbot.waitUntil(lambda: "medrl-job" not in [t.name for t in threading.enumerate()])
+    viewer.layers.clear()
+    open_scan(viewer, head(), name="another")
+    assert names(viewer) == ["another"]
+
+
+# ------------------------------------------------------------------------------------ corrections
+
+
+def drag(viewer, from_world, to_world):
+    """Drag on the canvas, as a mouse does, from one point of the current slice to another."""
+    native = viewer.window._qt_viewer.canvas.native
+    (row, column), _ = pixel_of(viewer, from_world)
+    (to_row, to_column), _ = pixel_of(viewer, to_world)
+    left, none = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
+
+    def send(kind, fraction, button, buttons):
+        x, y = column + fraction * (to_column - column), row + fraction * (to_row - row)
+        place = QPointF(float(x), float(y))
+        event = QMouseEvent(
+            kind, place, native.mapToGlobal(place), button, buttons, Qt.KeyboardModifier.NoModifier
+        )
+        QApplication.sendEvent(native, event)
+        QApplication.processEvents()
+
+    send(QEvent.Type.MouseMove, 0, none, none)
+    send(QEvent.Type.MouseButtonPress, 0, left, left)
+    for fraction in (0.2, 0.6, 1.0):
+        send(QEvent.Type.MouseMove, fraction, none, left)
+    send(QEvent.Type.MouseButtonRelease, 1, left, none)
+
+
+def test_a_point_dragged_with_the_mouse_is_corrected_and_can_be_reset(
+    viewer, widget, scripted, qtbot
+):
+    scripted()
+    open_scan(viewer, head())
+    search(qtbot, widget)
+    name = "Putamen_L_centroid"
+    click_row(qtbot, widget, name)
+    click(qtbot, widget.form.drag)
+    viewer.camera.zoom = 5
+    QApplication.processEvents()
+    goal = np.add(POINTS[name], (6.0, -8.0, 0))
+    drag(viewer, POINTS[name], goal)
+    np.testing.assert_allclose(landmarks_of(viewer)[name], goal, atol=0.5)
+    assert np.linalg.norm(widget.detection[name].position_world - goal) < 0.5
+    text = widget.form.table.text_of(name)
+    assert text[1:3] == ("", "by hand")
+    moved = np.linalg.norm(widget.detection[name].position_world - POINTS[name])
+    assert text[3] == f"moved {moved:.1f} mm"
+    for other in set(SURE) - {name}:
+        np.testing.assert_allclose(landmarks_of(viewer)[other], POINTS[other], atol=1e-9)
+        assert widget.form.table.text_of(other)[2] == "found"
+    assert widget.form.table.current == name
+    click(qtbot, widget.form.reset)
+    np.testing.assert_allclose(landmarks_of(viewer)[name], POINTS[name], atol=1e-9)
+    assert widget.form.table.text_of(name)[1:3] == ("97%", "found")
+    assert not widget.form.reset.isEnabled()
+
+
+def test_points_are_added_for_absent_landmarks_and_taken_away(viewer, widget, scripted, qtbot):
+    scripted()
+    open_scan(viewer, head())
+    search(qtbot, widget)
+    layer = viewer.layers["landmarks"]
+    click_row(qtbot, widget, "Putamen_L_centroid")
+    layer.add([0.0, 0, 0])
+    assert len(layer.data) == 3
+    assert "choose the row of an absent landmark" in widget.form.status.text()
+    click_row(qtbot, widget, ABSENT)
+    layer.add([-18.0, 15, -12])
+    np.testing.assert_allclose(landmarks_of(viewer)[ABSENT], POINTS[ABSENT], atol=1e-9)
+    assert widget.form.table.text_of(ABSENT)[2:] == ("by hand", "not found by its agent")
+    layer.selected_data = {list(layer.features["name"]).index("Thalamus_L_centroid")}
+    layer.remove_selected()
+    assert set(landmarks_of(viewer)) == set(POINTS) - {"Thalamus_L_centroid"}
+    assert widget.form.table.text_of("Thalamus_L_centroid")[2] == "absent"
+    click_row(qtbot, widget, "Thalamus_L_centroid")
+    click(qtbot, widget.form.reset)
+    assert set(landmarks_of(viewer)) == set(POINTS)
+    for name, place in landmarks_of(viewer).items():
+        np.testing.assert_allclose(place, POINTS[name], atol=1e-9)
+
+
+def move(viewer, name, world):
+    """Correct a landmark through the layer's data."""
+    layer = viewer.layers["landmarks"]
+    data = np.array(layer.data)
+    data[list(layer.features["name"]).index(name)] = -np.asarray(world)[::-1]
+    layer.data = data
+
+
+def test_results_and_corrections_are_saved(viewer, widget, scripted, qtbot, tmp_path):
+    scripted()
+    path = tmp_path / "scans" / "s1.nii.gz"
+    path.parent.mkdir()
+    nib.save(nib.Nifti1Image(head().numpy()[0], head().affine.numpy()), path)
+    open_scan(viewer, read(path))
+    search(qtbot, widget)
+    move(viewer, "Thalamus_L_centroid", (-9.0, -13.0, -14.0))
+    widget.save_results(tmp_path / "out")
+    qtbot.waitUntil(lambda: not widget.running, timeout=30_000)
+    endings = {".mrk.json", ".csv", ".trajectory.json", ".png"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {f"s1{e}" for e in endings}
+    assert "Saved s1.mrk.json" in widget.form.status.text()
+    control = json.loads((tmp_path / "out" / "s1.mrk.json").read_text())["markups"][0]
+    described = {p["label"]: p["description"] for p in control["controlPoints"]}
+    assert described["Thalamus_L_centroid"] == "corrected by hand; moved 2.4 mm"
+    assert described["Putamen_L_centroid"] == "found, confidence 0.97"
+    assert ABSENT not in described
+
+    # What the model doubts is not for training unless somebody ticks it or puts it right.
+    table = widget.form.table
+    datalist = tmp_path / "training" / "datalist.json"
+    widget.save_corrections(datalist)
+    (case,) = read_datalist(datalist)["training"]
+    assert case.image.resolve() == path
+    assert set(case.points_world) == set(SURE)
+    np.testing.assert_allclose(case.points_world["Thalamus_L_centroid"], (-9, -13, -14), atol=1e-9)
+    np.testing.assert_allclose(
+        case.points_world["Putamen_R_centroid"], POINTS["Putamen_R_centroid"], atol=1e-9
+    )
+    for row in range(table.rowCount()):
+        table.item(row, 0).setCheckState(Qt.CheckState.Unchecked)
+    widget.save_corrections(datalist)
+    assert widget.form.status.text().startswith("Tick the landmarks")
+
+
+def test_a_scan_without_a_file_goes_into_no_datalist(viewer, widget, scripted, qtbot, tmp_path):
+    scripted()
+    open_scan(viewer, head())
+    search(qtbot, widget)
+    widget.save_corrections(tmp_path / "d.json")
+    assert "not in a file" in widget.form.status.text()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_new_search_keeps_corrections_that_nobody_saved(viewer, widget, scripted, qtbot):
+    scripted()
+    open_scan(viewer, head())
+    search(qtbot, widget)
+    search(qtbot, widget)
+    assert names(viewer).count("landmarks") == 1
+    assert not any("before" in name for name in names(viewer))
+    move(viewer, "Putamen_L_centroid", (-25.0, 10, 4))
+    search(qtbot, widget)
+    kept = viewer.layers["landmarks before"]
+    row = list(kept.features["name"]).index("Putamen_L_centroid")
+    np.testing.assert_allclose(world_of(kept)[row], (-25, 10, 4), atol=1e-9)
+    np.testing.assert_allclose(
+        landmarks_of(viewer)["Putamen_L_centroid"], POINTS["Putamen_L_centroid"], atol=1e-9
+    )
+
+
+def test_the_landmarks_layer_taken_away_ends_the_result(viewer, widget, scripted, qtbot):
+    scripted()
+    open_scan(viewer, head())
+    search(qtbot, widget)
+    viewer.layers.remove("landmarks")
+    assert widget.form.table.rowCount() == 0
+    assert not widget.form.save_results.isEnabled()
+    search(qtbot, widget)
+    assert "landmarks" in names(viewer)
+
+
+# ------------------------------------------------------------------------------------ a real head
+
+
+def test_the_model_that_ships_finds_in_napari_what_it_finds_without(viewer, widget, qtbot):
+    from nilearn.datasets import load_mni152_template
+
+    image = load_mni152_template(resolution=2)
+    values = torch.from_numpy(image.get_fdata().astype(np.float32))[None]
+    scan = MetaTensor(values, affine=torch.from_numpy(image.affine))
+    open_scan(viewer, scan, name="MNI152")
+    click(qtbot, widget.form.landmarks.all)
+    search(qtbot, widget)
+    direct = LandmarkDetector.load("brain-t1").detect(scan)
+    assert len(direct.landmarks) == 25
+    shown = landmarks_of(viewer)
+    assert set(shown) == {lm.name for lm in direct.landmarks if lm.status != "absent"}
+    for landmark in direct.landmarks:
+        mine = widget.detection[landmark.name]
+        assert mine.status == landmark.status
+        np.testing.assert_allclose(mine.position_world, landmark.position_world, atol=1e-6)
+        np.testing.assert_allclose(mine.confidence, landmark.confidence, atol=1e-6)
+        if landmark.name in shown:
+            np.testing.assert_allclose(shown[landmark.name], landmark.position_world, atol=1e-6)
+    tracks = next(la for la in viewer.layers if type(la).__name__ == "Tracks")
+    assert len(tracks.data) == sum(len(agent) for agent in direct.trajectory.agents)
