@@ -17,6 +17,10 @@ from medrl.volume.space import apply_affine, as_affine, spacing_of
 _STRAIGHT_ENOUGH_DEG = 10.0
 _SAME_SPACING = 0.01
 _MOST_VOXELS = 2**30
+#: Grids count as parallel if no voxel is off by more than this share of one.
+_SAME_PLACE = 1e-6
+#: Voxels that are sampled at a time.
+_SLAB = 2**20
 
 
 def smoothing_kernel(sigma: float) -> Tensor:
@@ -75,10 +79,10 @@ def resample_isotropic(scan: MetaTensor, *, spacing: float, background: float = 
     if np.abs(old_spacing / spacing - 1).max() < _SAME_SPACING and tilt < _STRAIGHT_ENOUGH_DEG:
         return MetaTensor(upright.as_tensor().float(), affine=upright.affine)
 
-    volume = upright.as_tensor().float() - background
+    volume = upright.as_tensor().float()
     new_affine, shape = _covering_grid(affine, tuple(volume.shape[1:]), spacing)
-    volume = _smooth(volume, spacing / old_spacing)
-    resampled = _sample(volume, np.linalg.inv(affine) @ new_affine, shape) + background
+    voxel = np.linalg.inv(affine) @ new_affine
+    resampled = _resample(volume, spacing / old_spacing, voxel, shape, background)
     return MetaTensor(resampled, affine=torch.from_numpy(new_affine))
 
 
@@ -113,8 +117,8 @@ def resample_onto(
         return onto
     # How many voxels of the scan a step along each of its axes takes on the new grid.
     steps = np.abs(np.linalg.inv(old)[:3, :3] @ affine[:3, :3]).max(axis=1)
-    smooth = _smooth(volume - background, np.maximum(steps, 1.0))
-    sampled = _sample(smooth, np.linalg.inv(old) @ affine, shape) + background
+    voxel = np.linalg.inv(old) @ affine
+    sampled = _resample(volume, np.maximum(steps, 1.0), voxel, shape, background)
     return MetaTensor(sampled, affine=onto.affine)
 
 
@@ -134,6 +138,52 @@ def _covering_grid(
     grid = np.diag([spacing, spacing, spacing, 1.0])
     grid[:3, 3] = low + ((high - low) - (counts - 1) * spacing) / 2
     return grid, (int(counts[0]), int(counts[1]), int(counts[2]))
+
+
+def _resample(
+    volume: Tensor,
+    ratios: NDArray[np.float64],
+    voxel_from_voxel: NDArray[np.float64],
+    shape: tuple[int, int, int],
+    background: float,
+) -> Tensor:
+    """Smooth (C, I, J, K) and interpolate it linearly on a new grid; background outside.
+
+    Args:
+        volume: What to resample.
+        ratios: By how much each of its axes loses resolution.
+        voxel_from_voxel: (4, 4), voxel of the new grid to voxel of the volume.
+        shape: The new grid.
+        background: Value outside.
+    """
+    linear = voxel_from_voxel[:3, :3]
+    if np.abs(linear - np.diag(np.diag(linear))).max() * max(shape) > _SAME_PLACE:
+        return _sample(_smooth(volume - background, ratios), voxel_from_voxel, shape) + background
+    # Grids with the same axes: what happens along each of them is one small matrix.
+    out = volume
+    for axis, (count, ratio) in enumerate(zip(shape, ratios, strict=True)):
+        places = linear[axis, axis] * np.arange(count) + voxel_from_voxel[axis, 3]
+        matrix = _axis_matrix(volume.shape[1 + axis], places, float(ratio)).to(volume)
+        if axis == 2:
+            out = out @ matrix.T
+        else:
+            rows = out.flatten(2 + axis)
+            out = (matrix @ rows).unflatten(-1, out.shape[2 + axis :])
+        if axis == 0 and background:
+            # As if it had been taken off before.
+            out -= background * matrix.sum(dim=1)[:, None, None]
+    return out.add_(background)
+
+
+def _axis_matrix(size: int, places: NDArray[np.float64], ratio: float) -> Tensor:
+    """(P, size): smoothing along an axis, then linear interpolation at some places of it."""
+    lower = np.floor(places).astype(np.int64)
+    weights = torch.zeros((len(places), size), dtype=torch.float64)
+    for index, share in ((lower, 1 - (places - lower)), (lower + 1, places - lower)):
+        row = np.flatnonzero((index >= 0) & (index < size))
+        weights[row, index[row]] += torch.from_numpy(share[row])
+    blurred = _smooth(torch.eye(size).view(1, size, size, 1), np.array([ratio, 1.0, 1.0]))
+    return (weights @ blurred.view(size, size).double()).float()
 
 
 def _smooth(volume: Tensor, ratios: NDArray[np.float64]) -> Tensor:
@@ -166,14 +216,19 @@ def _sample(
     """Trilinear samples of (C, I, J, K) at an affine image of a new grid; 0 outside."""
     size = torch.tensor(volume.shape[1:], dtype=torch.float64)
     matrix = torch.from_numpy(voxel_from_voxel)
-    # grid_sample wants (z, y, x)-reversed coordinates that run from -1 to 1 between voxel faces.
     axes = [torch.arange(n, dtype=torch.float64) for n in shape]
-    parts = []
-    for row in range(3):
-        i, j, k = (matrix[row, column] * axes[column] for column in range(3))
-        voxel = i[:, None, None] + j[None, :, None] + k[None, None, :] + matrix[row, 3]
-        parts.append(((2 * voxel + 1) / size[row] - 1).float())
-    grid = torch.stack(parts[::-1], dim=-1).to(volume.device)
-    return F.grid_sample(
-        volume.unsqueeze(0), grid.unsqueeze(0), padding_mode="zeros", align_corners=False
-    ).squeeze(0)
+    out = volume.new_empty((volume.shape[0], *shape))
+    # Slab by slab: the places alone take three times the memory of what is sampled there.
+    for slab in torch.arange(shape[0]).split(max(1, _SLAB // (shape[1] * shape[2]))):
+        parts = []
+        for row in range(3):
+            i, j, k = (matrix[row, column] * axes[column] for column in range(3))
+            voxel = i[slab, None, None] + j[:, None] + k + matrix[row, 3]
+            # grid_sample wants coordinates that run from -1 to 1 between voxel faces.
+            parts.append(((2 * voxel + 1) / size[row] - 1).float())
+        # ... and in the order (z, y, x).
+        grid = torch.stack(parts[::-1], dim=-1).to(volume.device)
+        out[:, slab] = F.grid_sample(
+            volume.unsqueeze(0), grid.unsqueeze(0), padding_mode="zeros", align_corners=False
+        ).squeeze(0)
+    return out
