@@ -286,7 +286,8 @@ class DetectWidget(QWidget):
         self.form.table.show_landmarks(landmarks)
         self._drag(self.form.drag.isChecked())
         there = [lm for lm in landmarks if lm.status != "absent"]
-        line = f"{len(there)} of {len(landmarks)} found in {result.detection.seconds:.1f} s."
+        line = f"{len(there)} of {len(landmarks)} found in {result.detection.seconds:.1f} s. "
+        line += "Play the t slider to see the search."
         self._say_found(line, result.detection.warnings)
         self.finished.emit(result.detection)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data.meta_tensor import MetaTensor
+from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QEvent, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication
@@ -102,17 +103,20 @@ def window(qapp):
 @pytest.fixture
 def viewer(window, qapp):
     yield window
-    window.layers.clear()
-    window.dims.ndisplay = 2
-    window.reset_view()
-    qapp.processEvents()
+    empty(window)
 
 
-@pytest.fixture
-def widget(viewer, qtbot):
+def empty(viewer):
+    viewer.layers.clear()
+    viewer.dims.ndisplay = 2
+    viewer.reset_view()
+    QApplication.processEvents()
+
+
+def docked(viewer, qtbot):
     """The widget in its dock, asked for the scripted landmarks only."""
     widget = DetectWidget(viewer)
-    dock = viewer.window.add_dock_widget(widget, name="detect", area="right")
+    viewer.window.add_dock_widget(widget, name="detect", area="right")
     qtbot.waitExposed(widget)
     click(qtbot, widget.form.landmarks.none)
     for word in ("putamen", "thalamus"):
@@ -120,12 +124,22 @@ def widget(viewer, qtbot):
         click(qtbot, widget.form.landmarks.all)
         widget.form.landmarks.filter.clear()
     assert set(widget.form.landmarks.names) == set(POINTS)
-    yield widget
+    return widget
+
+
+def undocked(viewer, widget, qtbot):
     job = widget._job
     if widget.parent() is not None:
-        viewer.window.remove_dock_widget(dock)
+        viewer.window.remove_dock_widget(widget)
     if job is not None:
         qtbot.waitUntil(lambda: not job.working)
+
+
+@pytest.fixture
+def widget(viewer, qtbot):
+    widget = docked(viewer, qtbot)
+    yield widget
+    undocked(viewer, widget, qtbot)
 
 
 @pytest.fixture
@@ -138,6 +152,31 @@ def scripted(monkeypatch):
         return detector
 
     return put
+
+
+@pytest.fixture(scope="class")
+def searched(window, request):
+    """The widget after a search."""
+    qtbot = QtBot(request)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "load_model", lambda system, name: Scripted())
+        widget = docked(window, qtbot)
+        open_scan(window, head())
+        search(qtbot, widget)
+    yield widget
+    undocked(window, widget, qtbot)
+    empty(window)
+
+
+@pytest.fixture
+def found(searched):
+    """The same, for a test that may correct something."""
+    yield searched
+    for name in POINTS:
+        searched.reset(name)
+    searched.form.drag.setChecked(False)
+    for layer in searched.viewer.layers:
+        layer.visible = True
 
 
 def click(qtbot, button):
@@ -196,73 +235,7 @@ def pixel_of(viewer, point_world):
 # -------------------------------------------------------------------------------------- a search
 
 
-def test_a_search_leaves_points_paths_and_a_table(viewer, widget, scripted, qtbot):
-    scripted()
-    open_scan(viewer, head())
-    search(qtbot, widget)
-    found = landmarks_of(viewer)
-    assert set(found) == set(POINTS) - {ABSENT}
-    for name, place in found.items():
-        np.testing.assert_allclose(place, POINTS[name], atol=1e-9)
-    layer = viewer.layers["landmarks"]
-    assert list(layer.features["status"]) == ["found"] * 3
-    assert dict(zip(layer.features["name"], layer.features["confidence"], strict=True)) == SURE
-    assert "Putamen L" in list(layer.text.values)
-    # One colour for each degree of confidence.
-    assert len({tuple(color) for color in layer.face_color.round(3)}) == 3
-    table = widget.form.table
-    assert table.rowCount() == len(POINTS)
-    assert table.text_of("Putamen_L_centroid")[:3] == ("Putamen L", "97%", "found")
-    assert table.text_of(ABSENT)[1:3] == ("", "absent")
-    assert set(table.ticked) == {"Putamen_L_centroid", "Putamen_R_centroid"}
-    # The whole search is there to be replayed, and its end is shown.
-    assert viewer.dims.ndim == 4
-    assert viewer.dims.nsteps[0] == STEPS
-    assert viewer.dims.current_step[0] == STEPS - 1
-    rows = next(la for la in viewer.layers if type(la).__name__ == "Tracks").data
-    assert len(rows) == STEPS * len(POINTS)
-    assert "3 of 4" in widget.form.status.text()
-
-
-@pytest.mark.parametrize("name", ["Putamen_L_centroid", "Thalamus_L_centroid"])
-def test_a_click_on_a_row_shows_the_landmark_where_it_is(viewer, widget, scripted, qtbot, name):
-    scripted()
-    open_scan(viewer, head())
-    search(qtbot, widget)
-    for layer in viewer.layers:
-        layer.visible = layer.name in ("head", "landmarks")
-    click_row(qtbot, widget, name)
-    assert widget.form.table.current == name
-    # All three slices go through it: voxels of 2 mm.
-    at = -np.array(viewer.dims.point)[-3:][::-1]
-    np.testing.assert_allclose(at, POINTS[name], atol=1.01)
-    layer = viewer.layers["landmarks"]
-    layer.selected_data = set()
-    viewer.camera.zoom = 5
-    QApplication.processEvents()
-    (row, column), image = pixel_of(viewer, POINTS[name])
-    color = np.round(layer.face_color[list(layer.features["name"]).index(name), :3] * 255)
-    seen = image[int(row), int(column), :3].astype(int)
-    assert np.abs(seen - color).max() < 40
-    # Its disc is about that spot, and as wide as a landmark: 5 mm at 5 pixels a mm.
-    near = np.abs(image[..., :3].astype(int) - color).max(axis=2) < 40
-    rows, columns = np.nonzero(near)
-    assert abs(np.median(rows) - row) < 3
-    assert abs(np.median(columns) - column) < 3
-    assert 10 < np.ptp(columns) < 30
-
-
-def test_the_table_is_sorted_by_what_its_columns_mean(viewer, widget, scripted, qtbot):
-    scripted()
-    open_scan(viewer, head())
-    search(qtbot, widget)
-    table = widget.form.table
-    table.sortItems(1, Qt.SortOrder.DescendingOrder)
-    order = [table._name(row) for row in range(table.rowCount())]
-    assert order == [*sorted(SURE, key=SURE.get, reverse=True), ABSENT]
-
-
-def test_keys_run_step_and_cancel(viewer, widget, scripted, qtbot):
+def test_keys_run_and_cancel(viewer, widget, scripted, qtbot):
     gate = threading.Semaphore(0)
     scripted(gate=gate)
     open_scan(viewer, head())
@@ -274,24 +247,6 @@ def test_keys_run_step_and_cancel(viewer, widget, scripted, qtbot):
     qtbot.waitUntil(lambda: not widget._job.working)
     qtbot.keyClick(widget.form.landmarks.filter, Qt.Key.Key_Return)
     qtbot.waitUntil(lambda: widget.detection is not None and not widget.running)
-    seen = []
-    for key in (Qt.Key.Key_N, Qt.Key.Key_N, Qt.Key.Key_P):
-        qtbot.keyClick(widget.form.table, key)
-        seen.append(widget.form.table.current)
-    assert seen == ["Putamen_L_centroid", "Putamen_R_centroid", "Putamen_L_centroid"]
-    at = -np.array(viewer.dims.point)[-3:][::-1]
-    np.testing.assert_allclose(at, POINTS["Putamen_L_centroid"], atol=1.01)
-
-
-def test_paths_are_coloured_as_chosen(viewer, widget, scripted, qtbot):
-    scripted()
-    open_scan(viewer, head())
-    search(qtbot, widget)
-    tracks = next(la for la in viewer.layers if type(la).__name__ == "Tracks")
-    by_scale = tracks.track_colors.copy()
-    qtbot.keyClick(widget.form.coloring, Qt.Key.Key_Down)
-    assert tracks.color_by == "value"
-    assert np.abs(tracks.track_colors - by_scale).max() > 0.1
 
 
 def test_an_oblique_scan_gives_what_the_library_gives(viewer, widget, qtbot, monkeypatch):
@@ -320,6 +275,146 @@ def test_an_oblique_scan_gives_what_the_library_gives(viewer, widget, qtbot, mon
     for name, place in zip(layer.features["name"], layer.data, strict=True):
         world = turn[:3, :3] @ -place[::-1]
         np.testing.assert_allclose(world, direct[name].position_world, atol=1e-6)
+
+
+class TestAResult:
+    """What can be done with the answers; one search for all of these."""
+
+    def test_a_search_leaves_points_paths_and_a_table(self, found, qtbot):
+        widget, viewer = found, found.viewer
+        found = landmarks_of(viewer)
+        assert set(found) == set(POINTS) - {ABSENT}
+        for name, place in found.items():
+            np.testing.assert_allclose(place, POINTS[name], atol=1e-9)
+        layer = viewer.layers["landmarks"]
+        assert list(layer.features["status"]) == ["found"] * 3
+        assert dict(zip(layer.features["name"], layer.features["confidence"], strict=True)) == SURE
+        assert "Putamen L" in list(layer.text.values)
+        # One colour for each degree of confidence.
+        assert len({tuple(color) for color in layer.face_color.round(3)}) == 3
+        table = widget.form.table
+        assert table.rowCount() == len(POINTS)
+        assert table.text_of("Putamen_L_centroid")[:3] == ("Putamen L", "97%", "found")
+        assert table.text_of(ABSENT)[1:3] == ("", "absent")
+        assert set(table.ticked) == {"Putamen_L_centroid", "Putamen_R_centroid"}
+        # The whole search is there to be replayed, and its end is shown.
+        assert viewer.dims.ndim == 4
+        assert viewer.dims.nsteps[0] == STEPS
+        assert viewer.dims.current_step[0] == STEPS - 1
+        rows = next(la for la in viewer.layers if type(la).__name__ == "Tracks").data
+        assert len(rows) == STEPS * len(POINTS)
+        assert "3 of 4" in widget.form.status.text()
+
+    @pytest.mark.parametrize("name", ["Putamen_L_centroid", "Thalamus_L_centroid"])
+    def test_a_click_on_a_row_shows_the_landmark_where_it_is(self, found, qtbot, name):
+        widget, viewer = found, found.viewer
+        for layer in viewer.layers:
+            layer.visible = layer.name in ("head", "landmarks")
+        click_row(qtbot, widget, name)
+        assert widget.form.table.current == name
+        # All three slices go through it: voxels of 2 mm.
+        at = -np.array(viewer.dims.point)[-3:][::-1]
+        np.testing.assert_allclose(at, POINTS[name], atol=1.01)
+        layer = viewer.layers["landmarks"]
+        layer.selected_data = set()
+        viewer.camera.zoom = 5
+        QApplication.processEvents()
+        (row, column), image = pixel_of(viewer, POINTS[name])
+        color = np.round(layer.face_color[list(layer.features["name"]).index(name), :3] * 255)
+        seen = image[int(row), int(column), :3].astype(int)
+        assert np.abs(seen - color).max() < 40
+        # Its disc is about that spot, and as wide as a landmark: 5 mm at 5 pixels a mm.
+        near = np.abs(image[..., :3].astype(int) - color).max(axis=2) < 40
+        rows, columns = np.nonzero(near)
+        assert abs(np.median(rows) - row) < 3
+        assert abs(np.median(columns) - column) < 3
+        assert 10 < np.ptp(columns) < 30
+
+    def test_the_table_is_sorted_by_what_its_columns_mean(self, found, qtbot):
+        widget = found
+        table = widget.form.table
+        table.sortItems(1, Qt.SortOrder.DescendingOrder)
+        order = [table._name(row) for row in range(table.rowCount())]
+        assert order == [*sorted(SURE, key=SURE.get, reverse=True), ABSENT]
+
+    def test_paths_are_coloured_as_chosen(self, found, qtbot):
+        widget, viewer = found, found.viewer
+        tracks = next(la for la in viewer.layers if type(la).__name__ == "Tracks")
+        by_scale = tracks.track_colors.copy()
+        qtbot.keyClick(widget.form.coloring, Qt.Key.Key_Down)
+        assert tracks.color_by == "value"
+        assert np.abs(tracks.track_colors - by_scale).max() > 0.1
+
+    def test_a_point_dragged_with_the_mouse_is_corrected_and_can_be_reset(self, found, qtbot):
+        widget, viewer = found, found.viewer
+        name = "Putamen_L_centroid"
+        click_row(qtbot, widget, name)
+        click(qtbot, widget.form.drag)
+        viewer.camera.zoom = 5
+        QApplication.processEvents()
+        goal = np.add(POINTS[name], (6.0, -8.0, 0))
+        drag(viewer, POINTS[name], goal)
+        np.testing.assert_allclose(landmarks_of(viewer)[name], goal, atol=0.5)
+        assert np.linalg.norm(widget.detection[name].position_world - goal) < 0.5
+        text = widget.form.table.text_of(name)
+        assert text[1:3] == ("", "by hand")
+        moved = np.linalg.norm(widget.detection[name].position_world - POINTS[name])
+        assert text[3] == f"moved {moved:.1f} mm"
+        for other in set(SURE) - {name}:
+            np.testing.assert_allclose(landmarks_of(viewer)[other], POINTS[other], atol=1e-9)
+            assert widget.form.table.text_of(other)[2] == "found"
+        assert widget.form.table.current == name
+        click(qtbot, widget.form.reset)
+        np.testing.assert_allclose(landmarks_of(viewer)[name], POINTS[name], atol=1e-9)
+        assert widget.form.table.text_of(name)[1:3] == ("97%", "found")
+        assert not widget.form.reset.isEnabled()
+
+    def test_points_are_added_for_absent_landmarks_and_taken_away(self, found, qtbot):
+        widget, viewer = found, found.viewer
+        layer = viewer.layers["landmarks"]
+        click_row(qtbot, widget, "Putamen_L_centroid")
+        layer.add([0.0, 0, 0])
+        assert len(layer.data) == 3
+        assert "choose the row of an absent landmark" in widget.form.status.text()
+        click_row(qtbot, widget, ABSENT)
+        layer.add([-18.0, 15, -12])
+        np.testing.assert_allclose(landmarks_of(viewer)[ABSENT], POINTS[ABSENT], atol=1e-9)
+        assert widget.form.table.text_of(ABSENT)[2:] == ("by hand", "not found by its agent")
+        layer.selected_data = {list(layer.features["name"]).index("Thalamus_L_centroid")}
+        layer.remove_selected()
+        assert set(landmarks_of(viewer)) == set(POINTS) - {"Thalamus_L_centroid"}
+        assert widget.form.table.text_of("Thalamus_L_centroid")[2] == "absent"
+        click_row(qtbot, widget, "Thalamus_L_centroid")
+        click(qtbot, widget.form.reset)
+        assert set(landmarks_of(viewer)) == set(POINTS)
+        for name, place in landmarks_of(viewer).items():
+            np.testing.assert_allclose(place, POINTS[name], atol=1e-9)
+
+    def test_a_scan_without_a_file_goes_into_no_datalist(self, found, qtbot, tmp_path):
+        widget = found
+        widget.save_corrections(tmp_path / "d.json")
+        assert "not in a file" in widget.form.status.text()
+        assert not list(tmp_path.iterdir())
+
+    def test_keys_go_from_landmark_to_landmark(self, found, qtbot):
+        widget, viewer = found, found.viewer
+        widget.form.table.sortItems(0, Qt.SortOrder.AscendingOrder)
+        widget.form.table.clearSelection()
+        canvas = viewer.window._qt_viewer.canvas.native
+        seen = []
+        for part, key in [
+            (widget.form.table, Qt.Key.Key_N),
+            (widget, Qt.Key.Key_N),
+            (widget.form.table, Qt.Key.Key_P),
+            (canvas, Qt.Key.Key_N),
+            (canvas, Qt.Key.Key_P),
+        ]:
+            qtbot.keyClick(part, key)
+            seen.append(widget.form.table.current)
+        left, right = "Putamen_L_centroid", "Putamen_R_centroid"
+        assert seen == [left, right, left, right, left]
+        at = -np.array(viewer.dims.point)[-3:][::-1]
+        np.testing.assert_allclose(at, POINTS[left], atol=1.01)
 
 
 # ---------------------------------------------------------------------------------- when it fails
@@ -478,59 +573,6 @@ def drag(viewer, from_world, to_world):
     send(QEvent.Type.MouseButtonRelease, 1, left, none)
 
 
-def test_a_point_dragged_with_the_mouse_is_corrected_and_can_be_reset(
-    viewer, widget, scripted, qtbot
-):
-    scripted()
-    open_scan(viewer, head())
-    search(qtbot, widget)
-    name = "Putamen_L_centroid"
-    click_row(qtbot, widget, name)
-    click(qtbot, widget.form.drag)
-    viewer.camera.zoom = 5
-    QApplication.processEvents()
-    goal = np.add(POINTS[name], (6.0, -8.0, 0))
-    drag(viewer, POINTS[name], goal)
-    np.testing.assert_allclose(landmarks_of(viewer)[name], goal, atol=0.5)
-    assert np.linalg.norm(widget.detection[name].position_world - goal) < 0.5
-    text = widget.form.table.text_of(name)
-    assert text[1:3] == ("", "by hand")
-    moved = np.linalg.norm(widget.detection[name].position_world - POINTS[name])
-    assert text[3] == f"moved {moved:.1f} mm"
-    for other in set(SURE) - {name}:
-        np.testing.assert_allclose(landmarks_of(viewer)[other], POINTS[other], atol=1e-9)
-        assert widget.form.table.text_of(other)[2] == "found"
-    assert widget.form.table.current == name
-    click(qtbot, widget.form.reset)
-    np.testing.assert_allclose(landmarks_of(viewer)[name], POINTS[name], atol=1e-9)
-    assert widget.form.table.text_of(name)[1:3] == ("97%", "found")
-    assert not widget.form.reset.isEnabled()
-
-
-def test_points_are_added_for_absent_landmarks_and_taken_away(viewer, widget, scripted, qtbot):
-    scripted()
-    open_scan(viewer, head())
-    search(qtbot, widget)
-    layer = viewer.layers["landmarks"]
-    click_row(qtbot, widget, "Putamen_L_centroid")
-    layer.add([0.0, 0, 0])
-    assert len(layer.data) == 3
-    assert "choose the row of an absent landmark" in widget.form.status.text()
-    click_row(qtbot, widget, ABSENT)
-    layer.add([-18.0, 15, -12])
-    np.testing.assert_allclose(landmarks_of(viewer)[ABSENT], POINTS[ABSENT], atol=1e-9)
-    assert widget.form.table.text_of(ABSENT)[2:] == ("by hand", "not found by its agent")
-    layer.selected_data = {list(layer.features["name"]).index("Thalamus_L_centroid")}
-    layer.remove_selected()
-    assert set(landmarks_of(viewer)) == set(POINTS) - {"Thalamus_L_centroid"}
-    assert widget.form.table.text_of("Thalamus_L_centroid")[2] == "absent"
-    click_row(qtbot, widget, "Thalamus_L_centroid")
-    click(qtbot, widget.form.reset)
-    assert set(landmarks_of(viewer)) == set(POINTS)
-    for name, place in landmarks_of(viewer).items():
-        np.testing.assert_allclose(place, POINTS[name], atol=1e-9)
-
-
 def move(viewer, name, world):
     """Correct a landmark through the layer's data."""
     layer = viewer.layers["landmarks"]
@@ -573,15 +615,6 @@ def test_results_and_corrections_are_saved(viewer, widget, scripted, qtbot, tmp_
         table.item(row, 0).setCheckState(Qt.CheckState.Unchecked)
     widget.save_corrections(datalist)
     assert widget.form.status.text().startswith("Tick the landmarks")
-
-
-def test_a_scan_without_a_file_goes_into_no_datalist(viewer, widget, scripted, qtbot, tmp_path):
-    scripted()
-    open_scan(viewer, head())
-    search(qtbot, widget)
-    widget.save_corrections(tmp_path / "d.json")
-    assert "not in a file" in widget.form.status.text()
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_new_search_keeps_corrections_that_nobody_saved(viewer, widget, scripted, qtbot):
