@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, Qt, Signal
+from qtpy.QtCore import QEvent, Qt, QTimer, Signal
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import QFileDialog, QWidget
 
 from medrl.errors import MedrlError
-from medrl.files import prepare_folder, stem_of
-from medrl.landmark.corrections import corrected_by_hand
-from medrl.landmark.data import add_case
 from medrl.landmark.picture import short_name
-from medrl.landmark.results import write_results
 from medrl_napari.agents import AgentsView
 from medrl_napari.detect_form import COLORINGS, DetectForm
 from medrl_napari.jobs import Job
 from medrl_napari.landmark_points import Corrections, LandmarkPoints
+from medrl_napari.landmark_result import Result, at_the_center
 from medrl_napari.landmark_table import STEP_KEYS
-from medrl_napari.scans import Shown, center_views, shown_of
+from medrl_napari.scans import center_views, shown_of
 from medrl_napari.space import Frame
 from medrl_napari.widgets import load_model
 
@@ -30,28 +26,11 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Image, Layer
 
-    from medrl.landmark.detect import Detection, Landmark
-    from medrl.trajectory import Step
+    from medrl.landmark.detect import Detection
+    from medrl.trajectory import Step, Trajectory
 
-
-@dataclass(eq=False)
-class _Result:
-    """What was found in a scan, and what a person made of it."""
-
-    shown: Shown
-    stem: str
-    detection: Detection
-    moved: Corrections = field(default_factory=dict)
-    unsaved: bool = False
-
-    @property
-    def now(self) -> Detection:
-        """With the corrections."""
-        return corrected_by_hand(self.detection, self.moved)
-
-    def landmark(self, name: str) -> Landmark:
-        """As it now stands."""
-        return self.now[name]
+#: How soon agents are shown where they begin.
+_START_MS = 150
 
 
 class DetectWidget(QWidget):
@@ -72,9 +51,12 @@ class DetectWidget(QWidget):
         self.form = form = DetectForm(napari_viewer, self)
         self._job: Job | None = None
         self._searched: Image | None = None
+        self._begin: Trajectory | None = None
+        self._starter = QTimer(self, singleShot=True, interval=_START_MS)
+        self._starter.timeout.connect(self._show_begin)
         self._agents: AgentsView | None = None
         self._points: LandmarkPoints | None = None
-        self._result: _Result | None = None
+        self._result: Result | None = None
         self._closed = False
         form.run.clicked.connect(self.run)
         form.landmarks.accepted.connect(self.run)
@@ -116,18 +98,22 @@ class DetectWidget(QWidget):
         except MedrlError as error:
             form.status.error(str(error))
             return
-        stem = stem_of(Path(_file(shown))) if _file(shown) else layer.name
 
-        def work(report: Any) -> _Result:
+        def work(report: Any) -> Result:
             detector = load_model("landmark", model.name_or_dir)
             detection = detector.detect(
                 shown.scan, landmarks=names, progress=report.progress, watch=report.step
             )
-            return _Result(shown, stem, detection)
+            return Result(shown, layer.name, detection)
 
         self._searched = layer
         self._agents_in(shown.frame).window_voxels = model.window
         self._start(work, f"Looking for {len(names)} landmarks in {layer.name} …", self._on_found)
+        # While the scan is prepared; if it is refused at once, nothing has flashed up.
+        self._begin = at_the_center(
+            shown.scan, names, scale_mm=model.coarsest_mm, window=model.window
+        )
+        self._starter.start()
 
     def cancel(self) -> None:
         """End what is under way; nothing of it stays."""
@@ -145,8 +131,7 @@ class DetectWidget(QWidget):
             name: Which; the current one if left out.
         """
         name = name or self.form.table.current
-        if self._result is not None and name in self._result.moved:
-            del self._result.moved[name]
+        if self._result is not None and name is not None and self._result.reset(name):
             self._show_corrections([name])
             self._look_at(name)
             self.form.status.say(f"{short_name(name)} is back where it was found.")
@@ -165,17 +150,13 @@ class DetectWidget(QWidget):
             if not chosen:
                 return
             folder = Path(chosen)
-        target, detection = folder, result.now
-
-        def work(_report: Any) -> dict[str, Path]:
-            return write_results(prepare_folder(target), result.stem, result.shown.scan, detection)
+        target = folder
 
         def saved(paths: dict[str, Path]) -> None:
-            result.unsaved = False
             names = ", ".join(path.name for path in paths.values())
             self.form.status.say(f"Saved {names} in {target}.")
 
-        self._start(work, f"Saving to {target} …", saved)
+        self._start(lambda _: result.write(target), f"Saving to {target} …", saved)
 
     def save_corrections(self, datalist: Path | None = None) -> None:
         """Add the ticked landmarks, as they now stand, to a datalist for training.
@@ -186,37 +167,31 @@ class DetectWidget(QWidget):
         result, form = self._result, self.form
         if result is None or self.running:
             return
-        ticked = [result.landmark(name) for name in form.table.ticked]
-        points = {lm.name: lm.position_world for lm in ticked if lm.status != "absent"}
-        if not points:
-            form.status.error("Tick the landmarks that are right: they go into the datalist.")
-            return
-        if not _file(result.shown):
-            form.status.error("This scan is not in a file: save it, open that, and search it.")
-            return
-        if datalist is None:
-            chosen, _ = QFileDialog.getSaveFileName(
-                self,
-                "Datalist to add to, or a new one",
-                "datalist.json",
-                "Datalists (*.json)",
-                options=QFileDialog.Option.DontConfirmOverwrite,
-            )
-            if not chosen:
-                return
-            datalist = Path(chosen)
         try:
-            add_case(datalist, Path(_file(result.shown)), points)
+            points = result.for_training(form.table.ticked)
+            datalist = datalist or self._ask_for_datalist()
+            if datalist is None:
+                return
+            result.add_to(datalist, points)
         except MedrlError as error:
             form.status.error(str(error))
             return
-        result.unsaved = False
         form.status.say(
             f"{datalist.name} holds {len(points)} landmarks of {result.stem}: "
             "medrl train landmark --data takes it."
         )
 
     # ---------------------------------------------------------------------------------------------
+
+    def _ask_for_datalist(self) -> Path | None:
+        chosen, _ = QFileDialog.getSaveFileName(
+            self,
+            "Datalist to add to, or a new one",
+            "datalist.json",
+            "Datalists (*.json)",
+            options=QFileDialog.Option.DontConfirmOverwrite,
+        )
+        return Path(chosen) if chosen else None
 
     def _start(self, work: Any, saying: str, done: Callable[[Any], None]) -> None:
         self._job = job = Job(work, parent=self)
@@ -234,10 +209,17 @@ class DetectWidget(QWidget):
         job.start()
 
     def _on_end(self) -> None:
+        self._starter.stop()
         self._searched = None
         self.form.set_busy(False, has_result=self._result is not None)
 
+    def _show_begin(self) -> None:
+        """Show the agents where they begin."""
+        if self._agents is not None and self._begin is not None:
+            self._agents.show(self._begin)
+
     def _on_steps(self, steps: list[Step]) -> None:
+        self._starter.stop()
         if self._agents is not None:
             self._agents.add(steps)
 
@@ -272,7 +254,7 @@ class DetectWidget(QWidget):
         else:
             self._agents_in(self._result.shown.frame).show(self._result.detection.trajectory)
 
-    def _on_found(self, result: _Result) -> None:
+    def _on_found(self, result: Result) -> None:
         landmarks = result.detection.landmarks
         self._agents_in(result.shown.frame).show(result.detection.trajectory)
         if self._result is not None and self._result.unsaved:
@@ -291,7 +273,7 @@ class DetectWidget(QWidget):
         self._say_found(line, result.detection.warnings)
         self.finished.emit(result.detection)
 
-    def _new_points(self, result: _Result) -> LandmarkPoints:
+    def _new_points(self, result: Result) -> LandmarkPoints:
         points = LandmarkPoints(
             self.viewer,
             result.shown,
@@ -348,6 +330,7 @@ class DetectWidget(QWidget):
             self.form.status.error("To add a point, choose the row of an absent landmark first.")
             return
         self._result.moved.update(corrections)
+        self._result.unsaved = True
         self._show_corrections(list(corrections))
         name = list(corrections)[-1]
         landmark = self._result.landmark(name)
@@ -358,7 +341,6 @@ class DetectWidget(QWidget):
         """Bring points and table up to date with what was corrected."""
         if self._result is None or self._points is None:
             return
-        self._result.unsaved = bool(self._result.moved)
         now = self._result.now
         self._points.show(now.landmarks)
         for name in names:
@@ -422,8 +404,3 @@ class DetectWidget(QWidget):
             self._let_go(self._points)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
         self.form.scans.release()
-
-
-def _file(shown: Shown) -> str:
-    """The file or folder that a scan was read from, or nothing."""
-    return str(shown.scan.meta.get("filename_or_obj") or "")

@@ -40,12 +40,14 @@ class Model:
         name_or_dir: What loads it.
         landmarks: What it knows.
         window: Side of its agents' windows in voxels.
+        coarsest_mm: Voxel size that they begin with.
         tip: What it is for.
     """
 
     name_or_dir: str
     landmarks: tuple[str, ...]
     window: int
+    coarsest_mm: float
     tip: str
 
     @staticmethod
@@ -62,8 +64,14 @@ class Model:
         card = manifest["card"]
         said = [escape(str(card[key])) for key in ("title", "intended_use") if key in card]
         tip = "<br><br>".join(said)
-        names, window = tuple(manifest["landmarks"]), int(manifest["settings"]["window"])
-        return Model(name_or_dir, names, window, f"<qt>{tip}</qt>")
+        settings = manifest["settings"]
+        return Model(
+            name_or_dir=name_or_dir,
+            landmarks=tuple(manifest["landmarks"]),
+            window=int(settings["window"]),
+            coarsest_mm=float(max(settings["spacings"])),
+            tip=f"<qt>{tip}</qt>",
+        )
 
 
 class DetectForm:
