@@ -43,8 +43,6 @@ $(VENV)/.created:
 	  $(apt_install) "$$package" \
 	    || { echo "Python's venv module is missing: install $$package as root" >&2; exit 1; }; }
 	$(PYTHON) -m venv $(VENV)
-	@# Debian's pip is too old to see some packages' newer versions.
-	$(BIN)/python -m pip install -q $(PIP_FLAGS) --upgrade pip
 	touch $@
 
 # One stamp per set of extras.
