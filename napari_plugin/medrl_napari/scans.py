@@ -181,7 +181,13 @@ def image_layers(shown: Shown, *, name: str) -> list[LayerData]:
     """A scan as layers: one for each channel, or one 4D layer of many channels (a time series)."""
     images = shown.images()
     limits = contrast_limits(shown.scan)
-    common = {"contrast_limits": limits, "metadata": {KEY: shown}, "colormap": "gray"}
+    common = {
+        "contrast_limits": limits,
+        "metadata": {KEY: shown},
+        "colormap": "gray",
+        # The viewer's slices are thick for agents beside them; a scan is shown one voxel thin.
+        "projection_mode": "none",
+    }
     if len(images) > _MOST_CHANNELS:
         series = np.stack(images)
         place = {"scale": (1.0, *shown.scale), "translate": (0.0, *shown.translate), **AXES_4D}

@@ -249,6 +249,27 @@ def test_keys_run_and_cancel(viewer, widget, scripted, qtbot):
     qtbot.waitUntil(lambda: widget.detection is not None and not widget.running)
 
 
+def test_the_scan_is_seen_sharp_and_from_where_it_was_after_a_search(
+    viewer, widget, scripted, qtbot
+):
+    scripted()
+    scan = head()
+    layer = open_scan(viewer, scan)
+    viewer.camera.zoom = 5
+    search(qtbot, widget)
+    assert viewer.camera.zoom == 5
+    for other in viewer.layers:
+        other.visible = other is layer
+    viewer.dims.set_point(1, 3.0)  # through the middle of the voxels at -3 mm
+    low, high = layer.contrast_limits
+    (row, column), image = pixel_of(viewer, (0, 0, 0))
+    for i, j in [(20, 20), (21, 26), (23, 23), (24, 19), (27, 24)]:
+        x, y = -47 + 2 * i, -47 + 2 * j
+        seen = image[int(row - 5 * y), int(column - 5 * x), 0]
+        value = np.clip((float(scan[0, i, j, 22]) - low) / (high - low), 0, 1)
+        assert abs(seen - 255 * value) <= 2
+
+
 def test_an_oblique_scan_gives_what_the_library_gives(viewer, widget, qtbot, monkeypatch):
     torch.manual_seed(2)
     settings = ModelSettings(window=9, channels=(4, 4, 4), features=16, max_steps=12)
