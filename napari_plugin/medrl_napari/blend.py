@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from qtpy.QtCore import QTimer
 
 from medrl.registration.picture import FIXED_COLOR, FIXED_TINT, MOVING_COLOR, MOVING_TINT
 from medrl_napari.scans import KEY, Shown, add, image_layer
@@ -175,15 +176,25 @@ class Comparison:
         self._board.interpolation2d = "nearest"
         _dress(self._board, MOVING_TINT)
 
+    def _give_back(self) -> None:
+        for layer, look in self._before:
+            if layer in self.viewer.layers:
+                look.give(layer)
+
+    def _clear(self) -> None:
+        """There is nothing to compare any more."""
+        if self._aligned is None:
+            self._lay_board(False)
+            self._give_back()
+
     def _forget(self, event: Any) -> None:
         """A layer was taken away: by its user, or by the board's end."""
         if event.value is self._board:
             self._board = None
         elif event.value is self._aligned:
             self._aligned = None
-            self._lay_board(False)
-            for layer, look in self._before:
-                look.give(layer)
+            # napari is still busy taking it away.
+            QTimer.singleShot(0, self._clear)
 
 
 @dataclass(frozen=True)

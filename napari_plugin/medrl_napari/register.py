@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import (
     QFileDialog,
@@ -35,6 +35,7 @@ from medrl_napari.starts import Starts, StartTable
 from medrl_napari.widgets import StatusLine
 
 if TYPE_CHECKING:
+    from napari.layers import Image
     from napari.viewer import Viewer
 
 #: Files that hold a transform, as the dialogs name them.
@@ -99,7 +100,11 @@ class RegisterWidget(QWidget):
         self._stops: list[tuple[Floats, str]] = []
         self._answer: Answer | None = None
         self._job: Job | None = None
-        self._shown_layers: tuple[object, object] = (None, None)
+        self._shown_layers: tuple[Image, ...] = ()
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(0)
+        self._soon.timeout.connect(self._do_without)
         napari_viewer.layers.events.removed.connect(self._on_removed)
         self._lay_out()
         self._enable()
@@ -225,12 +230,17 @@ class RegisterWidget(QWidget):
             self.view.show(transform)
 
     def _on_removed(self, event: Any) -> None:
-        if event.value not in self._shown_layers:
-            return
-        if self._job is not None:
+        if event.value in self._shown_layers:
+            # napari is still busy taking it away.
+            self._soon.start()
+
+    def _do_without(self) -> None:
+        """A scan that was registered may have been taken away."""
+        gone = [la for la in self._shown_layers if la not in self.viewer.layers]
+        if gone and self._job is not None:
             self._job.cancel()
-            self.status.warn(f"cancelled: {event.value.name} was taken away")
-        if event.value is self._shown_layers[0]:
+            self.status.warn(f"cancelled: {gone[0].name} was taken away")
+        if self._shown_layers[:1] == tuple(gone[:1]):
             self.view.close()
 
     # ------------------------------------------------------------------------------------ keeping
