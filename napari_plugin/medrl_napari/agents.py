@@ -5,7 +5,8 @@ Any trajectory of any system shows through here, live or from a file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -148,14 +149,43 @@ class AgentsView:
             self._points.size = self._sizes(self._table)
         self._draw_windows()
 
+    def window_edges(self, across: int | None, at: float) -> tuple[Floats, Floats]:
+        """The windows that the current moment's agents look through.
+
+        Args:
+            across: Axis of (z, y, x) across a slice that cuts them; None for whole boxes.
+            at: Where the slice lies on it, in napari's world.
+
+        Returns:
+            Their edges (E, 2, 3), each a start and a way, in napari's world, and colours (E, 4).
+        """
+        table, dims = self._table, self.viewer.dims
+        if table is None or self.window_voxels is None:
+            return np.empty((0, 2, 3)), np.empty((0, 4))
+        centers, sides, colors = table.at(int(dims.current_step[0]), self._selected)
+        half = sides * self.window_voxels / 2
+        edges = _CUBE
+        if across is not None:
+            meets = np.abs(centers[:, across] - at) <= half
+            centers, half, colors = centers[meets].copy(), half[meets], colors[meets]
+            centers[:, across] = at
+            # Of the edges in this plane, which are there twice, one set, and flat.
+            flat = (_CUBE[:, 1, across] == 0) & (_CUBE[:, 0, across] < 0)
+            edges = _CUBE[flat].copy()
+            edges[:, 0, across] = 0
+        vectors = edges[None] * half[:, None, None, None]
+        vectors[:, :, 0] += centers[:, None]
+        return vectors.reshape(-1, 2, 3), np.repeat(colors, len(edges), axis=0)
+
     def remove(self) -> None:
         """Take the layers away, and follow the viewer no more."""
         for event in self._dims_events():
             event.disconnect(self._draw_windows)
         self.viewer.layers.events.removed.disconnect(self._forget)
-        for layer in (self._tracks, self._points, self._windows):
-            if layer is not None and layer in self.viewer.layers:
-                self.viewer.layers.remove(layer)
+        with _same_view(self.viewer):
+            for layer in (self._tracks, self._points, self._windows):
+                if layer is not None and layer in self.viewer.layers:
+                    self.viewer.layers.remove(layer)
         self._tracks = self._points = self._windows = self._table = None
 
     @property
@@ -193,7 +223,8 @@ class AgentsView:
         self._table = table = _Table(trajectory, self.frame)
         if self._tracks is None and self._points is None:
             chosen = set(self.viewer.layers.selection)
-            self._tracks, self._points = (add(self.viewer, layer) for layer in layers)
+            with _same_view(self.viewer):
+                self._tracks, self._points = (add(self.viewer, layer) for layer in layers)
             # Whoever was about to draw on a layer goes on with it.
             self.viewer.layers.selection = chosen or {self._points}
             dims = self.viewer.dims
@@ -231,28 +262,14 @@ class AgentsView:
 
     def _draw_windows(self, _event: Any = None) -> None:
         """The windows that the current moment's agents look through, where the slice meets them."""
-        table, dims = self._table, self.viewer.dims
+        dims = self.viewer.dims
         # Adding a layer moves the sliders, which leads here again.
-        if table is None or self.window_voxels is None or dims.ndim < 4 or self._adding:
+        if dims.ndim < 4 or self._adding:
             return
-        centers, sides, colors = table.at(int(dims.current_step[0]), self._selected)
-        half = sides * self.window_voxels / 2
-        if dims.ndisplay == 3:
-            edges = _CUBE
-        else:
-            across = dims.order[-3] - 1
-            at = dims.point[across + 1]
-            meets = np.abs(centers[:, across] - at) <= half
-            centers, half, colors = centers[meets].copy(), half[meets], colors[meets]
-            centers[:, across] = at
-            # Of the edges in this plane, which are there twice, one set, and flat.
-            flat = (_CUBE[:, 1, across] == 0) & (_CUBE[:, 0, across] < 0)
-            edges = _CUBE[flat].copy()
-            edges[:, 0, across] = 0
-        vectors = edges[None] * half[:, None, None, None]
-        vectors[:, :, 0] += centers[:, None]
-        vectors = vectors.reshape(-1, 2, 3)
-        colors = np.repeat(colors, len(edges), axis=0)
+        across = None if dims.ndisplay == 3 else dims.order[-3] - 1
+        vectors, colors = self.window_edges(
+            across, 0.0 if across is None else dims.point[across + 1]
+        )
         if self._windows is None:
             if not len(vectors) or self._points is None:
                 return
@@ -266,15 +283,29 @@ class AgentsView:
                 vector_style="line",
                 opacity=0.7,
                 blending="translucent_no_depth",
-                metadata={KEY: {"kind": "windows", "frame": self.frame}},
+                metadata={KEY: {"kind": "windows", "frame": self.frame, "view": self}},
                 **AXES,
             )
             self._adding = False
+            self._windows.events.visible.connect(self._draw_windows)
             self.viewer.layers.selection = chosen
+            return
+        if not self._windows.visible:
+            # napari does not slice a hidden layer anew, so other data would not fit its slice.
             return
         self._windows.data = vectors
         if len(vectors):
             self._windows.edge_color = colors
+
+
+@contextmanager
+def _same_view(viewer: ViewerModel) -> Iterator[None]:
+    """Look at the same place as before: napari zooms out whenever a time axis comes or goes."""
+    camera = viewer.scene.camera
+    before = camera.center, camera.zoom, camera.angles
+    yield
+    if len(viewer.layers):
+        camera.center, camera.zoom, camera.angles = before
 
 
 class _Table:

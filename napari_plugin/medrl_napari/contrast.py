@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QWidget
 
 from medrl.volume.fitness import in_hounsfield
@@ -298,8 +299,7 @@ def _box(tip: str, *, lowest: float) -> QDoubleSpinBox:
     box.setRange(lowest, 1e9)
     box.setToolTip(tip)
     box.setKeyboardTracking(False)
-    box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
-    box.setMinimumWidth(64)
+    box.setAlignment(Qt.AlignmentFlag.AlignCenter)
     return box
 
 

@@ -69,8 +69,8 @@ def middle_of_points(viewer: napari.Viewer) -> NDArray[np.float64] | None:
     found = [_places(layer) for layer in viewer.layers]
     places = np.concatenate([np.empty((0, 3)), *found])
     if len(places):
-        low, high = places.min(axis=0), places.max(axis=0)
-        return np.asarray(frame_of_viewer(viewer).to_napari((low + high) / 2))
+        # One that lies far off, such as an agent that left the scan, does not matter.
+        return frame_of_viewer(viewer).to_napari(np.median(places, axis=0))
     scans = scan_layers(viewer)
     return np.asarray(np.mean(scans[-1].extent.world, axis=0)) if scans else None
 

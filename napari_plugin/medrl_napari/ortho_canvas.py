@@ -20,9 +20,7 @@ from medrl_napari.ortho_layers import is_tool
 
 if TYPE_CHECKING:
     import napari
-    from napari.layers import Image
-
-Array = np.ndarray[Any, np.dtype[np.float64]]
+    from napari.layers import Image, Layer
 
 #: Lines keep this far from the crosshair's centre, so that what is there can be seen (pixels).
 _GAP = 9
@@ -112,10 +110,17 @@ class PlaneView(QWidget):
         self.model.mouse_move_callbacks.clear()
         self.model.mouse_wheel_callbacks.clear()
         self.model.mouse_double_click_callbacks.clear()
+        self._make_current()
         self.model.layers.clear()
         self.canvas.close()
 
     # ---------------------------------------------------------------------------------------------
+
+    def remove(self, twin: Layer) -> None:
+        """Show a layer no more."""
+        self._make_current()
+        self.model.layers.remove(twin)
+        self.lay_out()
 
     @property
     def axes(self) -> tuple[int, int, int]:
@@ -161,16 +166,11 @@ class PlaneView(QWidget):
     def crosshair_visible(self, visible: bool) -> None:
         self._lines.visible = visible
 
-    def pixel_of(self, point_napari: Any) -> Array:
-        """Where a point (3,) of napari's world lies in the canvas: (x, y) in pixels."""
-        _, down, right = self.plane.axes
-        place = np.asarray(point_napari, dtype=np.float64)
-        camera = self.model.scene.camera
-        center = np.array([place[right] - camera.center[-1], place[down] - camera.center[-2]])
-        height, width = self.canvas.canvas.size
-        return np.asarray(center * camera.zoom + np.array([width, height]) / 2)
-
     # ---------------------------------------------------------------------------------------------
+
+    def _make_current(self) -> None:
+        """Let what is freed now be freed in this canvas's OpenGL context."""
+        self.canvas.canvas._scene_canvas.set_current()
 
     def _add_letters(self) -> None:
         self._native = self.canvas.canvas.native

@@ -7,21 +7,27 @@ or moved on a twin is done to the layer, and what happens to the layer is passed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from medrl_napari.scans import KEY
+
 if TYPE_CHECKING:
     from napari.components import Dims
-    from napari.layers import Labels, Layer, Points, Shapes, Tracks
+    from napari.layers import Labels, Layer, Points, Shapes, Tracks, Vectors
 
 #: Settable attributes with an event that mean nothing to a twin, or come with something else.
 _OWN = {
     *("auto_contrast", "cursor", "cursor_size", "help", "loaded", "metadata", "mouse_pan"),
     *("mouse_zoom", "properties", "scale_factor", "thumbnail", "locked_data_level", "units"),
     *("axis_labels", "editable", "data", "current_properties"),
+    # Deprecated: merely connecting to them warns.
+    *("n_dimensional", "out_of_slice_display"),
 }
 #: What the mouse changes on a twin.
 _EDITED = ("mode", "selected_label", "brush_size")
@@ -38,22 +44,26 @@ class Twins:
     """
 
     def __init__(
-        self, layer: Layer, count: int, *, dims: Dims, changed: Callable[[], None]
+        self, layer: Layer, across: Sequence[int], *, dims: Dims, changed: Callable[[], None]
     ) -> None:
         """Make the twins, and follow the layer.
 
         Args:
             layer: The viewer's own.
-            count: How many twins.
+            across: For each twin, the axis of (z, y, x) across its plane.
             dims: The viewer's.
             changed: Called when there is something to pass on; `pass_on` does it.
         """
         self.layer = layer
-        self.twins = [_twin(layer) for _ in range(count)]
+        self.twins = [_twin(layer) for _ in across]
+        self._across = tuple(across)
+        self._cut_at = [math.nan] * len(self.twins)
         self._changed = changed
         self._pending: list[set[str]] = [set() for _ in self.twins]
         self._drawn: Layer | None = None
         self._busy = False
+        # A selection does not say whose it is, as other news do.
+        self._choose = [partial(self._on_twin_selection, twin) for twin in self.twins]
         self._dims = dims
         self._slice = self._slice_now()
         self._followed = [name for name in layer.events.emitters if _is_followed(layer, name)]
@@ -77,7 +87,8 @@ class Twins:
                 _renew_shapes(cast("Shapes", self._drawn), cast("Shapes", self.layer))
                 self._mark("data", but=self._drawn)
                 self._drawn = None
-            for twin, names in zip(self.twins, self._pending, strict=True):
+            for number, (twin, names) in enumerate(zip(self.twins, self._pending, strict=True)):
+                self._cut_windows(number)
                 if names and not _is_busy(twin):
                     wanted = sorted(names)
                     names.clear()
@@ -100,13 +111,13 @@ class Twins:
             yield text.events, self._on_text
         if layer._type_string == "points":
             yield layer.selected_data.events.items_changed, self._on_selection
-        for twin in self.twins:
+        for number, twin in enumerate(self.twins):
             for name in _EDITED:
                 if name in self._followed:
                     yield getattr(twin.events, name), self._on_edited
             if layer._type_string == "points":
                 yield twin.events.data, self._on_twin_points
-                yield twin.selected_data.events.items_changed, self._on_twin_selection
+                yield twin.selected_data.events.items_changed, self._choose[number]
             if layer._type_string == "shapes":
                 yield twin.events.data, self._on_twin_shapes
             if layer._type_string == "labels":
@@ -166,15 +177,11 @@ class Twins:
             if value != getattr(self.layer, event.type):
                 setattr(self.layer, event.type, value)
 
-    def _on_twin_selection(self, event: Any) -> None:
-        if self._busy:
-            return
-        for twin in cast("list[Points]", self.twins):
-            if event.source is twin.selected_data:
-                own = cast("Points", self.layer)
-                chosen = {index for index in twin.selected_data if index < len(own.data)}
-                if chosen != set(own.selected_data):
-                    own.selected_data = chosen
+    def _on_twin_selection(self, twin: Points, _event: Any = None) -> None:
+        own = cast("Points", self.layer)
+        chosen = {index for index in twin.selected_data if index < len(own.data)}
+        if not self._busy and chosen != set(own.selected_data):
+            own.selected_data = chosen
 
     def _on_twin_points(self, event: Any) -> None:
         """A point was placed, moved or deleted on a twin: do so on the layer."""
@@ -212,6 +219,23 @@ class Twins:
         """The brush was lifted: a step to undo, and the news that tools wait for."""
         if not self._busy:
             self.layer.events.paint(value=event.value)
+
+    def _cut_windows(self, number: int) -> None:
+        """Show the windows of agents where a twin's own plane cuts them, not the viewer's."""
+        known, names = self.layer.metadata.get(KEY), self._pending[number]
+        view = known.get("view") if isinstance(known, dict) else None
+        if view is None or known["kind"] != "windows" or self._dims.ndim < 3:
+            return
+        across = self._across[number]
+        at = self._dims.point[across - 3]
+        if "data" not in names and at == self._cut_at[number]:
+            return
+        names -= {"data", "refresh", "edge_color"}
+        self._cut_at[number] = at
+        twin = cast("Vectors", self.twins[number])
+        twin.data, colors = view.window_edges(across, at)
+        if len(colors):
+            twin.edge_color = colors
 
     def _renew(self, twin: Layer, names: list[str]) -> None:
         """Bring some things of a twin up to date."""

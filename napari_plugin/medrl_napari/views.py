@@ -23,7 +23,7 @@ from medrl_napari.scans import frame_of_viewer
 
 if TYPE_CHECKING:
     import napari
-    from napari.layers import Layer, Points
+    from napari.layers import Layer
 
 #: Of the window's time, at most one part in so many goes into the views while others draw.
 _SHARE = 3
@@ -57,7 +57,8 @@ class OrthoViews(QWidget):
         self._viewer = napari_viewer
         self._twins: dict[Layer, Twins] = {}
         self._released = False
-        self._window: QWidget | None = None
+        self._window: QWidget = napari_viewer.window._qt_window
+        self._window.installEventFilter(self)
         self._cost_ms = 0.0
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -83,8 +84,7 @@ class OrthoViews(QWidget):
             return
         self._released = True
         self._timer.stop()
-        if self._window is not None:
-            self._window.removeEventFilter(self)
+        self._window.removeEventFilter(self)
         for event, callback in self._connections():
             event.disconnect(callback)
         if self._on_main_move in self._viewer.mouse_move_callbacks:
@@ -174,13 +174,6 @@ class OrthoViews(QWidget):
             self.release()
         return bool(super().event(event))
 
-    def showEvent(self, event: Any) -> None:  # noqa: N802
-        """Find out in which window this is."""
-        super().showEvent(event)
-        if self._window is None and not self._released:
-            self._window = self._viewer.window._qt_window
-            self._window.installEventFilter(self)
-
     def closeEvent(self, event: Any) -> None:  # noqa: N802
         """Let the viewer be."""
         self.release()
@@ -209,8 +202,8 @@ class OrthoViews(QWidget):
         self._soon()
 
     def _take_in(self, layer: Layer) -> None:
-        count = len(self.views)
-        twins = Twins(layer, count, dims=self._viewer.dims, changed=self._soon)
+        across = [view.plane.axes[0] for view in self.views]
+        twins = Twins(layer, across, dims=self._viewer.dims, changed=self._soon)
         self._twins[layer] = twins
         for view, twin in zip(self.views, twins.twins, strict=True):
             first = not view.model.layers
@@ -225,8 +218,11 @@ class OrthoViews(QWidget):
             return
         twins.release()
         for view, twin in zip(self.views, twins.twins, strict=True):
-            view.model.layers.remove(twin)
-            view.lay_out()
+            view.remove(twin)
+        # napari frees what the layer holds in OpenGL next, in whichever context is current: right
+        # only for a single canvas. In another's, the same numbers belong to something that is
+        # still drawn.
+        self._viewer.window._qt_viewer.canvas._scene_canvas.set_current()
         self._soon()
 
     def _order_layers(self, _event: Any = None) -> None:

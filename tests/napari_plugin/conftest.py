@@ -57,3 +57,93 @@ def made_scan(
 def make_scan() -> MakeScan:
     """Makes scans."""
     return made_scan
+
+
+class Mouse:
+    """A hand on the mouse over a canvas: real Qt events, positions (x, y) in its pixels."""
+
+    def __init__(self, qtbot) -> None:
+        self._qtbot = qtbot
+
+    def press(self, canvas, at, button="left", modifier=None) -> None:
+        """Press a button."""
+        self._send(canvas, "MouseButtonPress", at, button, button, modifier)
+
+    def move(self, canvas, at, button=None, modifier=None) -> None:
+        """Move, with a button held or none."""
+        self._send(canvas, "MouseMove", at, None, button, modifier)
+        # napari looks at the mouse every 5 ms.
+        self._qtbot.wait(20)
+
+    def release(self, canvas, at, button="left", modifier=None) -> None:
+        """Let go."""
+        self._send(canvas, "MouseButtonRelease", at, button, None, modifier)
+
+    def drag(self, canvas, start, end, button="left", modifier=None, steps=3) -> None:
+        """Press, move and let go."""
+        start, end = np.asarray(start, float), np.asarray(end, float)
+        self.move(canvas, start, modifier=modifier)
+        self.press(canvas, start, button, modifier)
+        for step in range(1, steps + 1):
+            self.move(canvas, start + (end - start) * step / steps, button, modifier)
+        self.release(canvas, end, button, modifier)
+
+    def click(self, canvas, at, button="left", modifier=None) -> None:
+        """Press and let go."""
+        self.move(canvas, at, modifier=modifier)
+        self.press(canvas, at, button, modifier)
+        self.release(canvas, at, button, modifier)
+
+    def turn(self, canvas, at, notches, modifier=None) -> None:
+        """Turn the wheel; away from the hand is more than 0."""
+        from qtpy.QtCore import QPoint, QPointF, Qt
+        from qtpy.QtGui import QWheelEvent
+        from qtpy.QtWidgets import QApplication
+
+        place = QPointF(*map(float, at))
+        event = QWheelEvent(
+            place,
+            QPointF(canvas.mapToGlobal(place.toPoint())),
+            QPoint(),
+            QPoint(0, 120 * notches),
+            Qt.MouseButton.NoButton,
+            self._modifier(modifier),
+            Qt.ScrollPhase.NoScrollPhase,
+            False,
+        )
+        QApplication.sendEvent(canvas, event)
+
+    def _send(self, canvas, kind, at, button, held, modifier) -> None:
+        from qtpy.QtCore import QEvent, QPointF, Qt
+        from qtpy.QtGui import QMouseEvent
+        from qtpy.QtWidgets import QApplication
+
+        buttons = {
+            None: Qt.MouseButton.NoButton,
+            "left": Qt.MouseButton.LeftButton,
+            "right": Qt.MouseButton.RightButton,
+            "middle": Qt.MouseButton.MiddleButton,
+        }
+        place = QPointF(*map(float, at))
+        event = QMouseEvent(
+            getattr(QEvent.Type, kind),
+            place,
+            QPointF(canvas.mapToGlobal(place.toPoint())),
+            buttons[button],
+            buttons[held],
+            self._modifier(modifier),
+        )
+        QApplication.sendEvent(canvas, event)
+
+    @staticmethod
+    def _modifier(name):
+        from qtpy.QtCore import Qt
+
+        names = {None: "No", "shift": "Shift", "ctrl": "Control"}
+        return getattr(Qt.KeyboardModifier, f"{names[name]}Modifier")
+
+
+@pytest.fixture
+def mouse(qtbot) -> Mouse:
+    """The mouse."""
+    return Mouse(qtbot)
