@@ -293,7 +293,7 @@ def contrast_limits(scan: MetaTensor) -> tuple[float, float]:
 
 
 def center_views(viewer: ViewerModel, point_napari: ArrayLike) -> None:
-    """Move a viewer's slices to a point, keeping its time.
+    """Move a viewer's slices to a point, keeping its time; and the view, if it is not in it.
 
     Args:
         viewer: The viewer.
@@ -304,6 +304,14 @@ def center_views(viewer: ViewerModel, point_napari: ArrayLike) -> None:
     if first < 0 or not np.isfinite(point).all():
         return
     viewer.dims.set_point(list(range(first, first + 3)), list(point))
+    axes = [axis - first for axis in viewer.dims.displayed]
+    scan = next(iter(scan_layers(viewer)), None)
+    if scan is None or len(axes) != 2 or min(axes) < 0:
+        return
+    voxel = np.array(scan.world_to_data(point))
+    low, high = scan.corner_pixels
+    if ((voxel < low) | (voxel > high))[axes].any():
+        viewer.scene.camera.center = (viewer.scene.camera.center[0], *point[axes])
 
 
 def _flip(array: Array, flips: list[bool]) -> Array:

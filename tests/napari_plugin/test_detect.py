@@ -227,7 +227,7 @@ def landmarks_of(viewer):
 def pixel_of(viewer, point_world):
     """(row, column) on the canvas where a point in the current slice must be seen."""
     napari_yx = -np.asarray(point_world)[[1, 0]]
-    from_middle = (napari_yx - np.array(viewer.camera.center)[-2:]) * viewer.camera.zoom
+    from_middle = (napari_yx - np.array(viewer.scene.camera.center)[-2:]) * viewer.scene.camera.zoom
     image = viewer.screenshot(canvas_only=True, flash=False)
     return np.array(image.shape[:2]) / 2 + from_middle, image
 
@@ -255,9 +255,9 @@ def test_the_scan_is_seen_sharp_and_from_where_it_was_after_a_search(
     scripted()
     scan = head()
     layer = open_scan(viewer, scan)
-    viewer.camera.zoom = 5
+    viewer.scene.camera.zoom = 5
     search(qtbot, widget)
-    assert viewer.camera.zoom == 5
+    assert viewer.scene.camera.zoom == 5
     for other in viewer.layers:
         other.visible = other is layer
     viewer.dims.set_point(1, 3.0)  # through the middle of the voxels at -3 mm
@@ -338,7 +338,7 @@ class TestAResult:
         np.testing.assert_allclose(at, POINTS[name], atol=1.01)
         layer = viewer.layers["landmarks"]
         layer.selected_data = set()
-        viewer.camera.zoom = 5
+        viewer.scene.camera.zoom = 5
         QApplication.processEvents()
         (row, column), image = pixel_of(viewer, POINTS[name])
         color = np.round(layer.face_color[list(layer.features["name"]).index(name), :3] * 255)
@@ -350,6 +350,23 @@ class TestAResult:
         assert abs(np.median(rows) - row) < 3
         assert abs(np.median(columns) - column) < 3
         assert 10 < np.ptp(columns) < 30
+
+    def test_a_landmark_out_of_view_is_brought_into_view(self, found, qtbot):
+        widget, viewer = found, found.viewer
+        near, far = "Putamen_L_centroid", "Putamen_R_centroid"
+        click_row(qtbot, widget, near)
+        viewer.scene.camera.zoom = 16
+        viewer.scene.camera.center = (0, *-np.array(POINTS[near])[[1, 0]])
+        viewer.screenshot(flash=False)
+        click_row(qtbot, widget, near)
+        # What is in view stays where it is.
+        np.testing.assert_allclose(viewer.scene.camera.center[1:], -np.array(POINTS[near])[[1, 0]])
+        click_row(qtbot, widget, far)
+        viewer.layers["landmarks"].selected_data = set()
+        (row, column), image = pixel_of(viewer, POINTS[far])
+        assert 0 < row < image.shape[0]
+        assert 0 < column < image.shape[1]
+        viewer.reset_view()
 
     def test_the_table_is_sorted_by_what_its_columns_mean(self, found, qtbot):
         widget = found
@@ -371,7 +388,7 @@ class TestAResult:
         name = "Putamen_L_centroid"
         click_row(qtbot, widget, name)
         click(qtbot, widget.form.drag)
-        viewer.camera.zoom = 5
+        viewer.scene.camera.zoom = 5
         QApplication.processEvents()
         goal = np.add(POINTS[name], (6.0, -8.0, 0))
         drag(viewer, POINTS[name], goal)
