@@ -20,6 +20,7 @@ COMMANDS = {
     "segment": "segment an object of a scan from seeds, with an agent that adds its own",
     "register": "align a moving scan with a fixed one",
     "apply": "move a scan or points by a transform",
+    "batch": "work through many scans; what is ended goes on where it stopped",
     "view": "look at a scan and what was found in it, in napari (extra `napari`)",
     "demo": "find landmarks in a real head MRI that comes with the extra `samples`",
     "models": "list the trained models",

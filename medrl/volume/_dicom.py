@@ -39,6 +39,7 @@ _TAGS = [
     "SamplesPerPixel",
     "SeriesDescription",
     "SeriesInstanceUID",
+    "SeriesNumber",
 ]
 _MOST_FILES = 50_000
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"

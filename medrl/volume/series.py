@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +19,14 @@ class Series:
         uid: Its SeriesInstanceUID, as `medrl.read(..., series=)` takes it.
         modality: Such as CT.
         description: Its SeriesDescription; may be empty.
+        number: Its SeriesNumber, if it has one.
         files: Its images.
     """
 
     uid: str
     modality: str
     description: str
+    number: int | None
     files: tuple[Path, ...]
 
 
@@ -40,16 +43,41 @@ def list_series(folder: str | os.PathLike[str]) -> list[Series]:
         MedrlError: If there is none, or the folder holds too many files.
     """
     root = Path(folder)
+    return group_series(root, sorted(root.rglob("*")))
+
+
+def group_series(path: Path, files: Iterable[Path]) -> list[Series]:
+    """List the DICOM series among some files, the one with most images first.
+
+    Args:
+        path: Where they are, for messages.
+        files: What is no DICOM image is passed over.
+
+    Returns:
+        At least one.
+
+    Raises:
+        MedrlError: If there is none, or they are too many.
+    """
     groups: dict[str, list[Slice]] = defaultdict(list)
-    for item in read_headers(root, sorted(root.rglob("*"))):
+    for item in read_headers(path, files):
         groups[str(item.header.SeriesInstanceUID)].append(item)
     series = [
         Series(
             uid,
             str(items[0].header.get("Modality") or ""),
             str(items[0].header.get("SeriesDescription") or ""),
+            _number(items[0].header.get("SeriesNumber")),
             tuple(item.file for item in items),
         )
         for uid, items in groups.items()
     ]
     return sorted(series, key=lambda one: (-len(one.files), one.uid))
+
+
+def _number(value: object) -> int | None:
+    """A whole number, of whatever a file says."""
+    try:
+        return int(str(value))
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""Many scans: found, planned, worked through by engines that survive, and reported."""

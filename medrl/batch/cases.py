@@ -1,0 +1,96 @@
+"""What is worked through: one case a scan, or a pair of scans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from medrl.errors import MedrlError
+from medrl.files import stem_of
+
+Verb = Literal["detect", "segment", "register"]
+
+#: What each verb needs of a case.
+ROLES: dict[Verb, tuple[str, ...]] = {
+    "detect": ("scan",),
+    "segment": ("scan",),
+    "register": ("fixed", "moving"),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a scan is.
+
+    Attributes:
+        path: File, or folder with DICOM files.
+        series: SeriesInstanceUID, where a folder holds several.
+    """
+
+    path: Path
+    series: str | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One unit of work; its results are a folder.
+
+    Attributes:
+        name: Of the case and its folder below the output folder, parts separated by ``/``.
+        sources: Its scans by role: ``scan``; ``fixed`` and ``moving``; names of further channels.
+        options: What a manifest says of it beyond that, such as its seeds.
+    """
+
+    name: str
+    sources: Mapping[str, Source]
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that the name stays below the output folder.
+
+        Raises:
+            MedrlError: If it does not.
+        """
+        path = PurePosixPath(self.name)
+        if not path.parts or path.is_absolute() or any(p.strip(".") == "" for p in path.parts):
+            raise MedrlError(f"{self.name!r} is no name for results: it would lead elsewhere")
+        if any(ord(letter) < 32 or letter in '\\:*?"<>|' for letter in self.name):
+            raise MedrlError(f"{self.name!r} is no name for results: it holds odd characters")
+
+    @property
+    def stem(self) -> str:
+        """What the files of the results are called."""
+        return PurePosixPath(self.name).name
+
+    def plain(self) -> dict[str, Any]:
+        """The case in terms of JSON."""
+        return {
+            "name": self.name,
+            "sources": {
+                role: {"path": str(source.path), "series": source.series}
+                for role, source in self.sources.items()
+            },
+            "options": dict(self.options),
+        }
+
+    @staticmethod
+    def of_plain(content: Mapping[str, Any]) -> Case:
+        """The case again."""
+        sources = {
+            role: Source(Path(source["path"]), source["series"])
+            for role, source in content["sources"].items()
+        }
+        return Case(str(content["name"]), sources, dict(content["options"]))
+
+
+def name_of(path: Path, root: Path) -> str:
+    """The name of a scan's case: where it lies below a root, without its ending."""
+    relative = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
+    parts = [part.translate(_ODD) for part in (*relative.parent.parts, stem_of(path))]
+    return "/".join(part for part in parts if part.strip("."))
+
+
+#: Letters that not every file system takes.
+_ODD = str.maketrans({letter: "-" for letter in '\\:*?"<>|'} | {chr(n): "-" for n in range(32)})

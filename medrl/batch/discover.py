@@ -1,0 +1,218 @@
+"""Finding the scans that a batch is to work through."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from medrl.batch.cases import ROLES, Case, Source, Verb, name_of
+from medrl.errors import MedrlError
+from medrl.volume.read import SUFFIXES
+from medrl.volume.series import group_series
+
+#: Endings of scans in one file; .raw and .img files belong to a header beside them.
+_FILES = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
+_MANIFESTS = (".csv", ".tsv", ".json")
+#: Columns of a manifest that are no roles of scans.
+_WORDS = ("name", "series")
+#: Another word for the scan, that of MONAI's datalists.
+_ALIASES = {"image": "scan"}
+#: Files that stand beside a scan and say where to begin.
+_SEEDS = ".seeds.mrk.json"
+
+
+def discover(
+    where: str | os.PathLike[str],
+    verb: Verb,
+    *,
+    fixed: Path | None = None,
+    leave_out: Path | None = None,
+) -> list[Case]:
+    """Find what there is to work through.
+
+    Args:
+        where: A folder (any depth), a glob, a manifest (.csv, .tsv or .json), or one scan. In a
+            folder every scan file is a case, and every DICOM series, told apart by its UID.
+        verb: What is to be done; says what roles scans have.
+        fixed: For ``register``: the scan that all others are brought onto, unless a manifest names
+            pairs.
+        leave_out: A folder that is not searched, such as the one for results.
+
+    Returns:
+        Cases in the order of their names, no two alike.
+
+    Raises:
+        MedrlError: If there is nothing, or a manifest is not as expected.
+    """
+    text = os.fspath(where)
+    path = Path(text)
+    if path.is_dir():
+        found = _in_folder(path, leave_out)
+    elif path.is_file() and path.name.lower().endswith(_MANIFESTS):
+        return _distinct(_in_manifest(path, verb, fixed))
+    elif path.is_file():
+        found = [Case(name_of(path, path.parent), {"scan": Source(path)})]
+    elif glob.has_magic(text):
+        paths = sorted(Path(one) for one in glob.glob(text, recursive=True))
+        root = Path(os.path.commonpath([one.parent for one in paths])) if paths else Path()
+        found = [Case(name_of(one, root), {"scan": Source(one)}) for one in paths]
+    else:
+        raise MedrlError(f"{text}: no such file or folder")
+    if not found:
+        raise MedrlError(f"{text}: holds no scans (NIfTI, NRRD, MHA/MHD, or DICOM series)")
+    return _distinct([_with_roles(case, verb, fixed) for case in found])
+
+
+# -------------------------------------------------------------------------------------------------
+
+
+def _in_folder(root: Path, leave_out: Path | None) -> list[Case]:
+    """Every scan below a folder."""
+    cases, others = [], []
+    hidden = leave_out.resolve() if leave_out is not None else None
+    for folder, names, files in os.walk(root):
+        here = Path(folder)
+        names[:] = sorted(
+            n for n in names if not n.startswith(".") and (here / n).resolve() != hidden
+        )
+        for file in sorted(files):
+            path = here / file
+            if file.startswith("."):
+                continue
+            if file.lower().endswith(_FILES):
+                cases.append(Case(name_of(path, root), {"scan": Source(path)}))
+            elif not path.suffix or path.suffix.lower() in (".dcm", ".ima") or _dotted(file):
+                others.append(path)
+    return cases + (_series_in(root, others) if others else [])
+
+
+def _dotted(name: str) -> bool:
+    """Whether a file is named after a UID, such as CT.1.2.840.10008: its suffix is a number."""
+    return name.rpartition(".")[2].isdigit()
+
+
+def _series_in(root: Path, files: Sequence[Path]) -> list[Case]:
+    """A case for every DICOM series among the files."""
+    try:
+        found = group_series(root, files)
+    except MedrlError:
+        return []  # none of them is DICOM
+    cases = []
+    for series in found:
+        folder = Path(os.path.commonpath([file.parent for file in series.files]))
+        alone = not any(
+            other is not series and file.is_relative_to(folder)
+            for other in found
+            for file in other.files
+        )
+        name = name_of(folder, root) if folder != root else root.resolve().name
+        if not alone:
+            number = found.index(series) if series.number is None else series.number
+            name = f"{name}/series-{number}"
+        cases.append(Case(name, {"scan": Source(folder, series.uid)}))
+    return cases
+
+
+def _in_manifest(path: Path, verb: Verb, fixed: Path | None) -> list[Case]:
+    """The rows of a table, or the entries of a JSON list."""
+    rows = _json_rows(path) if path.name.lower().endswith(".json") else _table_rows(path)
+    cases = []
+    for number, row in enumerate(rows, 1):
+        entry = {_ALIASES.get(key, key): value for key, value in row.items() if value}
+        missing = [r for r in ROLES[verb] if r not in entry and not (r == "fixed" and fixed)]
+        if missing:
+            raise MedrlError(f"{path}: entry {number} does not say {' and '.join(missing)}")
+        sources, options = {}, {}
+        for key, value in entry.items():
+            target = path.parent / value
+            if key in ROLES[verb] or (key not in _WORDS and _is_scan(target)):
+                if not target.exists():
+                    raise MedrlError(f"{path}: entry {number}: {target} does not exist")
+                sources[key] = Source(target, entry.get("series") if key == "scan" else None)
+            elif key not in _WORDS:
+                options[key] = str(target) if target.is_file() else value
+        if "fixed" in ROLES[verb] and "fixed" not in sources and fixed is not None:
+            sources["fixed"] = Source(fixed)
+        last = sources[ROLES[verb][-1]].path
+        name = entry.get("name") or name_of(last, path.parent)
+        cases.append(Case(name, sources, options))
+    if not cases:
+        raise MedrlError(f"{path}: names no scans")
+    return cases
+
+
+def _table_rows(path: Path) -> list[dict[str, str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MedrlError(f"{path}: cannot be read as a table: {error}") from error
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    try:
+        rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise MedrlError(f"{path}: cannot be read as a table: {error}") from error
+    return [_texts(path, n, row) for n, row in enumerate(rows, 1)]
+
+
+def _json_rows(path: Path) -> list[dict[str, str]]:
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise MedrlError(f"{path}: cannot be read as JSON: {error}") from error
+    if isinstance(content, dict):
+        lists = [value for value in content.values() if isinstance(value, list)]
+        content = [entry for entries in lists for entry in entries]
+    if not isinstance(content, list):
+        raise MedrlError(f"{path}: is neither a list of scans nor a datalist")
+    return [_texts(path, number, entry) for number, entry in enumerate(content, 1)]
+
+
+def _texts(path: Path, number: int, entry: Any) -> dict[str, str]:
+    """An entry whose keys and values are text."""
+    if isinstance(entry, str):
+        return {"scan": entry}
+    if not isinstance(entry, Mapping) or None in entry:
+        raise MedrlError(f"{path}: entry {number} is not a row of names and values")
+    if not all(isinstance(v, str | int | float | None) for v in entry.values()):
+        raise MedrlError(f"{path}: entry {number} holds values that are neither text nor numbers")
+    return {str(k).strip(): "" if v is None else str(v).strip() for k, v in entry.items()}
+
+
+def _is_scan(path: Path) -> bool:
+    return path.is_dir() or (path.is_file() and path.name.lower().endswith(SUFFIXES))
+
+
+def _with_roles(case: Case, verb: Verb, fixed: Path | None) -> Case:
+    """A found scan in the role that it has."""
+    source = case.sources["scan"]
+    if verb == "register":
+        if fixed is None:
+            raise MedrlError("say what to register onto: --fixed SCAN, or a manifest of pairs")
+        return replace(case, sources={"fixed": Source(fixed), "moving": source})
+    if verb == "segment":
+        seeds = source.path.parent / f"{case.stem}{_SEEDS}"
+        return replace(case, options={"seeds": str(seeds)} if seeds.is_file() else {})
+    return case
+
+
+def _distinct(cases: Iterable[Case]) -> list[Case]:
+    """Cases by name; a name that is taken, or that another's folder would lie in, gets a number."""
+    taken: set[str] = set()
+    above: set[str] = set()
+    out = []
+    for case in sorted(cases, key=lambda case: (-case.name.count("/"), case.name)):
+        name, number = case.name, 1
+        while name.casefold() in taken | above:
+            number += 1
+            name = f"{case.name}_{number}"
+        taken.add(name.casefold())
+        parts = name.casefold().split("/")
+        above.update("/".join(parts[:n]) for n in range(1, len(parts)))
+        out.append(replace(case, name=name))
+    return sorted(out, key=lambda case: case.name)

@@ -1,0 +1,123 @@
+"""A run: what is there to do, what is done already, and working through the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medrl.batch.cases import Case
+from medrl.batch.engines import Engine, Outcome
+from medrl.batch.store import Store
+from medrl.batch.tables import write_tables
+from medrl.batch.tasks import Task
+from medrl.errors import MedrlError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        todo: Cases to work on.
+        done: Cases that are done already.
+        failed: Cases that have failed before and are left so.
+    """
+
+    todo: tuple[Case, ...]
+    done: tuple[Case, ...]
+    failed: tuple[Case, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended: cases done and failed, in all runs on the folder."""
+
+    done: int
+    failed: int
+
+
+def plan(cases: Sequence[Case], root: Path, *, retry: bool = False) -> Plan:
+    """Tell what is left to do.
+
+    Args:
+        cases: All there are.
+        root: The output folder.
+        retry: Try again what has failed before.
+    """
+    store = Store(root)
+    todo, done, failed = [], [], []
+    for case in cases:
+        if store.record(case) is not None:
+            done.append(case)
+        elif not retry and store.failure(case) is not None:
+            failed.append(case)
+        else:
+            todo.append(case)
+    return Plan(tuple(todo), tuple(done), tuple(failed))
+
+
+def run(
+    task: Task,
+    cases: Sequence[Case],
+    root: Path,
+    engine: Engine,
+    *,
+    timeout: float | None = None,
+    retry: bool = False,
+    shard: str = "",
+    tell: Callable[[Outcome], None] | None = None,
+) -> Summary:
+    """Work through the cases that are not done yet, and write the tables of the run.
+
+    Args:
+        task: What to do.
+        cases: What to do it to.
+        root: The output folder; a run that was ended there goes on.
+        engine: Where it is done.
+        timeout: Seconds that each of reading, working and writing may take.
+        retry: Try again what has failed before.
+        shard: Which part of all cases these are, such as ``1/4``: parts may run side by side.
+        tell: Called for each case that ends.
+
+    Returns:
+        How many are done and have failed.
+
+    Raises:
+        MedrlError: If the folder is in use or holds other results, or no case can be worked on.
+        KeyboardInterrupt: If the user wants no more; what is done stays, and the tables say it.
+    """
+    store = Store(root)
+    began = time.monotonic()
+    with store.locked(shard):
+        store.agree(task.facts())
+        if not shard:
+            store.sweep()
+        if retry:
+            store.forget_failures()
+        left = plan(cases, root).todo
+
+        def ended(outcome: Outcome) -> None:
+            if outcome.error is not None:
+                store.fail(outcome.case, outcome.error)
+            if tell is not None:
+                tell(outcome)
+
+        trouble: MedrlError | KeyboardInterrupt | None = None
+        try:
+            engine.run(task, left, root, timeout=timeout, tell=ended)
+        except (MedrlError, KeyboardInterrupt) as error:
+            trouble = error
+        facts = {
+            "verb": task.verb,
+            "task": task.facts(),
+            "shard": shard or None,
+            "wall_seconds": round(time.monotonic() - began, 1),
+        }
+        try:
+            done, failed = write_tables(store, cases, facts)
+        finally:
+            if trouble is not None:
+                raise trouble
+    return Summary(done, failed)

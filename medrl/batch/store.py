@@ -1,0 +1,151 @@
+"""The output folder: what is done, what has failed, what is under way, and who may write.
+
+A case is done when its folder is there with a ``case.json``: it is written elsewhere and renamed,
+so what is there is whole, whenever and however the run was ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from medrl.batch.cases import Case
+from medrl.batch.tasks import Record
+from medrl.errors import MedrlError
+from medrl.files import atomic_path, prepare_folder
+
+MARKER = "case.json"
+_OWN = ".medrl"
+
+
+class Store:
+    """An output folder.
+
+    Attributes:
+        root: The folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Take a folder; it and its parents are made if missing.
+
+        Raises:
+            MedrlError: If it cannot be written to.
+        """
+        self.root = prepare_folder(root)
+        self._own = prepare_folder(root / _OWN)
+
+    @contextlib.contextmanager
+    def locked(self, shard: str = "") -> Iterator[None]:
+        """Be the only run on this folder, or on a shard of it; over with the process in any case.
+
+        Raises:
+            MedrlError: If another run is.
+        """
+        path = self._own / f"lock{shard.replace('/', '-of-')}"
+        with path.open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                stream.seek(0)
+                who = stream.read().strip() or "it does not say which"
+                raise MedrlError(f"{self.root}: another run works on this folder ({who})") from None
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {os.uname().nodename}")
+            stream.flush()
+            yield
+
+    def agree(self, facts: dict[str, Any]) -> None:
+        """Begin or go on with results of some model and options.
+
+        Raises:
+            MedrlError: If the folder holds results of others.
+        """
+        path = self._own / "task.json"
+        if path.exists():
+            known = json.loads(path.read_text(encoding="utf-8"))
+            other = [key for key in facts if known.get(key) != facts[key]]
+            if other:
+                raise MedrlError(
+                    f"{self.root}: holds results of another run ({', '.join(sorted(other))} "
+                    "differ); choose another folder"
+                )
+            return
+        self._write(path, facts)
+
+    def record(self, case: Case) -> dict[str, Any] | None:
+        """What is known of a case that is done; None if it is not."""
+        return _read(self.root / case.name / MARKER)
+
+    def failure(self, case: Case) -> dict[str, Any] | None:
+        """Why a case has failed; None if it has not."""
+        return _read(self._failure(case))
+
+    def work_folder(self, case: Case) -> Path:
+        """An empty folder for results that are not whole yet."""
+        folder = self._own / "work" / f"{_token(case)}-{os.getpid()}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def finish(self, case: Case, folder: Path, record: Record, seconds: dict[str, float]) -> None:
+        """Make a case done: its work folder becomes its folder.
+
+        Raises:
+            MedrlError: If that cannot be.
+        """
+        content = {"case": case.plain(), **asdict(record), "seconds": seconds}
+        self._write(folder / MARKER, content)
+        target = self.root / case.name
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(target)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if self.record(case) is None:
+                raise MedrlError(f"cannot write {target}: {error.strerror}") from None
+        self._failure(case).unlink(missing_ok=True)
+
+    def fail(self, case: Case, reason: str) -> None:
+        """Note why a case has failed."""
+        self._write(self._failure(case), {"case": case.plain(), "reason": reason})
+
+    def sweep(self) -> None:
+        """Take away what earlier runs left half done."""
+        shutil.rmtree(self._own / "work", ignore_errors=True)
+
+    def forget_failures(self) -> None:
+        """Let what has failed be tried again."""
+        shutil.rmtree(self._own / "failed", ignore_errors=True)
+
+    # ---------------------------------------------------------------------------------------------
+
+    def _failure(self, case: Case) -> Path:
+        return self._own / "failed" / f"{_token(case)}.json"
+
+    def _write(self, path: Path, content: dict[str, Any]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def _token(case: Case) -> str:
+    """A short name for a case that any file system takes."""
+    return hashlib.sha256(case.name.encode()).hexdigest()[:20]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise MedrlError(f"{path}: cannot be read: {error}") from error
+    return content

@@ -1,0 +1,187 @@
+"""Runs that are ended in every way and go on: what is there is whole, nothing is done twice."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from medrl.batch.discover import discover
+from medrl.batch.engines.local import LocalEngine
+from medrl.batch.run import plan, run
+from medrl.batch.store import Store
+from medrl.errors import MedrlError
+
+STUB = Path(__file__).parent / "stubs" / "stub_task.py"
+
+
+@pytest.fixture
+def task(tmp_path):
+    from stub_task import StubTask
+
+    return StubTask(tmp_path / "log.txt")
+
+
+def rows(path):
+    with path.open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def logged(task):
+    return task.log.read_text().split() if task.log.exists() else []
+
+
+def whole(out):
+    """Names of the cases that are there; nothing half is."""
+    halves = [p for p in out.rglob("half.txt") if not (p.parent / "case.json").exists()]
+    assert not [p for p in halves if ".medrl" not in p.parts]
+    return sorted(path.parent.name for path in out.rglob("case.json"))
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def start(task, scans, out, workers=1):
+    arguments = [sys.executable, str(STUB), str(task.log), str(scans), str(out), str(workers)]
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+
+
+def test_every_case_is_done_once(task, scans, tmp_path):
+    out, told = tmp_path / "out", []
+    cases = discover(scans, "detect")
+    summary = run(task, cases, out, LocalEngine(2), tell=told.append)
+    assert (summary.done, summary.failed) == (6, 0)
+    assert sorted(logged(task)) == [f"scan{n}" for n in range(6)] == whole(out)
+    assert sorted(o.case.name for o in told) == whole(out)
+    table = rows(out / "results.csv")
+    assert [row["value"] for row in table] == [str(n) for n in range(6)]
+    assert table[0]["warnings"] == "a warning"
+    assert rows(out / "failures.csv") == []
+    content = json.loads((out / "run.json").read_text())
+    assert content["done"] == 6
+    assert content["task"] == {"flavour": "plain"}
+    # Once more: nothing is left to do.
+    run(task, cases, out, LocalEngine(1))
+    assert len(logged(task)) == 6
+
+
+def test_what_fails_is_listed_and_the_rest_goes_on(task, scans, tmp_path):
+    out = tmp_path / "out"
+    for number, text in enumerate(("refuse", "bug", "memory", "crash")):
+        (scans / f"scan{number}.nii.gz").write_text(text)
+    cases = discover(scans, "detect")
+    summary = run(task, cases, out, LocalEngine(1))
+    assert (summary.done, summary.failed) == (2, 4)
+    assert whole(out) == ["scan4", "scan5"]
+    why = {row["case"]: row["reason"] for row in rows(out / "failures.csv")}
+    assert why["scan0"] == "this is no scan"
+    assert why["scan1"].startswith("unexpected KeyError")
+    assert "memory" in why["scan2"]
+    assert "SIGKILL" in why["scan3"]
+    # What has failed is left so, until it is to be tried again.
+    before = len(logged(task))
+    run(task, cases, out, LocalEngine(1))
+    assert len(logged(task)) == before
+    for number in range(4):
+        (scans / f"scan{number}.nii.gz").write_text("5")
+    assert run(task, cases, out, LocalEngine(1), retry=True).done == 6
+    assert rows(out / "failures.csv") == []
+
+
+def test_a_worker_that_dies_once_costs_nothing(task, scans, tmp_path):
+    (scans / "scan2.nii.gz").write_text("crash once")
+    summary = run(task, discover(scans, "detect"), tmp_path / "out", LocalEngine(1))
+    assert (summary.done, summary.failed) == (6, 0)
+
+
+def test_a_reader_that_hangs_is_given_up(task, scans, tmp_path):
+    (scans / "scan1.nii.gz").write_text("hang")
+    cases = discover(scans, "detect")
+    summary = run(task, cases, tmp_path / "out", LocalEngine(1), timeout=1.0)
+    assert (summary.done, summary.failed) == (5, 1)
+    (row,) = rows(tmp_path / "out" / "failures.csv")
+    assert row["case"] == "scan1"
+    assert "reading took longer than 1 s" in row["reason"]
+
+
+def test_a_full_disk_ends_the_run_without_half_results(task, scans, tmp_path):
+    out = tmp_path / "out"
+    (scans / "scan3.nii.gz").write_text("full")
+    cases = discover(scans, "detect")
+    with pytest.raises(MedrlError, match="No space left"):
+        run(task, cases, out, LocalEngine(1))
+    assert "scan3" not in whole(out)
+    (scans / "scan3.nii.gz").write_text("3")
+    assert run(task, cases, out, LocalEngine(1)).done == 6
+
+
+def test_a_run_that_is_killed_goes_on_where_it_was(task, scans, tmp_path):
+    out = tmp_path / "out"
+    for number in range(6):
+        (scans / f"scan{number}.nii.gz").write_text("slow")
+    process = start(task, scans, out)
+    wait_for(lambda: out.exists() and len(whole(out)) >= 2)
+    process.kill()
+    process.wait()
+    done = whole(out)
+    wait_for(lambda: not alive(process.pid))
+    run(task, discover(scans, "detect"), out, LocalEngine(1))
+    assert whole(out) == [f"scan{n}" for n in range(6)]
+    again = [name for name in done if logged(task).count(name) > 1]
+    assert not again
+
+
+def alive(pid):
+    """Whether a process has children that are not over."""
+    out = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    return bool(out.stdout.strip())
+
+
+def test_an_interruption_ends_the_run_at_once(task, scans, tmp_path):
+    out = tmp_path / "out"
+    (scans / "scan1.nii.gz").write_text("hang")
+    process = start(task, scans, out)
+    wait_for(lambda: out.exists() and whole(out) == ["scan0"])
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    process.wait(timeout=20)
+    assert time.monotonic() - began < 10
+    assert not alive(process.pid)
+    assert [row["case"] for row in rows(out / "results.csv")] == ["scan0"]
+
+
+def test_two_runs_on_one_folder(task, scans, tmp_path):
+    store = Store(tmp_path / "out")
+    cases = discover(scans, "detect")
+    with store.locked(), pytest.raises(MedrlError, match=f"another run .*process {os.getpid()}"):
+        run(task, cases, tmp_path / "out", LocalEngine(1))
+    assert not logged(task)
+    assert run(task, cases, tmp_path / "out", LocalEngine(1)).done == 6
+
+
+def test_results_of_another_task_are_not_mixed(task, scans, tmp_path):
+    from stub_task import StubTask
+
+    cases = discover(scans, "detect")
+    run(task, cases, tmp_path / "out", LocalEngine(1))
+    with pytest.raises(MedrlError, match="flavour"):
+        run(StubTask(task.log, "other"), cases, tmp_path / "out", LocalEngine(1))
+
+
+def test_shards_share_a_folder(task, scans, tmp_path):
+    out = tmp_path / "out"
+    cases = discover(scans, "detect")
+    run(task, cases[::2], out, LocalEngine(1), shard="1/2")
+    run(task, cases[1::2], out, LocalEngine(1), shard="2/2")
+    assert whole(out) == [f"scan{n}" for n in range(6)]
+    assert len(logged(task)) == 6
+    assert plan(cases, out).todo == ()
