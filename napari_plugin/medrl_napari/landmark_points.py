@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medrl.landmark.detect import Landmark
 from medrl.landmark.picture import landmark_style, short_name
@@ -101,10 +102,10 @@ class LandmarkPoints:
                 self.layer.selected_data = set()
                 self.layer.data = places
         self.layer.features = {
-            "name": [lm.name for lm in ordered],
-            "label": [short_name(lm.name) for lm in ordered],
-            "status": [lm.status for lm in ordered],
-            "confidence": [float(lm.confidence) for lm in ordered],
+            "name": _texts(lm.name for lm in ordered),
+            "label": _texts(short_name(lm.name) for lm in ordered),
+            "status": _texts(lm.status for lm in ordered),
+            "confidence": np.array([lm.confidence for lm in ordered], dtype=np.float64),
         }
         if ordered:
             styles = [landmark_style(lm) for lm in ordered]
@@ -156,8 +157,14 @@ class LandmarkPoints:
             self._changed({})
             return
         features = self.layer.features.copy()
-        features.loc[before, ["name", "label"]] = [name, short_name(name)]
+        features["name"] = _texts([*self._names()[:before], name])
+        features["label"] = _texts(short_name(each) for each in features["name"])
         self.layer.features = features
+
+
+def _texts(texts: Iterable[str]) -> NDArray[np.object_]:
+    """A column of text, also when there is none, which pandas would take for numbers."""
+    return np.array(list(texts), dtype=object)
 
 
 def _differences(before: Mapping[str, Floats], now: Mapping[str, Floats]) -> Corrections:

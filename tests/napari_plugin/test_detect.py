@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data.meta_tensor import MetaTensor
+from napari.components import ViewerModel
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QEvent, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
@@ -23,6 +24,7 @@ from medrl.trajectory import Recording, Step
 from medrl.volume.read import read
 from medrl_napari import detect as module
 from medrl_napari.detect import DetectWidget
+from medrl_napari.landmark_points import LandmarkPoints
 from medrl_napari.scans import add, image_layer, show
 
 STEPS = 6
@@ -681,6 +683,20 @@ def test_the_landmarks_layer_taken_away_ends_the_result(viewer, widget, scripted
     assert not widget.form.save_results.isEnabled()
     search(qtbot, widget)
     assert "landmarks" in names(viewer)
+
+
+def test_points_can_begin_and_end_with_none():
+    absent = [Landmark(name, np.zeros(3), "absent", 0.0, "") for name in POINTS]
+    changes = []
+    points = LandmarkPoints(
+        ViewerModel(), show(head()), absent, changed=changes.append, missing=lambda: ABSENT
+    )
+    assert len(points.layer.data) == 0
+    points.layer.add([1.0, 2, 3])
+    assert list(points.layer.text.values) == ["Thalamus R"]
+    points.layer.remove([0])
+    np.testing.assert_array_equal(changes[0][ABSENT], [-3, -2, -1])
+    assert changes[1] == {ABSENT: None}
 
 
 # ------------------------------------------------------------------------------------ a real head
