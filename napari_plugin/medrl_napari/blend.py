@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from qtpy.QtCore import QTimer
 
 from medrl.registration.picture import FIXED_COLOR, FIXED_TINT, MOVING_COLOR, MOVING_TINT
-from medrl_napari.scans import KEY, Shown, add, image_layer
+from medrl_napari.scans import KEY, Array, Shown, add, image_layer
+from medrl_napari.space import Floats
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -86,8 +87,7 @@ class Comparison:
             self.viewer.layers.selection = chosen
             self.moving.visible = False
         else:
-            self._aligned.data = data
-            self._aligned.scale, self._aligned.translate = shown.scale, shown.translate
+            _renew(self._aligned, data, shown.scale, shown.translate)
             self._aligned.metadata[KEY] = shown
         # A few large voxels would look like stairs.
         coarse = shown.scale.max() > 1.5 * np.max(self.fixed.scale)
@@ -170,8 +170,7 @@ class Comparison:
             self._board = add(self.viewer, (squares, settings, "image"))
             self.viewer.layers.selection = chosen
         else:
-            self._board.data = squares
-            self._board.scale, self._board.translate = aligned.scale, aligned.translate
+            _renew(self._board, squares, aligned.scale, aligned.translate)
         self._board.contrast_limits = aligned.contrast_limits
         self._board.interpolation2d = "nearest"
         _dress(self._board, MOVING_TINT)
@@ -212,6 +211,15 @@ def _look(layer: Image) -> _Look:
     return _Look({key: getattr(layer, key) for key in _LOOKS})
 
 
+def _renew(layer: Image, data: Array, scale: Floats, translate: Floats) -> None:
+    """Give a layer other voxels, and another grid if it is one; each change draws it again."""
+    layer.data = data
+    if not np.array_equal(layer.scale, scale):
+        layer.scale = scale
+    if not np.array_equal(layer.translate, translate):
+        layer.translate = translate
+
+
 def _dress(
     layer: Image,
     color: tuple[float, float, float],
@@ -226,4 +234,5 @@ def _dress(
         layer.colormap = Colormap([(0, 0, 0, 1), (*color, 1)], name=f"medrl {color}")
     if layer.blending != blending:
         layer.blending = blending
-    layer.opacity = opacity
+    if layer.opacity != opacity:
+        layer.opacity = opacity

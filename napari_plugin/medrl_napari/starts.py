@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
+from qtpy.QtGui import QBrush, QColor
+from qtpy.QtWidgets import QAbstractItemView, QTableWidget, QTableWidgetItem, QWidget
 from scipy.spatial.transform import Rotation
 
 from medrl.trajectory import Step
@@ -101,9 +101,7 @@ class StartTable(QTableWidget):
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.verticalHeader().hide()
         self.verticalHeader().setDefaultSectionSize(20)
-        header = self.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setStretchLastSection(True)
+        self.horizontalHeader().setStretchLastSection(True)
         tips = (
             "Number; from 24 on one between the usual orientations",
             "How the scan was turned when this agent set out, in degrees about the patient's axes",
@@ -134,23 +132,33 @@ class StartTable(QTableWidget):
         chosen = self.chosen
         ranked = starts.ranked
         self.blockSignals(True)
-        self.setRowCount(len(ranked))
+        self._make_rows(len(ranked))
         for row, start in enumerate(ranked):
             best = start.number == starts.best
-            color = _BEST if best else None if start.walking and starts.best is None else _HOME
+            waits = start.walking and starts.best is None
+            brush = QBrush(_BEST if best else _HOME) if best or not waits else QBrush()
             turned = "  ".join(f"{angle:.0f}\N{DEGREE SIGN}" for angle in start.turned_deg)
             texts = (str(start.number), turned, f"{start.value:.3f}", _came_to(start, starts.best))
             for column, text in enumerate(texts):
-                item = QTableWidgetItem(text)
-                if column in (0, 2):
-                    item.setTextAlignment(
-                        Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-                    )
-                if color is not None:
-                    item.setForeground(color)
-                self.setItem(row, column, item)
+                item = self.item(row, column)
+                if item.text() != text:
+                    item.setText(text)
+                if item.foreground() != brush:
+                    item.setForeground(brush)
+        self.resizeColumnsToContents()
         self.blockSignals(False)
         self.choose(chosen)
+
+    def _make_rows(self, count: int) -> None:
+        known = self.rowCount()
+        self.setRowCount(count)
+        for row in range(known, count):
+            for column in range(len(_HEADERS)):
+                item = QTableWidgetItem()
+                if column in (0, 2):
+                    right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+                    item.setTextAlignment(right)
+                self.setItem(row, column, item)
 
     def _pick(self) -> None:
         if self.chosen is not None:
