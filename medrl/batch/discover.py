@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -154,7 +155,7 @@ def _table_rows(path: Path) -> list[dict[str, str]]:
         raise MedrlError(f"{path}: cannot be read as a table: {error}") from error
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
-        rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True))
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise MedrlError(f"{path}: cannot be read as a table: {error}") from error
     return [_texts(path, n, row) for n, row in enumerate(rows, 1)]

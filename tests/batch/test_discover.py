@@ -1,0 +1,142 @@
+"""What is found in folders, globs and manifests, and what it is called."""
+
+import json
+
+import pydicom
+import pytest
+
+from medrl.batch.cases import Case, Source
+from medrl.batch.discover import discover
+from medrl.errors import MedrlError
+
+
+def touch(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+
+
+def names(cases):
+    return [case.name for case in cases]
+
+
+def test_scans_at_any_depth_are_named_by_where_they_lie(tmp_path):
+    touch(tmp_path, "a.nii.gz", "deep/er/b.nrrd", "deep/c.mha", "deep/notes.txt", ".hidden/d.nii")
+    touch(tmp_path, "deep/c.raw", "out/e.nii.gz")
+    cases = discover(tmp_path, "detect", leave_out=tmp_path / "out")
+    assert names(cases) == ["a", "deep/c", "deep/er/b"]
+    assert cases[2].sources["scan"].path == tmp_path / "deep/er/b.nrrd"
+
+
+def test_names_differ_and_no_results_lie_in_those_of_others(tmp_path):
+    touch(tmp_path, "a.nii", "a.nii.gz", "A.mha", "x/y.nii", "x.nii")
+    found = names(discover(tmp_path, "detect"))
+    assert len({name.casefold() for name in found}) == 5
+    assert "x/y" in found
+    assert "x" not in found
+
+
+def test_dicom_series_are_told_apart(data_root, tmp_path):
+    files = sorted((data_root / "body_ct_mr" / "example_ct_dicom").iterdir())[:9]
+    for number, file in enumerate(files):
+        dataset = pydicom.dcmread(file)
+        mixed, lone = tmp_path / "mixed", tmp_path / "patient" / "lone"
+        folder = lone if number < 2 else mixed
+        dataset.SeriesInstanceUID = "1.2.1" if number < 2 else f"1.2.{2 + number % 2}"
+        dataset.SeriesNumber = number % 2
+        folder.mkdir(parents=True, exist_ok=True)
+        dataset.save_as(folder / file.name)
+    touch(tmp_path, "mixed/README", "head.nii.gz")
+    cases = discover(tmp_path, "detect")
+    assert names(cases) == ["head", "mixed/series-0", "mixed/series-1", "patient/lone"]
+    assert [case.sources["scan"].series for case in cases] == [None, "1.2.2", "1.2.3", "1.2.1"]
+
+
+def test_globs(tmp_path):
+    touch(tmp_path, "s1/t1.nii.gz", "s2/t1.nii.gz", "s2/t2.nii.gz")
+    assert names(discover(tmp_path / "*" / "t1.nii.gz", "detect")) == ["s1/t1", "s2/t1"]
+    with pytest.raises(MedrlError, match="holds no scans"):
+        discover(tmp_path / "*.nii", "detect")
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "datalist"])
+def test_manifests(tmp_path, kind):
+    touch(tmp_path, "one.nii.gz", "sub/two.nii.gz", "sub/two.seeds.mrk.json")
+    rows = [
+        {"scan": "one.nii.gz", "name": "first", "seeds": "fg:1,2,3", "target": ""},
+        {"scan": "sub/two.nii.gz", "name": "", "seeds": "sub/two.seeds.mrk.json", "target": "x"},
+    ]
+    path = tmp_path / f"list.{'json' if kind == 'datalist' else kind}"
+    if kind == "json":
+        path.write_text(json.dumps(rows))
+    elif kind == "datalist":
+        entries = [{**row, "image": row["scan"], "scan": None} for row in rows]
+        path.write_text(json.dumps({"training": entries[:1], "test": entries[1:]}))
+    else:
+        mark = "," if kind == "csv" else "\t"
+        lines = [list(rows[0])] + [
+            [f'"{value}"' if "," in value else value for value in row.values()] for row in rows
+        ]
+        path.write_text("\ufeff" + "\n".join(mark.join(line) for line in lines) + "\n")
+    first, second = discover(path, "segment")
+    assert (first.name, first.sources["scan"]) == ("first", Source(tmp_path / "one.nii.gz"))
+    assert first.options == {"seeds": "fg:1,2,3"}
+    assert second.name == "sub/two"
+    assert second.options == {"seeds": str(tmp_path / "sub/two.seeds.mrk.json"), "target": "x"}
+
+
+def test_pairs_and_one_fixed_scan(tmp_path):
+    touch(tmp_path, "a.nii", "b.nii", "atlas.nii")
+    (tmp_path / "pairs.csv").write_text("fixed,moving\na.nii,b.nii\n")
+    (case,) = discover(tmp_path / "pairs.csv", "register")
+    assert {role: s.path.name for role, s in case.sources.items()} == {
+        "fixed": "a.nii",
+        "moving": "b.nii",
+    }
+    atlas = tmp_path / "atlas.nii"
+    cases = discover(tmp_path / "[ab].nii", "register", fixed=atlas)
+    assert [case.sources["fixed"].path for case in cases] == [atlas, atlas]
+    with pytest.raises(MedrlError, match="--fixed"):
+        discover(tmp_path, "register")
+
+
+def test_seeds_beside_a_scan(tmp_path):
+    touch(tmp_path, "a.nii.gz", "a.seeds.mrk.json", "b.nii.gz")
+    first, second = discover(tmp_path, "segment")
+    assert first.options == {"seeds": str(tmp_path / "a.seeds.mrk.json")}
+    assert second.options == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("scan\nmissing.nii\n", "does not exist"),
+        ("name\nx\n", "does not say scan"),
+        ("scan,name\na.nii,../out\n", "lead elsewhere"),
+        ("scan,name\na.nii,/etc/out\n", "lead elsewhere"),
+        ('scan,name\na.nii,"x\ny"\n', "odd characters"),
+        ("scan\n", "names no scans"),
+        ("scan\na.nii,b.nii\n", "entry 1"),
+    ],
+)
+def test_bad_manifests_are_refused_in_one_line(tmp_path, content, said):
+    touch(tmp_path, "a.nii")
+    (tmp_path / "list.csv").write_text(content)
+    with pytest.raises(MedrlError, match=said) as error:
+        discover(tmp_path / "list.csv", "detect")
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(MedrlError, match="no such"):
+        discover(tmp_path / "nowhere", "detect")
+    with pytest.raises(MedrlError, match="holds no scans"):
+        discover(tmp_path, "detect")
+
+
+def test_cases_survive_json():
+    case = Case("a/b", {"scan": Source("x.nii", "1.2")}, {"seeds": "fg:1,2,3"})
+    again = Case.of_plain(json.loads(json.dumps(case.plain())))
+    assert (again.name, again.options) == (case.name, case.options)
+    assert again.sources["scan"].series == "1.2"
