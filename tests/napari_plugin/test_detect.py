@@ -496,12 +496,18 @@ def test_a_cancelled_second_search_leaves_the_first_result(viewer, widget, scrip
     assert widget.form.save_results.isEnabled()
 
 
-def test_the_scan_closed_while_agents_walk_ends_the_search(viewer, widget, scripted, qtbot):
+@pytest.mark.parametrize("everything", [False, True])
+def test_the_scan_closed_while_agents_walk_ends_the_search(
+    viewer, widget, scripted, qtbot, everything
+):
     gate = threading.Semaphore(0)
     scripted(gate=gate)
     layer = open_scan(viewer, head())
     walk(qtbot, widget, gate)
-    viewer.layers.remove(layer)
+    if everything:
+        viewer.layers.clear()
+    else:
+        viewer.layers.remove(layer)
     assert not widget.running
     assert names(viewer) == []
     assert widget.form.status.text() == "Cancelled: the scan was closed."
