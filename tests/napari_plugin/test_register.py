@@ -1,5 +1,6 @@
 """The registration widget in a real napari: clicked through, judged by SimpleITK and by pixels."""
 
+import gc
 import json
 import threading
 from types import SimpleNamespace
@@ -137,8 +138,12 @@ def window(qapp):
     """One napari for all tests here."""
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1000, 760)
+    # napari collects garbage whenever a layer goes; what is there by now need not be looked at.
+    gc.collect()
+    gc.freeze()
     yield viewer
     viewer.close()
+    gc.unfreeze()
 
 
 @pytest.fixture
