@@ -294,6 +294,27 @@ class SeedSession:
         placed = [other for other in work.placed if other is not seed]
         self._advance(worker.reject(worker.change(work, placed=placed), seed))
 
+    def move_seed(self, index: int, points_world: ArrayLike) -> None:
+        """Put one of the user's seeds elsewhere.
+
+        Args:
+            index: Its place in :attr:`seeds`.
+            points_world: (3,) or (P, 3), RAS mm.
+
+        Raises:
+            MedrlError: If there is no such seed of the user's, it cannot be there, see
+                :meth:`add_seed`, or the object is locked.
+        """
+        worker, work = self._ready(), self._changing()
+        if not 0 <= index < len(work.seeds):
+            raise MedrlError(f"there is no seed {index} of yours: you have {len(work.seeds)}")
+        moved = Seed(np.asarray(points_world), work.seeds[index].label)
+        others = [*work.seeds[:index], *work.seeds[index + 1 :]]
+        self._canvas.check_place(moved, work.limits_world)
+        self._canvas.check_agreement(moved, others)
+        seeds = (*work.seeds[:index], moved, *work.seeds[index + 1 :])
+        self._advance(worker.change(work, seeds=seeds))
+
     def edit(self, region: Any, label: int | str) -> None:
         """Paint over the mask: these voxels keep this label, and what follows adapts to them.
 

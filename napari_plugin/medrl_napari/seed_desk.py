@@ -120,7 +120,7 @@ class Desk(QObject):
     """The thread is over."""
 
     def __init__(self, open_session: Callable[[], SeedSession], shown: Shown) -> None:
-        """Begin.
+        """Prepare.
 
         Args:
             open_session: Gives the session, with its scan; called in the thread.
@@ -142,6 +142,9 @@ class Desk(QObject):
         self._voxel_ml = abs(float(np.linalg.det(shown.affine[:3, :3]))) / 1000
         self._thread = threading.Thread(target=self._run, name="medrl-seeds", daemon=True)
         self.ended.connect(self._forget, Qt.ConnectionType.QueuedConnection)
+
+    def start(self) -> None:
+        """Open the session."""
         self._thread.start()
 
     # ---- what the window asks for

@@ -41,18 +41,12 @@ def remove(seeds: Sequence[Seed]) -> Operation:
 
 
 def move(seed: Seed, points_world: Array) -> Operation:
-    """Put a seed elsewhere, as the user's."""
-    moved = Seed(points_world, seed.label)
+    """Put one of the user's seeds elsewhere."""
 
     def act(session: SeedSession) -> None:
         name, index = _find(session, seed)
         session.switch(name)
-        session.remove_seed(index)
-        try:
-            session.add_seeds([moved])
-        except MedrlError:
-            session.undo()
-            raise
+        session.move_seed(index, points_world)
 
     return Operation(act)
 

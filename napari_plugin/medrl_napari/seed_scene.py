@@ -95,10 +95,12 @@ class SeedScene:
             return _once(rows)
         cursor = np.asarray(viewer.cursor.position, dtype=np.float64)[-3:]
         if viewer.dims.ndisplay == 3:
-            direction = np.asarray(viewer.camera.view_direction, dtype=np.float64)
+            direction = np.asarray(viewer.scene.camera.view_direction, dtype=np.float64)
         else:
             direction = np.eye(3)[viewer.dims.not_displayed[-1] - (viewer.dims.ndim - 3)]
-        return _once([layers.seed_near(cursor, direction, reach=_REACH_PX / viewer.camera.zoom)])
+        return _once(
+            [layers.seed_near(cursor, direction, reach=_REACH_PX / viewer.scene.camera.zoom)]
+        )
 
     def release(self) -> None:
         """Leave the viewer to itself."""

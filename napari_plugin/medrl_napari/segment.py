@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QFileDialog, QShortcut, QWidget
 
@@ -56,6 +56,13 @@ class SegmentWidget(SegmentPanel):
         self._show_controls()
         self.status.say("Choose a scan and press Start.")
 
+    def event(self, event: QEvent) -> bool:
+        """Qt's; when napari closes the dock, it takes the widget out and tells it nothing else."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._end()
+            self._life.end()
+        return bool(super().event(event))
+
     # ---- the session
 
     def begin(self) -> bool:
@@ -95,6 +102,7 @@ class SegmentWidget(SegmentPanel):
             (self._desk.proposed, self._proposed),
         ):
             signal.connect(slot)
+        self._desk.start()
         self.target.clear()
         self.target.addItems(self.scans.targets)
         if carried:
@@ -511,6 +519,7 @@ class _Life:
         self.desk: Desk | None = None
         self.scene: SeedScene | None = None
         self._scans = scans
+        self._over = False
         self._events = (
             (viewer.layers.events.removed, removed),
             (viewer.layers.selection.events.active, active),
@@ -519,7 +528,10 @@ class _Life:
             event.connect(react)
 
     def end(self) -> None:
-        """The widget is gone."""
+        """The widget is gone, or as good as gone."""
+        if self._over:
+            return
+        self._over = True
         for event, react in self._events:
             event.disconnect(react)
         self._scans.release()

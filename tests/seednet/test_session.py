@@ -241,6 +241,31 @@ def test_removing_seeds(session, make_scan):
         session.mask()
 
 
+def test_moving_a_seed(session, make_scan):
+    center = make_scan.center
+    session.add_seed(center, "fg")
+    session.add_seed(center + xyz(0, 20, 0), "bg")
+    before = session.mask()
+    there = np.array([center + xyz(4, 0, 0), center + xyz(8, 0, 0)])
+    session.move_seed(0, there)
+    np.testing.assert_array_equal(session.seeds[0].points_world, there)
+    assert [seed.label for seed in session.seeds] == [1, 0]
+    again = SeedSession(session.model)
+    again.set_scan(make_scan())
+    again.add_seeds(session.seeds)
+    assert float((again.mask() != session.mask()).sum()) < 5
+    session.undo()
+    assert torch.equal(session.mask(), before)
+    for index, point, message in (
+        (2, center, "no seed 2 of yours"),
+        (1, center, "same voxel"),
+        (0, center + 500, "outside the scan"),
+    ):
+        with pytest.raises(MedrlError, match=message):
+            session.move_seed(index, point)
+    assert torch.equal(session.mask(), before)
+
+
 def test_the_agents_budget_begins_anew_after_a_correction(make_model, make_scan):
     session = SeedSession(make_model(max_seeds=2))
     session.set_scan(make_scan())

@@ -1,0 +1,196 @@
+"""How long a user of the napari plugin waits from a click to the frame that shows its answer.
+
+The MNI152 head of nilearn in a real napari window, a seed placed by mouse events on the canvas, and
+the clock stopped when the canvas has drawn the mask that answers it. Each click contradicts what
+the mask says there. The window that the model looks at is 40^3 and 64^3 voxels; limits keep it from
+growing. A virtual screen draws (Mesa's llvmpipe), so the processor does the graphics card's work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import napari
+import numpy as np
+from evaluation.results import RESULTS, environment, markdown, save
+from pyvirtualdisplay import Display
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
+
+import medrl
+from medrl.bundles import find
+from medrl.cli.demo import write_template
+from medrl.seednet.model import SeedModel
+from medrl_napari import seed_operations as operations
+from medrl_napari import segment
+from medrl_napari.scans import add, center_views, image_layer, show
+
+SIZES = (40, 64)
+#: Milliseconds that an answer may take to the screen.
+TARGETS = {40: 150.0, 64: 400.0}
+#: In the left hippocampus of the template, RAS mm.
+CLICK_WORLD = np.array([-25.5, -21.0, -14.0])
+CLICKS = 12
+
+
+class User:
+    """Clicks, and waits for the frame."""
+
+    def __init__(self, viewer: napari.Viewer, widget: segment.SegmentWidget) -> None:
+        self.viewer, self.widget = viewer, widget
+        self.canvas = viewer.window._qt_viewer.canvas
+        self._answered = False
+        self._drawn = 0.0
+        # After napari's own, so the frame is complete.
+        self.canvas._scene_canvas.events.draw.connect(self._note_frame, position="last")
+
+    def watch(self) -> None:
+        """Notice answers; the widget has seen each by then."""
+        self.widget._desk.stated.connect(self._note_answer)
+
+    def go_to(self, point_world: np.ndarray) -> None:
+        """Show the slice of a point, large."""
+        there = self.widget._scene.shown.frame.to_napari(point_world)
+        center_views(self.viewer, there)
+        self.viewer.scene.camera.center = tuple(there)
+        self.viewer.scene.camera.zoom = 8
+        for _ in range(20):
+            QApplication.processEvents()
+
+    def click(self, point_world: np.ndarray, *, shift: bool) -> float:
+        """Click; milliseconds until the frame with the answer is drawn."""
+        self._answered, self._drawn = False, 0.0
+        modifier = Qt.KeyboardModifier.ShiftModifier if shift else Qt.KeyboardModifier.NoModifier
+        there = self.widget._scene.shown.frame.to_napari(point_world)[[1, 2]]
+        x, y = self.canvas.view.scene.transform.map([*there[::-1], 0])[:2]
+        begin = time.perf_counter()
+        QTest.mouseClick(
+            self.canvas.native, Qt.MouseButton.LeftButton, modifier, QPoint(round(x), round(y))
+        )
+        wait(lambda: self._drawn > 0)
+        return 1000 * (self._drawn - begin)
+
+    def settle(self) -> None:
+        """Wait for the agent's proposal."""
+        wait(lambda: not self.widget._book.waiting and self.widget.next.text() != "…")
+
+    def _note_answer(self, *_: Any) -> None:
+        self._answered = True
+
+    def _note_frame(self, _event: Any) -> None:
+        if self._answered and not self._drawn:
+            self._drawn = time.perf_counter()
+
+
+def wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Let Qt work until something is so.
+
+    Raises:
+        RuntimeError: If it is not so in time.
+    """
+    end = time.perf_counter() + seconds
+    while not condition():
+        QApplication.processEvents()
+        if time.perf_counter() > end:
+            raise RuntimeError("the answer did not come")
+
+
+def measure(side: int, head: Path, clicks: int) -> dict[str, Any]:
+    """Milliseconds from click to frame with a window of one size."""
+    model, manifest = SeedModel.load(find("hippocampus-t1"))
+    model = SeedModel(replace(model.settings, reach=side // 2), model.network)
+    segment.load_model = lambda *_: (model, manifest)
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(1200, 900)
+    add(viewer, image_layer(show(medrl.read(head)), name="head"))
+    widget = segment.SegmentWidget(viewer)
+    viewer.window.add_dock_widget(widget, area="right")
+    widget.start.click()
+    wait(lambda: widget._book.state is not None)
+    user = User(viewer, widget)
+    user.watch()
+    user.go_to(CLICK_WORLD)
+    widget.new_object.click()
+    wait(lambda: bool(widget._book.state.objects))
+    room = side / 2 - 2.5
+    limits = np.stack([CLICK_WORLD - room, CLICK_WORLD + room])
+    widget._put(operations.plain(lambda session: session.set_limits(limits)))
+    windows: list[list[int]] = []
+    first = user.click(CLICK_WORLD, shift=False)
+    user.settle()
+    figures: dict[str, list[float]] = {"idle": [], "while it proposes": []}
+    random = np.random.default_rng(0)
+    for number in range(2 * clicks):
+        x, y = random.uniform(-9, 9, 2)
+        where = CLICK_WORLD + np.array([round(x), round(y), 0.0])
+        voxel = np.round(np.linalg.inv(affine_of(widget)) @ [*where, 1])[:3]
+        i, j, k = voxel.astype(int)
+        mask = widget._scene.shown.to_scan_grid(np.asarray(widget._scene.layers.objects.data))
+        kind = "idle" if number % 2 == 0 else "while it proposes"
+        if kind == "idle":
+            user.settle()
+        figures[kind].append(user.click(where, shift=bool(mask[i, j, k])))
+    user.settle()
+    widget._put(operations.plain(lambda session: windows.append(_window(session))))
+    wait(lambda: bool(windows))
+    viewer.close()
+    return {
+        "window": windows[0],
+        "first_click_ms": first,
+        "click_ms": {kind: quantiles(values) for kind, values in figures.items()},
+        "target_ms": TARGETS[side],
+    }
+
+
+def affine_of(widget: segment.SegmentWidget) -> np.ndarray:
+    """Voxel of the scan to world."""
+    return np.asarray(widget._scene.shown.scan.affine)
+
+
+def _window(session: Any) -> list[int]:
+    low, high = session._current_work().box
+    return [b - a for a, b in zip(low, high, strict=True)]
+
+
+def quantiles(values: list[float]) -> dict[str, float]:
+    """Least, median, 90 % and most."""
+    return {
+        "min": float(np.min(values)),
+        "median": float(np.median(values)),
+        "p90": float(np.percentile(values, 90)),
+        "max": float(np.max(values)),
+    }
+
+
+def main() -> None:
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--clicks", type=int, default=CLICKS, help="of each kind")
+    parser.add_argument("--out", type=Path, default=RESULTS / "napari_segment.json")
+    options = parser.parse_args()
+    screen = Display(visible=False, size=(1280, 1024))
+    with screen, tempfile.TemporaryDirectory() as folder:
+        os.environ["MEDRL_DATA_DIR"] = folder
+        head = Path(folder) / "head.nii.gz"
+        write_template(head)
+        sizes = {str(side): measure(side, head, options.clicks) for side in SIZES}
+    rows: list[list[object]] = []
+    for side, f in sizes.items():
+        idle, busy = f["click_ms"]["idle"], f["click_ms"]["while it proposes"]
+        own = [idle["median"], idle["p90"], busy["median"], busy["p90"], f["first_click_ms"]]
+        rows.append([f"{side}^3", *own, f["target_ms"]])
+    header = ["window", "click, ms", "90 %", "while proposing", "90 %", "first click", "target"]
+    print(markdown(header, rows))
+    save(options.out, {"model": "hippocampus-t1", "sizes": sizes, "environment": environment()})
+
+
+if __name__ == "__main__":
+    main()
