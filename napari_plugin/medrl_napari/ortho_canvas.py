@@ -152,10 +152,12 @@ class PlaneView(QWidget):
         self._draw_crosshair()
 
     def fit(self) -> None:
-        """Show everything."""
+        """Show all of the scans; of what lies on them, windows may reach farther."""
         self._fitted = True
-        if self.model.layers:
-            self.model.fit_to_view(margin=0.04)
+        layers = list(self.model.layers)
+        scans = [layer for layer in layers if layer._type_string in ("image", "labels")]
+        if layers:
+            self.model.fit_to_view(layers=scans or layers, margin=0.04)
 
     @property
     def crosshair_visible(self) -> bool:

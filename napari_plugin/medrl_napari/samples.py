@@ -69,7 +69,15 @@ def landmarks_layer(trajectory: Trajectory, frame: Frame, *, name: str = "landma
     positions = np.array([agent.answer_world for agent in found]).reshape(-1, 3)
     sure = [np.nan if agent.confidence is None else agent.confidence for agent in found]
     names = [agent.name for agent in found]
-    return points_layer(names, positions, frame, name=name, features={"confidence": sure})
+    short = [own.removesuffix("_centroid").replace("_", " ") for own in names]
+    return points_layer(
+        names,
+        positions,
+        frame,
+        name=name,
+        features={"confidence": sure, "short": short},
+        text={"string": "{short}", "size": 7, "color": "white", "translation": (0, -4, 0)},
+    )
 
 
 @lru_cache(maxsize=1)

@@ -98,7 +98,8 @@ def test_the_core_needs_neither_qt_nor_napari():
     script = (
         "import sys; from medrl.cli import main; code = main(['view', 'nowhere.nii.gz']);"
         "bad = {name.split('.')[0] for name in sys.modules} & "
-        "{'napari', 'qtpy', 'PySide6', 'vispy', 'medrl_napari'}; sys.exit(repr(bad) if bad else code)"
+        "{'napari', 'qtpy', 'PySide6', 'vispy', 'medrl_napari'};"
+        "sys.exit(repr(bad) if bad else code)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
