@@ -88,6 +88,15 @@ class Store:
         """Why a case has failed; None if it has not."""
         return _read(self._failure(case))
 
+    def records(self) -> dict[str, dict[str, Any]]:
+        """What is known of all cases that are done, by name."""
+        found = [_read(path) for path in self.root.rglob(MARKER) if _OWN not in path.parts]
+        return _by_name(found)
+
+    def failures(self) -> dict[str, dict[str, Any]]:
+        """What is known of all cases that have failed, by name."""
+        return _by_name([_read(path) for path in (self._own / "failed").glob("*.json")])
+
     def work_folder(self, case: Case) -> Path:
         """An empty folder for results that are not whole yet."""
         folder = self._own / "work" / f"{_token(case)}-{os.getpid()}"
@@ -139,6 +148,11 @@ class Store:
 def _token(case: Case) -> str:
     """A short name for a case that any file system takes."""
     return hashlib.sha256(case.name.encode()).hexdigest()[:20]
+
+
+def _by_name(found: list[dict[str, Any] | None]) -> dict[str, dict[str, Any]]:
+    known = {str(content["case"]["name"]): content for content in found if content is not None}
+    return dict(sorted(known.items()))
 
 
 def _read(path: Path) -> dict[str, Any] | None:

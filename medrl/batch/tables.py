@@ -12,40 +12,36 @@ from pathlib import Path
 from typing import Any
 
 import medrl
-from medrl.batch.cases import Case
 from medrl.batch.store import Store
 from medrl.files import atomic_path
 
 _PACKAGES = ("torch", "monai", "numpy", "nibabel", "pydicom", "SimpleITK")
 
 
-def write_tables(store: Store, cases: Sequence[Case], facts: dict[str, Any]) -> tuple[int, int]:
+def write_tables(store: Store, facts: dict[str, Any]) -> None:
     """Write ``results.csv``, ``failures.csv`` and ``run.json`` from what is in the output folder.
 
     Args:
-        store: The output folder.
-        cases: All cases of the run, done or not.
+        store: The output folder; what other runs did there, such as of other shards, counts too.
         facts: Model, options and times, in terms of JSON.
-
-    Returns:
-        How many are done, and how many have failed.
 
     Raises:
         MedrlError: If they cannot be written.
     """
-    records = [(case, store.record(case)) for case in cases]
-    done = [(case, record) for case, record in records if record is not None]
-    failures = [(case, store.failure(case) or {}) for case, record in records if record is None]
-    failed = [(case, known["reason"]) for case, known in failures if "reason" in known]
+    done, failed = store.records(), store.failures()
     rows = [
-        {"case": case.name, **row, "warnings": "; ".join(record["warnings"]) if not n else ""}
-        for case, record in done
+        {"case": name, **row, "warnings": "; ".join(record["warnings"]) if not n else ""}
+        for name, record in done.items()
         for n, row in enumerate(record["rows"])
     ]
     _write_csv(store.root / "results.csv", rows, ["case"])
     paths = [
-        {"case": case.name, "reason": why, **{r: str(s.path) for r, s in case.sources.items()}}
-        for case, why in failed
+        {
+            "case": name,
+            "reason": failure["reason"],
+            **{role: source["path"] for role, source in failure["case"]["sources"].items()},
+        }
+        for name, failure in failed.items()
     ]
     _write_csv(store.root / "failures.csv", paths, ["case", "reason"])
     summary = {
@@ -54,14 +50,12 @@ def write_tables(store: Store, cases: Sequence[Case], facts: dict[str, Any]) -> 
         "packages": {name: _version(name) for name in _PACKAGES},
         **facts,
         "written": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "cases": len(cases),
         "done": len(done),
         "failed": len(failed),
-        "seconds": {case.name: record["seconds"] for case, record in done},
+        "seconds": {name: record["seconds"] for name, record in done.items()},
     }
     with atomic_path(store.root / "run.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
-    return len(done), len(failed)
 
 
 def _write_csv(path: Path, rows: Iterable[dict[str, Any]], least: Sequence[str]) -> None:

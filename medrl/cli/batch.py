@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -17,6 +17,7 @@ from medrl.errors import MedrlError
 if TYPE_CHECKING:
     from medrl.batch.cases import Case
     from medrl.batch.engines import Outcome
+    from medrl.batch.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,67 @@ class Detect(_Options):
     landmarks: tuple[str, ...] = ()
     """Report only these; all if left out."""
 
+    def task(self) -> Task:
+        """What is done to each scan."""
+        from medrl.batch.tasks.detect import DetectTask
+
+        return DetectTask(self.model, self.landmarks, self.device, self.picture)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment(_Options):
+    """Segment an object in many scans, from seeds.
+
+    Seeds of a.nii.gz are read from a.seeds.mrk.json beside it, or named in the column `seeds` of a
+    manifest: a file, or fg:x,y,z (RAS mm). Further columns: target, channel, and images of other
+    channels by their names.
+    """
+
+    model: str = "hippocampus-t1"
+    """Name of a model (see `medrl models`) or the folder of one."""
+
+    target: str | None = None
+    """Which of the model's kinds of object; its first if left out."""
+
+    agent: bool = True
+    """Let the agent add seeds."""
+
+    def task(self) -> Task:
+        """What is done to each scan."""
+        from medrl.batch.tasks.segment import SegmentTask
+
+        return SegmentTask(self.model, self.target, self.agent, self.device, self.picture)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Register(_Options):
+    """Align many pairs of scans: a manifest with columns fixed and moving, or all with --fixed."""
+
+    fixed: Path | None = None
+    """The scan that all others are brought onto."""
+
+    model: str = "rigid-head"
+    """Name of a model (see `medrl models`) or the folder of one."""
+
+    transform: Literal["rigid", "similarity", "affine"] = "rigid"
+    """What may change."""
+
+    refine: bool = True
+    """End with mutual information."""
+
+    def task(self) -> Task:
+        """What is done to each pair."""
+        from medrl.batch.tasks.register import RegisterTask
+
+        return RegisterTask(self.model, self.transform, self.refine, self.device, self.picture)
+
+
+_VERBS: dict[str, type[Any]] = {
+    "detect": Detect,
+    "segment": Segment,
+    "register": Register,
+}
+
 
 def main(argv: Sequence[str]) -> int:
     """Run `medrl batch`.
@@ -77,22 +139,19 @@ def main(argv: Sequence[str]) -> int:
         MedrlError: If nothing can be done: no scans, no such model or device, an output folder
             that cannot be written to, is in use, or holds other results.
     """
-    # With a single entry tyro would not ask for its name.
-    command: Detect = parse({"detect": Detect, "": Detect}, argv, prog="medrl batch")
+    command: Detect | Segment | Register = parse(_VERBS, argv, prog="medrl batch")
 
     from medrl.batch.discover import discover
     from medrl.batch.engines.local import LocalEngine
     from medrl.batch.run import plan, run
-    from medrl.batch.tasks import DetectTask
 
-    cases = _shard(discover(command.where, "detect", leave_out=command.out), command.shard)
-    task = DetectTask(
-        model=command.model,
-        landmarks=command.landmarks,
-        device=check_device(command.device),
-        picture=command.picture,
-    )
+    task = command.task()
     task.facts()  # a model that is not there is found out now
+    check_device(command.device)
+    engine = LocalEngine(command.workers)
+    fixed = command.fixed if isinstance(command, Register) else None
+    found = discover(command.where, task.verb, fixed=fixed, leave_out=command.out)
+    cases = _shard(found, command.shard)
     if command.dry_run:
         _print_plan(cases)
         return 0
@@ -116,7 +175,7 @@ def main(argv: Sequence[str]) -> int:
             task,
             cases,
             command.out,
-            LocalEngine(command.workers),
+            engine,
             timeout=command.timeout,
             retry=command.retry,
             shard=command.shard,

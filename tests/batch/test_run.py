@@ -185,3 +185,5 @@ def test_shards_share_a_folder(task, scans, tmp_path):
     assert whole(out) == [f"scan{n}" for n in range(6)]
     assert len(logged(task)) == 6
     assert plan(cases, out).todo == ()
+    # The tables are of the whole folder.
+    assert len(rows(out / "results.csv")) == 6

@@ -67,3 +67,41 @@ def test_wrong_usage_is_one_line(tmp_path, monkeypatch, capfd, arguments, said):
     err = capfd.readouterr().err
     assert said in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_seeds_of_a_manifest(folder, tmp_path):
+    (tmp_path / "list.csv").write_text(
+        "scan,name,seeds,target\n"
+        'in/sub/head.nii.gz,left,"fg:-25.5,-21,-14",whole\n'
+        "in/sub/head.nii.gz,none,,\n"
+    )
+    out = tmp_path / "out"
+    assert main(["batch", "segment", str(tmp_path / "list.csv"), str(out), "--no-picture"]) == 1
+    seeds = ["--seed", "fg:-25.5,-21,-14", "--no-picture"]
+    head = str(folder / "sub" / "head.nii.gz")
+    assert main(["segment", head, *seeds, "-o", str(tmp_path / "one")]) == 0
+    batch = nib.load(out / "left" / "left.seg.nii.gz")
+    alone = nib.load(tmp_path / "one" / "head.seg.nii.gz")
+    np.testing.assert_array_equal(np.asarray(batch.dataobj), np.asarray(alone.dataobj))
+    assert "no foreground seed" in (out / "failures.csv").read_text()
+
+
+def test_all_onto_one(folder, tmp_path):
+    from scipy.spatial.transform import Rotation
+
+    head = nib.load(folder / "sub" / "head.nii.gz")
+    turned = np.eye(4)
+    turned[:3, :3] = Rotation.from_euler("xyz", (25, -10, 40), degrees=True).as_matrix()
+    (folder / "broken.nii.gz").unlink()
+    nib.save(nib.Nifti1Image(head.dataobj, turned @ head.affine), folder / "moving.nii.gz")
+    (folder / "sub" / "head.nii.gz").rename(tmp_path / "head.nii.gz")
+    out = tmp_path / "out"
+    arguments = ["--fixed", str(tmp_path / "head.nii.gz"), "--no-picture"]
+    assert main(["batch", "register", str(folder), str(out), *arguments]) == 0
+    with (out / "results.csv").open() as stream:
+        (row,) = csv.DictReader(stream)
+    found = np.array([[float(row[f"m{r}{c}"]) for c in range(4)] for r in range(3)])
+    points = np.random.default_rng(0).uniform(-70, 70, (50, 3))
+    off = points @ (found[:, :3] - turned[:3, :3]).T + found[:, 3]
+    assert np.linalg.norm(off, axis=1).mean() < 1.0
+    assert row["trusted"] == "True"

@@ -1,0 +1,102 @@
+"""What is done to each case: read, work, write, so that these can overlap."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from medrl.batch.cases import Case, Source, Verb
+
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of a case.
+
+    Attributes:
+        rows: For the table of the run.
+        warnings: What the user should know, one line each.
+        picture: Name of a picture among its files, if there is one.
+    """
+
+    rows: list[dict[str, Any]]
+    warnings: list[str] = field(default_factory=list)
+    picture: str | None = None
+
+
+class Worker(Protocol):
+    """A task that has been opened: its model is loaded. Each call may come from another thread."""
+
+    def read(self, case: Case) -> Any:
+        """Read a case's files; raises MedrlError if they are not fit."""
+
+    def work(self, case: Case, data: Any) -> Any:
+        """Do what is to be done to what was read; raises MedrlError if it cannot."""
+
+    def write(self, case: Case, result: Any, folder: Path) -> Record:
+        """Write a result into an empty folder; raises MedrlError if it cannot be written."""
+
+
+class Task(Protocol):
+    """What is done to every case; small, and sent to wherever the work is done."""
+
+    @property
+    def verb(self) -> Verb:
+        """What it is."""
+
+    def open(self, threads: int) -> Worker:
+        """Load the model, for work with some threads."""
+
+    def facts(self) -> dict[str, Any]:
+        """Model and options, in terms of JSON: results of other facts are other results."""
+
+
+def read_source(source: Source) -> MetaTensor:
+    """Read a scan without a word; what there is to say are its remarks.
+
+    Raises:
+        MedrlError: If it cannot be read.
+    """
+    from medrl.volume.read import read
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return read(source.path, series=source.series)
+
+
+def set_threads(threads: int) -> None:
+    """Let the libraries that compute use so many threads."""
+    import numba
+    import torch
+
+    torch.set_num_threads(threads)
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+
+
+def task_facts(task: Any) -> dict[str, Any]:
+    """Options and model of a task, in terms of JSON; on which device it runs makes no difference.
+
+    Args:
+        task: A dataclass of options, one of them being `model`.
+
+    Raises:
+        MedrlError: If there is no such model.
+    """
+    from medrl.bundles import find, read_manifest
+
+    manifest = read_manifest(find(task.model))
+    weights = manifest.get("weights")
+    options = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in asdict(task).items()
+        if key not in ("device", "model")
+    }
+    return {
+        **options,
+        "model": manifest["name"],
+        "sha256": None if weights is None else weights["sha256"],
+    }
