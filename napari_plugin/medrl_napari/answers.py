@@ -111,7 +111,10 @@ class Answer:
         (path,) = found.path.agents
         transforms = [] if path.transforms is None else list(path.transforms)
         stops = [
-            (transform, f"{number} of {len(transforms)}: {scale:g} mm, off by {-value:.1f} mm")
+            (
+                transform,
+                f"{number} of {len(transforms)}, at {scale:g} mm: about {-value:.1f} mm off",
+            )
             for number, (transform, scale, value) in enumerate(
                 zip(transforms, path.scales_mm, path.values, strict=True), 1
             )

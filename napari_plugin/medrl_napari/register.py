@@ -73,6 +73,9 @@ class RegisterWidget(QWidget):
         self.steps.setToolTip("Replay the way of the agent that gave the answer")
         self.steps.valueChanged.connect(self._show_step)
         self.step_label = QLabel()
+        longest = self.fontMetrics().horizontalAdvance("17 of 17, at 8 mm: about 26.5 mm off")
+        self.step_label.setMinimumWidth(longest)
+        self.step_label.setToolTip("How far off the agent took itself to be at this step")
         self.bar = CompareBar()
         self.apply = _button(
             "Apply", "Keep the aligned scan as a layer, on the fixed scan's grid", self._apply

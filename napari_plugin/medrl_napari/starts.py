@@ -145,7 +145,8 @@ class StartTable(QTableWidget):
                     item.setText(text)
                 if item.foreground() != brush:
                     item.setForeground(brush)
-        self.resizeColumnsToContents()
+        for column in range(len(_HEADERS) - 1):
+            self.resizeColumnToContents(column)
         self.blockSignals(False)
         self.choose(chosen)
 

@@ -297,7 +297,7 @@ def test_starts_and_steps_can_be_looked_at(scans, widget, scripted, qtbot, viewe
     for _ in range(3):
         qtbot.keyClick(widget.steps, Qt.Key.Key_Left)
     assert table.chosen is None
-    assert widget.step_label.text() == "2 of 4: 8 mm, off by 12.0 mm"
+    assert widget.step_label.text() == "2 of 4, at 8 mm: about 12.0 mm off"
     qtbot.waitUntil(lambda: widget.view.sharp, timeout=30000)
     wanted = resampled(scans.moving, scans.fixed, transform_at(7, 1))
     agree(aligned.data, layer_grid(scans.fixed, wanted))
@@ -609,6 +609,31 @@ def test_a_loaded_transform_is_shown_and_applied(
     choose_file(monkeypatch, "getOpenFileName", tmp_path / "broken.tfm")
     click(qtbot, widget.load_transform)
     assert "broken.tfm: cannot be read" in widget.status.text()
+
+
+def test_a_fixed_scan_that_lies_askew_in_the_viewer(
+    viewer, widget, qtbot, scans, tmp_path, monkeypatch
+):
+    """The second scan's layer is resampled; what is shown over it is shown on that layer's grid."""
+    sitk.WriteTransform(to_itk(TRUE), str(tmp_path / "back.tfm"))
+    choose_file(monkeypatch, "getOpenFileName", tmp_path / "back.tfm")
+    click(qtbot, widget.form.swap)
+    click(qtbot, widget.load_transform)
+    qtbot.waitUntil(lambda: widget.view.sharp, timeout=30000)
+    layer, aligned = scans.layers[1], viewer.layers[ALIGNED]
+    assert aligned.data.shape == layer.data.shape
+    corner, *ends = frame_of_viewer(viewer).to_world(
+        [aligned.data_to_world(v) for v in np.eye(4, 3, k=-1)]
+    )
+    place = np.eye(4)
+    place[:3, :3], place[:3, 3] = (np.array(ends) - corner).T, corner
+    grid = MetaTensor(torch.zeros(1, *aligned.data.shape), affine=torch.from_numpy(place))
+    agree(aligned.data, resampled(scans.fixed, grid, TRUE))
+    click(qtbot, widget.apply)
+    qtbot.waitUntil(lambda: not widget.running)
+    kept = viewer.layers["fixed on moving"].metadata["medrl"].scan
+    np.testing.assert_allclose(kept.affine, scans.moving.affine)
+    agree(kept.numpy()[0], resampled(scans.fixed, scans.moving, TRUE))
 
 
 def test_a_model_from_a_folder(widget, qtbot, scans, tmp_path, monkeypatch):
