@@ -156,6 +156,9 @@ class PlaneView(QWidget):
         self._fitted = True
         layers = list(self.model.layers)
         scans = [layer for layer in layers if layer._type_string in ("image", "labels")]
+        if scans and max(layer.ndim for layer in scans) < self.model.dims.ndim:
+            # napari takes the viewer's axes from the layers, so one of them must have time.
+            scans += [layer for layer in layers if layer.ndim == self.model.dims.ndim]
         if layers:
             self.model.fit_to_view(layers=scans or layers, margin=0.04)
 
@@ -345,7 +348,7 @@ def _side_by_side(generators: list[Any]) -> Iterator[None]:
             yield
 
 
-class _Canvas(QtViewer):  # type: ignore[misc]
+class _Canvas(QtViewer):
     """napari's canvas, whose keys go to the window's viewer and layers: they are the truth."""
 
     def __init__(self, model: ViewerModel, viewer: napari.viewer.Viewer) -> None:
