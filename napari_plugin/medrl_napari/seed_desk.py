@@ -114,8 +114,8 @@ class Desk(QObject):
     """`Operation` that cannot be, `State` as it was, and the line that says why."""
     broken = Signal(object, str)
     """`Operation`, or None if there is no session, and one line about what no one has foreseen."""
-    proposed = Signal(object)
-    """`Proposal`, or None if the agent would stop."""
+    proposed = Signal(object, int)
+    """`Proposal`, or None if the agent would stop; and the `serial` that it was made for."""
     ended = Signal()
     """The thread is over."""
 
@@ -127,6 +127,8 @@ class Desk(QObject):
             shown: How the scan is shown whose grid the masks have.
         """
         super().__init__()
+        self.serial = 0
+        """How much has been asked for."""
         self.auto = True
         """Whether to propose after every change."""
         self._open_session = open_session
@@ -152,6 +154,7 @@ class Desk(QObject):
     def put(self, operation: Operation) -> None:
         """Do this after all that was asked for before; a run of the agent ends for it."""
         with self._condition:
+            self.serial += 1
             self._waiting.append(operation)
             self._wants_proposal = self.auto
             self._condition.notify()
@@ -217,8 +220,9 @@ class Desk(QObject):
                 operation = self._waiting.popleft() if self._waiting else None
                 if operation is None:
                     self._wants_proposal = False
+                serial = self.serial
             if operation is None:
-                self._propose(session)
+                self._propose(session, serial)
             else:
                 self._do(session, operation)
 
@@ -238,7 +242,7 @@ class Desk(QObject):
         else:
             self._tell(self.refused, operation, state, refusal)
 
-    def _propose(self, session: SeedSession) -> None:
+    def _propose(self, session: SeedSession, serial: int) -> None:
         try:
             proposal = session.propose() if self._can_propose(session) else None
         except Exception as error:
@@ -247,7 +251,7 @@ class Desk(QObject):
         with self._condition:
             overruled = bool(self._waiting) or self._over
         if not overruled:
-            self._tell(self.proposed, proposal)
+            self._tell(self.proposed, proposal, serial)
 
     @staticmethod
     def _can_propose(session: SeedSession) -> bool:

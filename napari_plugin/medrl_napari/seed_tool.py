@@ -91,7 +91,8 @@ class SeedTool:
         if self._moving or event.button != 1 or layer.mode != "pan_zoom":
             return
         begin = np.array(event.pos, dtype=np.float64)
-        draws = self._viewer.dims.ndisplay == 2 or "Control" in event.modifiers
+        # Of the canvas with the mouse on it, which may be one of the linked views.
+        draws = len(event.dims_displayed) == 2 or "Control" in event.modifiers
         shifted = "Shift" in event.modifiers
         points = [self.point_under(event)]
         moved = False
@@ -109,7 +110,7 @@ class SeedTool:
     def point_under(self, event: Any) -> Floats | None:
         """The world point (3,), RAS mm, under the mouse; None where there is nothing to see."""
         position = np.asarray(event.position, dtype=np.float64)[-3:]
-        if self._viewer.dims.ndisplay == 2:
+        if len(event.dims_displayed) == 2:
             return self._shown.frame.to_world(position)
         direction = np.asarray(event.view_direction, dtype=np.float64)[-3:]
         return brightest_on_ray(self._shown, position, direction)
@@ -123,7 +124,10 @@ class SeedTool:
         path = seen[:1]
         for point in seen[1:]:
             last = path[-1]
-            count = int(np.linalg.norm(point - last) // step)
+            gap = float(np.linalg.norm(point - last))
+            if gap < step / 2:
+                continue
+            count = int(np.ceil(gap / step))
             path += [last + (point - last) * n / count for n in range(1, count + 1)]
         return np.array(path)
 

@@ -392,8 +392,9 @@ class SegmentWidget(SegmentPanel):
         anything = any(one.seeds for one in self._objects())
         self.status.error(f"{_sentence(line)} {_KEPT if anything else ''}".strip())
 
-    def _proposed(self, proposal: Proposal | None) -> None:
-        if not self._running:
+    def _proposed(self, proposal: Proposal | None, serial: int) -> None:
+        # One that was made before the last change is on its way for nothing.
+        if self._desk is not None and serial == self._desk.serial and not self._running:
             nothing = "The agent expects nothing of another seed." if self._book.begun else ""
             self._show_proposal(proposal, nothing)
 
