@@ -89,14 +89,14 @@ def draw_detection() -> None:
 
 
 def draw_segmentation() -> None:
-    """The left hippocampus after one click, and what the agent would do next."""
+    """The left hippocampus after one click."""
     viewer = opened()
     add(viewer, head()[0])
     widget = SegmentWidget(viewer)
     dock(viewer, widget, "Segment with seeds", width=380)
     widget.begin()
     widget.place_seed(np.array([CLICK_WORLD]), FOREGROUND)
-    wait(lambda: viewer.layers["objects"].data.any() and len(viewer.layers["next seed"].data))
+    wait(lambda: viewer.layers["objects"].data.any())
     look_at(viewer, CLICK_WORLD, zoom=7)
     finish("napari-segment.png", viewer)
 
@@ -119,7 +119,6 @@ def draw_registration() -> None:
     widget.bar.buttons["checkerboard"].click()
     look_at(viewer, (0, -20, 10), zoom=3)
     finish("napari-register.png", viewer)
-    widget.leave()
 
 
 def draw_agents() -> None:
@@ -190,9 +189,12 @@ def finish(name: str, viewer: napari.Viewer, views: OrthoViews | None = None) ->
     viewer.window.resize(*SIZE)
     settle(views)
     picture = viewer.window.screenshot(canvas_only=False, flash=False)
-    # 256 colours are a third of the size, and look the same.
+    # 256 colours are a third of the size, and look the same; small dots keep theirs.
     target = IMAGES / name
-    Image.fromarray(picture).convert("RGB").quantize(256).save(target, optimize=True)
+    colors = Image.fromarray(picture).convert("RGB")
+    colors.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        target, optimize=True
+    )
     tell(target)
     viewer.close()
 

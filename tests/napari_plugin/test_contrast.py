@@ -106,7 +106,7 @@ def scan(window):
 
 
 def settle(qtbot, views):
-    qtbot.waitUntil(lambda: views.up_to_date)
+    qtbot.waitUntil(lambda: views.up_to_date, timeout=30_000)
 
 
 def test_presets_set_the_window(window, scan, qtbot):

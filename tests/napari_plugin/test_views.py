@@ -10,6 +10,7 @@ from monai.data.meta_tensor import MetaTensor
 from napari.qt import QtViewer
 
 from medrl_napari.scans import add, image_layer, labels_layer, show
+from medrl_napari.seed_tool import SeedTool
 from medrl_napari.views import OrthoViews
 
 #: A single bright voxel, (i, j, k), nowhere near the middle, and where it is by the affine.
@@ -33,6 +34,15 @@ def spot_scan() -> MetaTensor:
     affine = np.diag([*SPACING, 1.0])
     affine[:3, 3] = ORIGIN
     return MetaTensor(torch.from_numpy(volume)[None], affine=torch.from_numpy(affine))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_garbage():
+    """napari collects garbage whenever a layer goes: not that of all of torch each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def test_nothing_is_left_behind(make_napari_viewer, qtbot):
@@ -72,15 +82,12 @@ def _callbacks(viewer) -> int:
 @pytest.fixture(scope="module")
 def window(qapp):
     """One viewer with the views, for all tests that follow."""
-    # napari collects garbage whenever a layer goes; there is no need to go through all of torch.
-    gc.freeze()
     viewer = napari.Viewer(show=True, show_welcome_screen=False)
-    viewer.window._qt_window.resize(1100, 900)
+    viewer.window._qt_window.resize(900, 700)
     views = OrthoViews(viewer)
     viewer.window.add_dock_widget(views, name="views", area="right")
     yield viewer, views
     viewer.close()
-    gc.unfreeze()
 
 
 @pytest.fixture
@@ -91,14 +98,7 @@ def viewer(window, qtbot):
     add(viewer, image_layer(show(spot_scan()), name="scan"))
     viewer.layers["scan"].contrast_limits = (0, 1000)
     viewer.dims.set_point((0, 1, 2), ELSEWHERE)
-    sizes: list[list] = []
-
-    def steady() -> bool:
-        """The window has laid itself out anew for the layer's controls."""
-        sizes.append([view.canvas.canvas.size for view in views.views])
-        return sizes[-5:] == [sizes[-1]] * 5
-
-    qtbot.waitUntil(steady)
+    settle(qtbot, views)
     views.fit()
     settle(qtbot, views)
     yield viewer
@@ -119,7 +119,14 @@ def up_to_date(window, qtbot):
 
 
 def settle(qtbot, views) -> None:
-    qtbot.waitUntil(lambda: views.up_to_date)
+    """The views show all that has happened, and the window has laid itself out for it."""
+    sizes: list[list] = []
+
+    def steady() -> bool:
+        sizes.append([view.canvas.canvas.size for view in views.views])
+        return views.up_to_date and sizes[-5:] == [sizes[-1]] * 5
+
+    qtbot.waitUntil(steady, timeout=30_000)
 
 
 def picture(view) -> np.ndarray:
@@ -358,6 +365,43 @@ def test_points_are_added_and_moved_in_any_view(viewer, views, up_to_date, mouse
     assert not any(len(colored(view)) for view in views.values())
 
 
+@pytest.mark.parametrize("ndisplay", [2, 3])
+def test_a_widgets_tool_works_in_every_view(viewer, views, up_to_date, mouse, ndisplay):
+    """Seeds are placed with the mouse in the linked views as well, also beside a 3D view."""
+    strokes = []
+    scan = viewer.layers["scan"].metadata["medrl"]
+    points = viewer.add_points(ndim=3, axis_labels=("z", "y", "x"), units=("mm",) * 3)
+    tool = SeedTool(
+        viewer,
+        scan,
+        on_stroke=lambda where, shifted: strokes.append((where, shifted)),
+        on_draft=lambda where, shifted: None,
+    )
+    tool.attach(points)
+    go_to(viewer, PLACE)
+    viewer.dims.ndisplay = ndisplay
+    viewer.layers.selection.active = points
+    up_to_date()
+    for name, view in views.items():
+        mouse.click(canvas(view), pixel(view, name))
+        (where, shifted) = strokes.pop()
+        assert not strokes
+        assert not shifted
+        np.testing.assert_allclose(where, [WORLD], atol=0.7)
+    # The crosshair stays: the button belongs to the tool.
+    np.testing.assert_allclose(viewer.dims.point, PLACE, atol=1e-6)
+    view = views["sagittal"]
+    target = PLACE + np.array([12, 0, 0])
+    ends = [pixel(view, "sagittal", place) for place in (PLACE, target)]
+    mouse.drag(canvas(view), *ends, modifier="shift")
+    (where, shifted) = strokes.pop()
+    assert shifted
+    np.testing.assert_allclose(where[-1], WORLD - (0, 0, 12), atol=1.5)
+    assert len(where) > 5
+    tool.release()
+    viewer.dims.ndisplay = 2
+
+
 def test_layers_and_their_looks_are_followed(viewer, views, up_to_date, window):
     scan = viewer.layers["scan"]
     other = add(viewer, image_layer(show(spot_scan()), name="other"))
@@ -405,6 +449,20 @@ def test_a_time_axis_is_followed(viewer, views, up_to_date, window):
         for name, view in views.items():
             x, y = pixel(view, name, ELSEWHERE).round().astype(int)
             assert (picture(view)[y, x].min() > 240) == white, (name, moment)
+
+
+def test_a_scan_is_fitted_the_same_beside_a_time_axis(viewer, views, up_to_date, window):
+    def fitted():
+        up_to_date()
+        for view in views.values():
+            view.fit()
+        cameras = [view.model.scene.camera for view in views.values()]
+        return np.array([(camera.zoom, *camera.center[-2:]) for camera in cameras])
+
+    alone = fitted()
+    axes = {"axis_labels": ("t", "z", "y", "x"), "units": ("s", "mm", "mm", "mm")}
+    viewer.add_points([[0, *PLACE], [4, *PLACE]], **axes)
+    np.testing.assert_allclose(fitted(), alone, rtol=0.01, atol=0.01)
 
 
 def test_position_and_intensity_are_told(viewer, views, up_to_date, window):
