@@ -9,6 +9,7 @@ from pathlib import Path
 
 from medrl.batch.cases import Case
 from medrl.batch.engines import Engine, Outcome
+from medrl.batch.report import write_report
 from medrl.batch.store import Store
 from medrl.batch.tables import write_tables
 from medrl.batch.tasks import Task
@@ -117,6 +118,7 @@ def run(
         }
         try:
             write_tables(store, facts)
+            write_report(store, task.verb, task.facts())
         finally:
             if trouble is not None:
                 raise trouble

@@ -187,3 +187,19 @@ def test_shards_share_a_folder(task, scans, tmp_path):
     assert plan(cases, out).todo == ()
     # The tables are of the whole folder.
     assert len(rows(out / "results.csv")) == 6
+
+
+def test_the_report_shows_what_stands_out_first_and_takes_no_text_for_html(task, scans, tmp_path):
+    values = ("1.0", "1.1", "0.9", "1.05", "0.95", "9")
+    (scans / "scan3.nii.gz").rename(scans / "scan&3.nii.gz")
+    for file, value in zip(sorted(scans.iterdir()), values, strict=True):
+        file.write_text(value)
+    run(task, discover(scans, "detect"), tmp_path / "out", LocalEngine(1))
+    page = (tmp_path / "out" / "report.html").read_text()
+    shown = page[page.index("Scans, what stands out first") :]
+    names = [part.split("<")[0] for part in shown.split('/">')[1:]]
+    assert names[0] == "scan5"
+    assert len(names) == 6
+    assert shown.count('card out"') == 1
+    assert "scan&amp;3" in names
+    assert "scan&3" not in page

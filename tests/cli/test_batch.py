@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 def test_a_folder_of_scans(folder, tmp_path, capfd):
     out = tmp_path / "out"
-    assert main(["batch", "detect", str(folder), str(out), "--no-picture"]) == 1
+    assert main(["batch", "detect", str(folder), str(out)]) == 1
     said = capfd.readouterr()
     assert "1 of 2 scans done, 1 failed" in said.out
     assert "broken" in said.err
@@ -42,6 +42,11 @@ def test_a_folder_of_scans(folder, tmp_path, capfd):
     content = json.loads((out / "run.json").read_text())
     assert (content["done"], content["failed"]) == (1, 1)
     assert len(content["task"]["sha256"]) == 64
+    page = (out / "report.html").read_text()
+    assert "1 done, 1 failed" in page
+    assert page.count("data:image/jpeg") == 1
+    assert "<script" not in page
+    assert "http" not in page
 
 
 def test_a_dry_run_touches_nothing(folder, tmp_path, capfd):

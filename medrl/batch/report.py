@@ -1,0 +1,164 @@
+"""One page that shows a whole run: a picture of each scan, what stands out first."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medrl.batch.cases import Verb
+from medrl.batch.store import Store
+from medrl.errors import MedrlError
+from medrl.files import atomic_path
+
+#: By verb, what tells the scans of a run apart: columns of the table, each of its groups by itself.
+_FIGURES: dict[Verb, tuple[str, ...]] = {
+    "detect": ("confidence",),
+    "segment": ("volume_ml", "agent_seeds"),
+    "register": ("confidence", "predicted_error_mm", "turn_deg", "shift_mm", "nmi_after"),
+}
+_GROUP: dict[Verb, str | None] = {"detect": "landmark", "segment": "target", "register": None}
+_THUMBNAIL = (420, 260)
+_BINS = 24
+#: Robust standard deviations beyond which a scan stands out.
+_OUTLIER = 3.5
+_STYLE = """
+body { font: 14px/1.4 system-ui, sans-serif; background: #0b0d10; color: #e8eaed; margin: 2em; }
+h1 { font-size: 1.3em; } h2 { font-size: 1.05em; margin-top: 2em; } .faint { color: #9aa0a6; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 12px; }
+.card { background: #16191d; border-radius: 6px; padding: 8px; overflow-wrap: anywhere; }
+.card img { width: 100%; border-radius: 4px; } .out { outline: 2px solid #ff6b6b; }
+.plots { display: flex; flex-wrap: wrap; gap: 18px; }
+td, th { text-align: left; padding: 2px 12px 2px 0; }
+"""
+
+
+def write_report(store: Store, verb: Verb, facts: Mapping[str, Any]) -> None:
+    """Write ``report.html``; it needs no other file.
+
+    Args:
+        store: The output folder.
+        verb: What was done.
+        facts: What the page says of the run, in terms of JSON.
+
+    Raises:
+        MedrlError: If it cannot be written.
+    """
+    done, failed = store.records(), store.failures()
+    scores = _standing_out(done, verb)
+    order = sorted(done, key=lambda name: (-scores[name], name))
+    cards = [_card(store.root, name, done[name], scores[name]) for name in order]
+    failures = "".join(
+        f"<tr><td>{escape(name)}</td><td>{escape(str(known['reason']))}</td></tr>"
+        for name, known in failed.items()
+    )
+    told = ", ".join(f"{escape(str(k))} {escape(str(v))}" for k, v in facts.items())
+    page = f"""<!doctype html><html lang="en"><meta charset="utf-8">
+<title>medrl batch {verb}</title><style>{_STYLE}</style>
+<h1>medrl batch {verb}: {len(done)} done, {len(failed)} failed</h1>
+<p class="faint">{told}. For research; not for diagnosis.</p>
+{f"<h2>Failed</h2><table>{failures}</table>" if failed else ""}
+<h2>Distributions</h2><div class="plots">{_plots(done, verb)}</div>
+<h2>Scans, what stands out first</h2><div class="cards">{"".join(cards)}</div></html>
+"""
+    with atomic_path(store.root / "report.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _values(
+    done: Mapping[str, Mapping[str, Any]], verb: Verb
+) -> dict[tuple[str, str], list[tuple[str, float]]]:
+    """Figures of all scans by column and group: (case, value) each."""
+    found: dict[tuple[str, str], list[tuple[str, float]]] = defaultdict(list)
+    group = _GROUP[verb]
+    for name, record in done.items():
+        for row in record["rows"]:
+            for column in _FIGURES[verb]:
+                value = row.get(column)
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    key = (column, str(row[group]) if group else "")
+                    found[key].append((name, float(value)))
+    return found
+
+
+def _standing_out(done: Mapping[str, Mapping[str, Any]], verb: Verb) -> dict[str, float]:
+    """How far each scan's figures lie from the others', in robust standard deviations."""
+    worst = dict.fromkeys(done, 0.0)
+    for pairs in _values(done, verb).values():
+        values = np.array([value for _, value in pairs])
+        middle = np.median(values)
+        # Iglewicz and Hoaglin, 1993; where most are alike the mean deviation stands in.
+        spread = (
+            1.4826 * np.median(np.abs(values - middle)) or 1.2533 * np.abs(values - middle).mean()
+        )
+        for name, value in pairs:
+            if spread > 0:
+                worst[name] = max(worst[name], abs(value - middle) / spread)
+    return worst
+
+
+def _card(root: Path, name: str, record: Mapping[str, Any], score: float) -> str:
+    """A scan: its picture, what is to be said of it, a link to its folder."""
+    picture = record.get("picture")
+    image = ""
+    if picture:
+        try:
+            image = f'<img alt="" src="{_thumbnail(root / name / str(picture))}">'
+        except OSError as error:
+            raise MedrlError(f"{root / name / str(picture)}: cannot be read: {error}") from error
+    warnings = "".join(f"<br>{escape(str(line))}" for line in record["warnings"])
+    seconds = sum(record["seconds"].values())
+    return (
+        f'<div class="card{" out" if score > _OUTLIER else ""}">{image}'
+        f'<b><a style="color:inherit" href="{escape(name, quote=True)}/">{escape(name)}</a></b>'
+        f'<span class="faint"> {seconds:.1f} s, stands out by {score:.1f}</span>{warnings}</div>'
+    )
+
+
+def _thumbnail(path: Path) -> str:
+    """A small copy of a picture, as a data URL."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        small = picture.convert("RGB")
+        small.thumbnail(_THUMBNAIL)
+        out = io.BytesIO()
+        small.save(out, "JPEG", quality=75)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def _plots(done: Mapping[str, Mapping[str, Any]], verb: Verb) -> str:
+    """A histogram of each figure, all groups together, and of the time."""
+    columns: dict[str, list[float]] = defaultdict(list)
+    for (column, _), pairs in _values(done, verb).items():
+        columns[column] += [value for _, value in pairs]
+    columns["seconds"] = [sum(record["seconds"].values()) for record in done.values()]
+    return "".join(_histogram(name, np.array(values)) for name, values in columns.items())
+
+
+def _histogram(title: str, values: NDArray[np.float64], size: Sequence[int] = (220, 70)) -> str:
+    """Bars as SVG, with the least and the greatest value under them."""
+    if not len(values):
+        return ""
+    counts, edges = np.histogram(values, bins=_BINS)
+    width, height = size[0] / _BINS, size[1]
+    bars = "".join(
+        f'<rect x="{n * width:.1f}" y="{height * (1 - c / counts.max()):.1f}" '
+        f'width="{width - 1:.1f}" height="{height * c / counts.max():.1f}" fill="#48dbfb"/>'
+        for n, c in enumerate(counts)
+    )
+    ends = (
+        f'<text x="0" y="{height + 14}">{edges[0]:.3g}</text>'
+        f'<text x="{size[0]}" y="{height + 14}" text-anchor="end">{edges[-1]:.3g}</text>'
+    )
+    return (
+        f'<div>{escape(title)}, {len(values)}<br><svg width="{size[0]}" height="{height + 18}" '
+        f'fill="#9aa0a6" font-size="11">{bars}{ends}</svg></div>'
+    )
