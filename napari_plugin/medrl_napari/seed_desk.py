@@ -18,6 +18,7 @@ from medrl.errors import MedrlError
 from medrl.seednet.seeds import Seed
 from medrl.seednet.session import SeedSession
 from medrl.trajectory import Step
+from medrl.volume.space import voxel_to_world
 from medrl_napari.scans import Shown
 
 Array = NDArray[Any]
@@ -139,7 +140,7 @@ class Desk(QObject):
         self._halt = False
         self._over = False
         i, j, k = shown.scan.shape[1:]
-        self._labels: Array = shown.to_layer_grid(np.zeros((i, j, k), dtype=np.uint8))
+        self._mapped: Array = np.zeros((i, j, k), dtype=np.uint8)
         self._voxels = np.zeros(256, dtype=np.int64)
         self._voxel_ml = abs(float(np.linalg.det(shown.affine[:3, :3]))) / 1000
         self._thread = threading.Thread(target=self._run, name="medrl-seeds", daemon=True)
@@ -279,17 +280,16 @@ class Desk(QObject):
 
     def _state(self, session: SeedSession, drawn: Box | None = None) -> State:
         """How it stands now; the label map is made anew."""
-        before = self._labels
+        before = self._mapped
         try:
-            mapped = session.labels().numpy()[0]
+            after = session.labels().numpy()[0]
         except MedrlError:  # nothing has a foreground seed
-            mapped = np.zeros(self._shown.scan.shape[1:], dtype=np.uint8)
-        after = self._shown.to_layer_grid(mapped)
+            after = np.zeros_like(before)
         changed = difference(before, after)
         if changed is not None:
             self._voxels += np.bincount(after[changed].ravel(), minlength=256)
             self._voxels -= np.bincount(before[changed].ravel(), minlength=256)
-        self._labels = after
+        self._mapped = after
         objects = tuple(
             ObjectState(
                 name,
@@ -306,8 +306,8 @@ class Desk(QObject):
             outcome=session.outcome() if session.current else "",
             can_undo=session.can_undo,
             can_redo=session.can_redo,
-            labels=after,
-            changed=_union(changed, drawn),
+            labels=self._shown.to_layer_grid(after),
+            changed=_union(layer_box(self._shown, changed), drawn),
         )
 
     @staticmethod
@@ -321,19 +321,35 @@ class Desk(QObject):
 
 
 def difference(before: Array, after: Array) -> Box | None:
-    """The smallest box that holds all voxels in which two volumes differ; None if none do."""
-    differs = before != after
-    box = []
-    for axis in range(differs.ndim):
-        others = tuple(other for other in range(differs.ndim) if other != axis)
-        along = np.flatnonzero(differs.any(axis=others))
-        if not len(along):
-            return None
-        part = slice(int(along[0]), int(along[-1]) + 1)
-        # The other axes need to be looked at only where this one has something.
-        differs = differs[(slice(None),) * axis + (part,)]
-        box.append(part)
-    return tuple(box)
+    """The smallest box that holds all voxels in which two label maps differ; None if none do.
+
+    Args:
+        before: uint8, of any number of axes.
+        after: Of the same shape.
+    """
+    one, other = np.ascontiguousarray(before).ravel(), np.ascontiguousarray(after).ravel()
+    # Eight voxels at a time, which is how memory likes to be read; then those of a few words.
+    even = len(one) // 8 * 8
+    words = np.flatnonzero(one[:even].view(np.uint64) != other[:even].view(np.uint64))
+    voxels = np.concatenate([(8 * words[:, None] + np.arange(8)).ravel(), range(even, len(one))])
+    voxels = voxels.astype(np.int64)
+    voxels = voxels[one[voxels] != other[voxels]]
+    if not len(voxels):
+        return None
+    places = np.unravel_index(voxels, before.shape)
+    return tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in places)
+
+
+def layer_box(shown: Shown, box: Box | None) -> Box | None:
+    """The box of the layer grid (z, y, x) that shows a box of the scan's (I, J, K)."""
+    if box is None or shown.resampled:
+        # Wherever it may be: all of it.
+        return None if box is None else tuple(slice(0, n) for n in shown.shape)
+    ends = np.array([[part.start, part.stop - 1] for part in box], dtype=np.float64).T
+    there = shown.frame.to_napari(voxel_to_world(ends, shown.scan.affine))
+    voxels = np.round((there - shown.translate) / shown.scale).astype(int)
+    low, high = voxels.min(axis=0), voxels.max(axis=0) + 1
+    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
 
 
 def _union(one: Box | None, other: Box | None) -> Box | None:

@@ -63,6 +63,7 @@ class SeedLayers:
         self._on_made, self._on_drawn, self._on_points = on_made, on_drawn, on_points
         self._own = False
         self._rows: list[Seed] = []
+        self._shown_seeds: Any = None
         self._truth: Any = None
         # Above the mask the proposal, above that the seeds, which take the clicks.
         self._objects: Labels | None = None
@@ -91,7 +92,7 @@ class SeedLayers:
     def seeds(self) -> Points:
         """All seeds."""
         if self._seeds is None or self._seeds not in self.viewer.layers:
-            self._rows = []
+            self._rows, self._shown_seeds = [], None
             self._seeds = self._add(self._points("seeds", "seeds", _LIMITS_PX))
             self._seeds.events.data.connect(self._edit_points)
         return self._seeds
@@ -143,9 +144,16 @@ class SeedLayers:
         rows = [(name, seed, p) for name, seed in listed for p in seed.points_world]
         self._rows = [seed for _, seed, _ in rows]
         layer = self.seeds
+        layer.metadata[KEY]["seeds"] = [seed for _, seed in listed]
         points = np.array([p for *_, p in rows]).reshape(-1, 3)
         faces = [_rgba(SEED_COLORS[s.label], 1 if n == current else _DIM) for n, s, _ in rows]
         edges = [_rgba(self.color(numbers.get(name, 1))) for name, *_ in rows]
+        kinds = [(name, seed.who, seed.label) for name, seed, _ in rows]
+        shown = (layer, points.tobytes(), np.array([*faces, *edges]).tobytes(), kinds)
+        if shown == self._shown_seeds:
+            # Nothing has changed but who holds them; drawing costs time.
+            return
+        self._shown_seeds = shown
         self._own = True
         try:
             layer.selected_data = set()
@@ -157,7 +165,6 @@ class SeedLayers:
                 layer.symbol = ["diamond" if s.who == "agent" else "disc" for _, s, _ in rows]
         finally:
             self._own = False
-        layer.metadata[KEY]["seeds"] = [seed for _, seed in listed]
 
     def show_proposal(self, proposal: Proposal | None) -> None:
         """Show the agent's next seed, or none."""
@@ -246,6 +253,8 @@ class SeedLayers:
     def _edit_points(self, event: Any) -> None:
         """The user has changed points with napari's own tools."""
         action = str(getattr(event, "action", ""))
+        if not self._own:
+            self._shown_seeds = None
         if not self._own and action in ("added", "removed", "changed"):
             count = len(self.seeds.data) if action != "removed" else len(self._rows)
             rows = [int(row) % max(count, 1) for row in getattr(event, "data_indices", ())]
