@@ -94,7 +94,7 @@ class DetectWidget(QWidget):
             form.status.error("Tick at least one landmark." if model else "Choose a model.")
             return
         try:
-            shown = shown_of(layer)
+            shown = shown_of(layer, viewer=self.viewer)
         except MedrlError as error:
             form.status.error(str(error))
             return

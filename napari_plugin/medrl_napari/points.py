@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SIZE_MM = 4.0
 _COLOR = "#39d98a"
 _NAMES = ("name", "label")
+_MOST_LABELS = 8
 
 
 def points_layer(
@@ -51,7 +52,14 @@ def points_layer(
         "border_color": "black",
         "border_width": 0.15,
         "blending": "translucent_no_depth",
-        "text": {"string": "{name}", "size": 9, "color": "white", "translation": (0, -4, 0)},
+        "text": {
+            "string": "{name}",
+            "size": 9,
+            "color": "white",
+            "translation": (0, -4, 0),
+            # More would hide each other, and what they name.
+            "visible": len(names) <= _MOST_LABELS,
+        },
         "metadata": {KEY: {"kind": kind, "frame": frame, "scan": scan}},
         "ndim": 3,
         **AXES,

@@ -66,6 +66,7 @@ class RegisterForm(QWidget):
     def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
         """Offer what the viewer holds."""
         super().__init__(parent)
+        self._viewer = viewer
         self.fixed = LayerChoice(viewer, wanted=_is_choice)
         self.fixed.setToolTip("The scan that stays")
         self.moving = LayerChoice(viewer, wanted=_is_choice)
@@ -117,12 +118,12 @@ class RegisterForm(QWidget):
             MedrlError: If there are no two scans, or a layer is no scan.
         """
         fixed, moving = self.layers()
-        shown = shown_of(fixed)
+        shown = shown_of(fixed, viewer=self._viewer)
         return Request(
             fixed_layer=fixed,
             moving_layer=moving,
             fixed=Shown(_named(shown.scan, fixed.name), shown.frame),
-            moving=_named(shown_of(moving).scan, moving.name),
+            moving=_named(shown_of(moving, viewer=self._viewer).scan, moving.name),
             fixed_mask=_mask_of(self.fixed_mask.layer),
             moving_mask=_mask_of(self.moving_mask.layer),
             model=self.model.model,

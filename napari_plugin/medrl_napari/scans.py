@@ -224,12 +224,13 @@ def add(viewer: ViewerModel, layer: LayerData) -> Layer:
     return cast("Layer", getattr(viewer, f"add_{kind}")(data, **settings))
 
 
-def shown_of(layer: Image) -> Shown:
+def shown_of(layer: Image, *, viewer: ViewerModel | None = None) -> Shown:
     """How a layer's scan is shown, whoever made the layer.
 
     Args:
         layer: A 3D image layer. Of one that medrl did not make, napari's world is taken at its
-            word: (z, y, x) in mm towards feet, back and left.
+            word: (z, y, x) in mm towards feet, back and left along the axes of the viewer's frame.
+        viewer: Its viewer; the body's axes if left out.
 
     Raises:
         MedrlError: If it is not a volume, is in colours, or lies askew in napari's world.
@@ -243,14 +244,14 @@ def shown_of(layer: Image) -> Shown:
     # data_to_world is public API for coordinates only, so the matrix is taken from four points.
     origin = np.array(layer.data_to_world((0, 0, 0)))
     columns = np.array([layer.data_to_world(row) for row in np.eye(3)]).T - origin[:, None]
-    affine = np.eye(4)
-    affine[:3, :3] = STRAIGHT.matrix @ columns
-    affine[:3, 3] = STRAIGHT.to_world(origin)
+    frame, affine = frame_of_viewer(viewer), np.eye(4)
+    affine[:3, :3] = frame.matrix @ columns
+    affine[:3, 3] = frame.to_world(origin)
     volume = torch.from_numpy(np.asarray(data, dtype=np.float32).copy())[None]
     scan = MetaTensor(volume, affine=torch.from_numpy(as_affine(affine)))
     scan.meta["filename_or_obj"] = str(layer.source.path or "")
-    shown = show(scan)
-    if not shown.frame.same_as(STRAIGHT):
+    shown = show(scan, frame=frame)
+    if shown.resampled:
         raise MedrlError(f"the layer {layer.name!r} lies askew: open its file with medrl instead")
     return shown
 

@@ -76,7 +76,9 @@ class SegmentWidget(SegmentPanel):
             self.status.error("Open a scan and choose it first.")
             return False
         try:
-            shown = {channel: shown_of(layer) for channel, layer in layers.items()}
+            shown = {
+                channel: shown_of(layer, viewer=self._viewer) for channel, layer in layers.items()
+            }
         except MedrlError as error:
             self.status.error(str(error))
             return False
@@ -496,7 +498,7 @@ class SegmentWidget(SegmentPanel):
     def _chosen_key(self) -> str:
         layer = next(iter(self.scans.layers.values()), None)
         try:
-            return "" if layer is None else _key(shown_of(layer), layer)
+            return "" if layer is None else _key(shown_of(layer, viewer=self._viewer), layer)
         except MedrlError:
             return ""
 

@@ -88,7 +88,7 @@ def _moved(layer: Layer, path: Path, frame: Frame, viewer: ViewerModel) -> Layer
 
 
 def _moved_image(layer: Image, path: Path, frame: Frame, viewer: ViewerModel) -> LayerData:
-    scan = shown_of(layer).scan
+    scan = shown_of(layer, viewer=viewer).scan
     back = _back(path, _other_scan(layer, viewer), scan)
     shown = _brought(scan, back, frame)
     columns = as_affine(shown.scan.affine)[:3, :3] / spacing_of(shown.scan.affine)
@@ -144,7 +144,7 @@ def _straight(shown: Shown, volume_zyx: Array) -> Shown:
 def _other_scan(layer: Layer, viewer: ViewerModel) -> MetaTensor | None:
     """The scan of the one other scan layer, if there is just one."""
     others = [la for la in scan_layers(viewer) if la is not layer]
-    return shown_of(others[0]).scan if len(others) == 1 else None
+    return shown_of(others[0], viewer=viewer).scan if len(others) == 1 else None
 
 
 def _name(layer: Layer, path: Path) -> str:

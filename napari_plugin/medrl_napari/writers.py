@@ -162,7 +162,7 @@ def _scan_below(shape: tuple[int, ...], meta: Meta) -> Shown | None:
     viewer = napari.current_viewer()
     for layer in scan_layers(viewer) if viewer is not None else ():
         try:
-            shown = shown_of(layer)
+            shown = shown_of(layer, viewer=viewer)
         except MedrlError:
             continue
         same = shown.shape == shape

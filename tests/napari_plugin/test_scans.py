@@ -163,6 +163,20 @@ def test_layers_of_others_are_taken_at_napari_s_word(make_scan):
     np.testing.assert_allclose(world, (-33, -24, -13))
 
 
+def test_layers_of_others_lie_in_the_viewers_frame(make_scan):
+    viewer = ViewerModel()
+    oblique = show(make_scan("SLA", turn_deg=OBLIQUE))
+    own = add(viewer, image_layer(oblique, name="scan"))
+    copy = viewer.add_image(own.data.copy(), scale=own.scale, translate=own.translate)
+    shown = shown_of(copy, viewer=viewer)
+    voxel = np.argwhere(shown.scan.numpy()[0] == own.data[1, 2, 3])[0]
+    world = nib.affines.apply_affine(np.asarray(shown.scan.affine), voxel)
+    there = oblique.frame.to_world(own.data_to_world((1, 2, 3)))
+    np.testing.assert_allclose(world, there, atol=1e-9)
+    # Its voxels come back in the layer's own order.
+    np.testing.assert_array_equal(shown.to_layer_grid(shown.to_scan_grid(copy.data)), copy.data)
+
+
 @pytest.mark.parametrize("case", ["flat", "colours", "askew"])
 def test_layers_that_are_no_scans_are_refused(case):
     viewer = ViewerModel()
