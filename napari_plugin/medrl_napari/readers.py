@@ -138,8 +138,8 @@ def _read_dicom(folder: Path, frame: Frame | None) -> list[LayerData]:
         layers += new
     if not layers:
         raise left_out[0]
-    for error in left_out:
-        warnings.warn(str(error), UserWarning, stacklevel=2)
+    for reason in left_out:
+        warnings.warn(str(reason), UserWarning, stacklevel=2)
     return layers
 
 
