@@ -7,6 +7,7 @@ They show the MNI152 average head that nilearn brings (extra ``samples``), never
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
 import time
@@ -55,8 +56,12 @@ def main() -> None:
         "agents": draw_agents,
     }
     IMAGES.mkdir(exist_ok=True)
+    if len(sys.argv) == 2:
+        figures[sys.argv[1]]()
+        return
+    # Each in a process of its own: drivers do not always get over one window after another.
     for name in sys.argv[1:] or figures:
-        figures[name]()
+        subprocess.run([sys.executable, __file__, name], check=True)
 
 
 def draw_views() -> None:
