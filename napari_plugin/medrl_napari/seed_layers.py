@@ -102,8 +102,10 @@ class SeedLayers:
         """The agent's next seed."""
         if self._proposal is None or self._proposal not in self.viewer.layers:
             data, settings, kind = self._points("next seed", "proposal", _PROPOSAL_LIMITS_PX)
-            settings |= {"symbol": "star", "border_color": "white", "features": {"gain": []}}
-            text = {"string": "{gain}", "size": 11, "color": "white", "anchor": "lower_left"}
+            settings |= {"symbol": "star", "border_width": 0.05}
+            # The spaces keep it clear of the marker at every zoom.
+            text = {"string": "    {gain}", "size": 11, "color": "white", "anchor": "lower_left"}
+            settings["features"] = {"gain": []}
             self._proposal = self._add((data, {**settings, "text": text}, kind))
         return self._proposal
 
@@ -177,7 +179,8 @@ class SeedLayers:
             return
         layer.data = self._to_data(proposal.position_world)[None]
         layer.features = {"gain": [f"{proposal.expected_gain:+.3f}"]}
-        layer.face_color = _rgba(SEED_COLORS[proposal.label])[None]
+        # Of a star at this size napari shows hardly more than the border.
+        layer.face_color = layer.border_color = _rgba(SEED_COLORS[proposal.label])[None]
         layer.symbol = "star"
         layer.refresh_text()
 

@@ -405,6 +405,8 @@ class SegmentWidget(SegmentPanel):
         if self._scene is not None:
             self._scene.layers.show(state, self._book.beyond)
             self.objects.show_state(state, self._scene.layers.color)
+        if self._book.held:
+            self.restore.hide()
         self._keep()
         self._show_controls()
 

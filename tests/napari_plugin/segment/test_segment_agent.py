@@ -23,7 +23,7 @@ def test_proposals(open_user, direct_session):
         where = user.widget._scene.shown.frame.to_napari(proposal.position_world)
         np.testing.assert_allclose(marker.data_to_world(marker.data[0]), where, atol=1e-9)
         gain = f"{proposal.expected_gain:+.3f}"
-        assert list(marker.text.values) == [gain]
+        assert [text.strip() for text in marker.text.values] == [gain]
         assert gain in user.widget.next.text()
         user.press(user.widget.go_to)
         assert np.abs(np.array(user.viewer.dims.point) - where)[0] <= 1.0
