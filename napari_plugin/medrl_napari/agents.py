@@ -357,11 +357,11 @@ class _Table:
         """Places (R, 3), scales (R,) and colours (R, 4) of agents that walk at a moment.
 
         Args:
-            moment: Which; the last one counts for all.
-            name: Whose, or None for all.
+            moment: Which.
+            name: Whose, walking or not; None for all that walk.
         """
         moment = min(max(moment, 0), self.length - 1)
-        wanted = (self._own > moment) | (moment == self.length - 1)
+        wanted = self._own > moment
         if name is not None:
             wanted = np.array([own == name for own in self.names])
         scales = self._scales[wanted, moment]
