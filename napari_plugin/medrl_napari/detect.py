@@ -18,6 +18,7 @@ from medrl_napari.jobs import Job
 from medrl_napari.landmark_points import Corrections, LandmarkPoints
 from medrl_napari.landmark_result import Result, at_the_center
 from medrl_napari.landmark_table import STEP_KEYS
+from medrl_napari.replay import Replay
 from medrl_napari.scans import center_views, shown_of
 from medrl_napari.space import Frame
 from medrl_napari.widgets import load_model
@@ -55,6 +56,7 @@ class DetectWidget(QWidget):
         self._starter = QTimer(self, singleShot=True, interval=_START_MS)
         self._starter.timeout.connect(self._show_begin)
         self._agents: AgentsView | None = None
+        self._replay = Replay(napari_viewer, parent=self)
         self._points: LandmarkPoints | None = None
         self._result: Result | None = None
         self._closed = False
@@ -204,6 +206,7 @@ class DetectWidget(QWidget):
         ):
             signal.connect(act)
             signal.connect(lambda *_: self._on_end())
+        self._replay.stop()
         self.form.set_busy(True)
         self.form.status.say(saying)
         job.start()
@@ -269,8 +272,9 @@ class DetectWidget(QWidget):
         self._drag(self.form.drag.isChecked())
         there = [lm for lm in landmarks if lm.status != "absent"]
         line = f"{len(there)} of {len(landmarks)} found in {result.detection.seconds:.1f} s. "
-        line += "Play the t slider to see the search."
+        line += "The slider t replays the search."
         self._say_found(line, result.detection.warnings)
+        self._replay.start()
         self.finished.emit(result.detection)
 
     def _new_points(self, result: Result) -> LandmarkPoints:
@@ -399,6 +403,7 @@ class DetectWidget(QWidget):
         if self._closed:
             return
         self._closed = True
+        self._replay.stop()
         self.cancel()
         if self._points is not None:
             self._let_go(self._points)

@@ -320,10 +320,11 @@ class TestAResult:
         assert table.text_of("Putamen_L_centroid")[:3] == ("Putamen L", "97%", "found")
         assert table.text_of(ABSENT)[1:3] == ("", "absent")
         assert set(table.ticked) == {"Putamen_L_centroid", "Putamen_R_centroid"}
-        # The whole search is there to be replayed, and its end is shown.
+        # The whole search is there to be replayed.
         assert viewer.dims.ndim == 4
         assert viewer.dims.nsteps[0] == STEPS
-        assert viewer.dims.current_step[0] == STEPS - 1
+        # ... and it is, to its last step.
+        qtbot.waitUntil(lambda: viewer.dims.current_step[0] == STEPS - 1)
         rows = next(la for la in viewer.layers if type(la).__name__ == "Tracks").data
         assert len(rows) == STEPS * len(POINTS)
         assert "3 of 4" in widget.form.status.text()
