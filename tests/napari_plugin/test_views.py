@@ -45,15 +45,24 @@ def little_garbage():
     gc.unfreeze()
 
 
-def test_nothing_is_left_behind(make_napari_viewer, qtbot):
-    """The dock closed, and a viewer closed with the dock open; the fixture looks for leaks too."""
-    viewer = make_napari_viewer()
+def test_nothing_is_left_behind(qtbot):
+    """The dock closed, and the window closed with the dock open: no callback, no canvas stays."""
+    before = len(QtViewer._instances)
+    _open_and_close(qtbot, before)
+    qtbot.wait(50)
+    gc.collect()
+    assert len(QtViewer._instances) == before
+
+
+def _open_and_close(qtbot, before: int) -> None:
+    viewer = napari.Viewer(show=False, show_welcome_screen=False)
     callbacks = _callbacks(viewer)
     add(viewer, image_layer(show(spot_scan()), name="scan"))
     own = _callbacks(viewer)
     views = OrthoViews(viewer)
     dock = viewer.window.add_dock_widget(views, name="views", area="right")
     assert _callbacks(viewer) > own
+    assert len(QtViewer._instances) == before + 4
     dock.destroyOnClose()
     assert _callbacks(viewer) == own
     viewer.layers.clear()
@@ -61,10 +70,10 @@ def test_nothing_is_left_behind(make_napari_viewer, qtbot):
     del views, dock
     qtbot.wait(50)
     gc.collect()
-    assert len(QtViewer._instances) == 1
-    again = OrthoViews(viewer)
-    viewer.window.add_dock_widget(again, name="views", area="right")
+    assert len(QtViewer._instances) == before + 1
+    viewer.window.add_dock_widget(OrthoViews(viewer), name="views", area="right")
     add(viewer, image_layer(show(spot_scan()), name="scan"))
+    viewer.close()
 
 
 def _callbacks(viewer) -> int:
