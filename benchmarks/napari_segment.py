@@ -21,7 +21,7 @@ import napari
 import numpy as np
 from evaluation.results import RESULTS, environment, markdown, save
 from pyvirtualdisplay import Display
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QObject, QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
@@ -41,10 +41,11 @@ CLICK_WORLD = np.array([-25.5, -21.0, -14.0])
 CLICKS = 12
 
 
-class User:
+class User(QObject):
     """Clicks, and waits for the frame."""
 
     def __init__(self, viewer: napari.Viewer, widget: segment.SegmentWidget) -> None:
+        super().__init__()
         self.viewer, self.widget = viewer, widget
         self.canvas = viewer.window._qt_viewer.canvas
         self._answered = False
@@ -99,6 +100,8 @@ def wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.perf_counter() + seconds
     while not condition():
         QApplication.processEvents()
+        # As Qt's own loop does when nothing happens; else the work would wait for this thread.
+        time.sleep(0.001)
         if time.perf_counter() > end:
             raise RuntimeError("the answer did not come")
 
@@ -123,14 +126,16 @@ def measure(side: int, head: Path, clicks: int) -> dict[str, Any]:
     room = side / 2 - 2.5
     limits = np.stack([CLICK_WORLD - room, CLICK_WORLD + room])
     widget._put(operations.plain(lambda session: session.set_limits(limits)))
+    wait(lambda: widget._book.state.can_undo)
     windows: list[list[int]] = []
     first = user.click(CLICK_WORLD, shift=False)
     user.settle()
     figures: dict[str, list[float]] = {"idle": [], "while it proposes": []}
-    random = np.random.default_rng(0)
-    for number in range(2 * clicks):
-        x, y = random.uniform(-9, 9, 2)
-        where = CLICK_WORLD + np.array([round(x), round(y), 0.0])
+    # No voxel twice: the second seed would contradict the first.
+    places = np.argwhere(np.ones((9, 9))) * 2.0 - 8.0
+    places = np.random.default_rng(0).permutation(places[np.abs(places).max(axis=1) > 0])
+    for number, (x, y) in enumerate(places[: 2 * clicks]):
+        where = CLICK_WORLD + np.array([x, y, 0.0])
         voxel = np.round(np.linalg.inv(affine_of(widget)) @ [*where, 1])[:3]
         i, j, k = voxel.astype(int)
         mask = widget._scene.shown.to_scan_grid(np.asarray(widget._scene.layers.objects.data))
@@ -141,7 +146,9 @@ def measure(side: int, head: Path, clicks: int) -> dict[str, Any]:
     user.settle()
     widget._put(operations.plain(lambda session: windows.append(_window(session))))
     wait(lambda: bool(windows))
+    desk = widget._desk
     viewer.close()
+    wait(lambda: not desk.working)
     return {
         "window": windows[0],
         "first_click_ms": first,
