@@ -1,4 +1,4 @@
-"""Work beside the window: a thread that can be watched and cancelled, and never freezes anything."""
+"""Work beside the window: a thread that is watched and cancelled, and never freezes anything."""
 
 from __future__ import annotations
 

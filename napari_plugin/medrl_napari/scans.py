@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import affine_transform
 
 from medrl.errors import MedrlError
-from medrl.volume.fitness import in_hounsfield
 from medrl.volume.resample import resample_onto
 from medrl.volume.space import apply_affine, as_affine, spacing_of
 from medrl_napari.space import AXES, AXES_4D, STRAIGHT, Floats, Frame, frame_of
+from medrl_napari.windowing import auto_limits
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -30,8 +30,6 @@ LayerData = tuple[Any, dict[str, Any], str]
 KEY = "medrl"
 #: A scan with more channels than this is a series in time.
 _MOST_CHANNELS = 8
-#: Soft tissue, for a CT that nobody has windowed yet: centre 40, width 400.
-_SOFT_TISSUE = (-160.0, 240.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +178,7 @@ def show(scan: MetaTensor, *, frame: Frame | None = None) -> Shown:
 def image_layers(shown: Shown, *, name: str) -> list[LayerData]:
     """A scan as layers: one for each channel, or one 4D layer of many channels (a time series)."""
     images = shown.images()
-    limits = contrast_limits(shown.scan)
+    limits = auto_limits(shown.scan.numpy()[0])
     common = {
         "contrast_limits": limits,
         "metadata": {KEY: shown},
@@ -201,7 +199,7 @@ def image_layers(shown: Shown, *, name: str) -> list[LayerData]:
             own = MetaTensor(shown.scan.as_tensor()[number - 1 : number], affine=shown.scan.affine)
             own.meta["filename_or_obj"] = shown.scan.meta.get("filename_or_obj", "")
             settings["metadata"] = {KEY: Shown(own, shown.frame)}
-            settings["contrast_limits"] = contrast_limits(own)
+            settings["contrast_limits"] = auto_limits(own.numpy()[0])
         layers.append((image, settings, "image"))
     return layers
 
@@ -281,16 +279,6 @@ def frame_in(viewer: ViewerModel | None) -> Frame | None:
 def frame_of_viewer(viewer: ViewerModel | None) -> Frame:
     """The frame in which a viewer shows things; the body's axes before the first scan."""
     return frame_in(viewer) or STRAIGHT
-
-
-def contrast_limits(scan: MetaTensor) -> tuple[float, float]:
-    """What to show black and white: soft tissue of a CT, the bulk of the tissue otherwise."""
-    if in_hounsfield(scan):
-        return _SOFT_TISSUE
-    steps = [max(1, n // 64) for n in scan.shape[1:]]
-    sample = scan.as_tensor()[:, :: steps[0], :: steps[1], :: steps[2]].numpy()
-    low, high = float(sample.min()), float(np.quantile(sample, 0.998))
-    return low, high if high > low else low + 1.0
 
 
 def center_views(viewer: ViewerModel, point_napari: ArrayLike) -> None:
