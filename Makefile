@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 export MEDRL_DATA
 
 .PHONY: help demo test lint train-landmark train-hippocampus train-sarcoma train-rigid-head \
-        bench docs clean
+        bench docs docs-napari clean
 help:
 	@echo "make demo            detect landmarks in a real head MRI and draw them"
 	@echo "make test            run every test"
@@ -26,6 +26,7 @@ help:
 	@echo "                     train the registration model that ships"
 	@echo "make bench           run every benchmark in benchmarks/"
 	@echo "make docs            build the documentation into site/"
+	@echo "make docs-napari     make the pictures of the napari plugin again"
 	@echo "make clean           remove the environment and everything built"
 
 # Installs Debian packages, as root or by sudo without a password.
@@ -53,7 +54,7 @@ $(VENV)/.installed-%: $(VENV)/.created pyproject.toml constraints.txt
 .PRECIOUS: $(VENV)/.installed-%
 
 # What Qt's X11 platform and Mesa's software OpenGL need. Without it the plugin's tests are skipped.
-SCREEN := xvfb libegl1 libgl1 libopengl0 libgl1-mesa-dri libdbus-1-3 libfontconfig1 libglib2.0-0 \
+SCREEN := xvfb xauth libegl1 libgl1 libopengl0 libgl1-mesa-dri libdbus-1-3 libfontconfig1 libglib2.0-0 \
   libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0 \
   libxcb-render-util0 libxcb-shape0 libxcb-xinerama0 libxcb-xkb1 fonts-dejavu-core
 $(VENV)/.screen: $(VENV)/.created
@@ -109,6 +110,9 @@ bench: $(VENV)/.installed-test
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict
+
+docs-napari: $(VENV)/.installed-napari $(VENV)/.screen
+	xvfb-run -a -s "-screen 0 1600x1200x24" $(BIN)/python docs/napari_figures.py
 
 clean:
 	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache

@@ -35,6 +35,7 @@ class Peak(threading.Thread):
         self.most = 0.0
 
     def run(self) -> None:
+        """Look every 10 ms."""
         process = psutil.Process()
         while not self._over.wait(0.01):
             self.most = max(self.most, process.memory_info().rss / 2**20)
@@ -81,7 +82,7 @@ def bare(viewer: Any, scan: MetaTensor) -> float:
 
 def opened(viewer: Any, scan: MetaTensor) -> tuple[float, float, float]:
     """Seconds until the scan is drawn, until agents walk, and until they are done."""
-    from medrl_napari.detect import DetectWidget
+    from medrl_napari.detect.widget import DetectWidget
     from medrl_napari.readers import scan_layers_of
     from medrl_napari.scans import add
 
@@ -105,7 +106,7 @@ def look(scan: MetaTensor) -> None:
     """Open a scan, search it, and look at it in three views."""
     import napari
 
-    from medrl_napari.views import OrthoViews
+    from medrl_napari.views.widget import OrthoViews
 
     viewer = napari.Viewer()
     opened(viewer, scan)

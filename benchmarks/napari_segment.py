@@ -29,9 +29,9 @@ import medrl
 from medrl.bundles import find
 from medrl.cli.demo import write_template
 from medrl.seednet.model import SeedModel
-from medrl_napari import seed_operations as operations
-from medrl_napari import segment
 from medrl_napari.scans import add, center_views, image_layer, show
+from medrl_napari.segment import operations
+from medrl_napari.segment import widget as segment
 
 SIZES = (40, 64)
 #: Milliseconds that an answer may take to the screen.

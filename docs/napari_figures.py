@@ -25,13 +25,13 @@ from medrl.cli.demo import write_template
 from medrl.registration.cases import make_case
 from medrl.seednet.seeds import FOREGROUND
 from medrl_napari.agents import AgentsView
-from medrl_napari.detect import DetectWidget
+from medrl_napari.detect.widget import DetectWidget
 from medrl_napari.launch import dock_views, middle_of_points
-from medrl_napari.register import RegisterWidget
+from medrl_napari.register.widget import RegisterWidget
 from medrl_napari.samples import head, head_with_search, recorded_search, sample_scan
 from medrl_napari.scans import add, center_views, frame_of_viewer, image_layer, show
-from medrl_napari.segment import SegmentWidget
-from medrl_napari.views import OrthoViews
+from medrl_napari.segment.widget import SegmentWidget
+from medrl_napari.views.widget import OrthoViews
 
 IMAGES = Path(__file__).parent / "images"
 SIZE = (1280, 820)

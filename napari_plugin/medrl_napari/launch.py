@@ -16,7 +16,7 @@ from medrl.files import atomic_path
 from medrl_napari.points import layer_positions_world
 from medrl_napari.readers import read_layers
 from medrl_napari.scans import KEY, add, center_views, frame_of_viewer, scan_layers
-from medrl_napari.views import OrthoViews
+from medrl_napari.views.widget import OrthoViews
 
 #: As the Plugins menu calls it, so that it finds the dock that is there already.
 VIEWS_TITLE = "Orthogonal views (medrl)"

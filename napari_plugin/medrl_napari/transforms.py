@@ -13,7 +13,7 @@ from medrl.errors import MedrlError
 from medrl.volume.space import apply_affine, as_affine, spacing_of
 from medrl.volume.transform_files import read_transform
 from medrl_napari.points import layer_positions_world
-from medrl_napari.preview import grid_of
+from medrl_napari.register.preview import grid_of
 from medrl_napari.scans import (
     KEY,
     Array,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from medrl_napari.ortho_canvas import PLANES
-from medrl_napari.views import OrthoViews
+from medrl_napari.views.canvas import PLANES
+from medrl_napari.views.widget import OrthoViews
 from medrl_napari.windowing import PRESETS, auto_limits
 
 #: Width and level as radiologists know them, and the Hounsfield units of black and white.

@@ -22,9 +22,9 @@ from medrl.landmark.detect import Detection, Landmark, LandmarkDetector
 from medrl.landmark.model import LandmarkModel, ModelSettings
 from medrl.trajectory import Recording, Step
 from medrl.volume.read import read
-from medrl_napari import detect as module
-from medrl_napari.detect import DetectWidget
-from medrl_napari.landmark_points import LandmarkPoints
+from medrl_napari.detect import widget as module
+from medrl_napari.detect.points import LandmarkPoints
+from medrl_napari.detect.widget import DetectWidget
 from medrl_napari.scans import add, image_layer, show
 
 STEPS = 6

@@ -24,9 +24,9 @@ from medrl.trajectory import AgentPath, Step, Trajectory
 from medrl.volume.itk import to_sitk
 from medrl.volume.space import apply_affine
 from medrl.volume.transform_files import from_itk, to_itk
-from medrl_napari import answers
-from medrl_napari.blend import ALIGNED, CHECKERBOARD
-from medrl_napari.register import RegisterWidget
+from medrl_napari.register import answers
+from medrl_napari.register.blend import ALIGNED, CHECKERBOARD
+from medrl_napari.register.widget import RegisterWidget
 from medrl_napari.scans import add, frame_of_viewer, image_layer, labels_layer, show
 from medrl_napari.writers import write_scan
 

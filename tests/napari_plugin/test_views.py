@@ -10,8 +10,8 @@ from monai.data.meta_tensor import MetaTensor
 from napari.qt import QtViewer
 
 from medrl_napari.scans import add, image_layer, labels_layer, show
-from medrl_napari.seed_tool import SeedTool
-from medrl_napari.views import OrthoViews
+from medrl_napari.segment.tool import SeedTool
+from medrl_napari.views.widget import OrthoViews
 
 #: A single bright voxel, (i, j, k), nowhere near the middle, and where it is by the affine.
 VOXEL = (31, 12, 33)

@@ -13,9 +13,9 @@ if importlib.util.find_spec("napari") is not None:
     import napari
     from qtpy.QtCore import Qt
 
-    from medrl_napari import segment
     from medrl_napari.scans import KEY, add, center_views, image_layer, show
-    from medrl_napari.segment import SegmentWidget
+    from medrl_napari.segment import widget as segment
+    from medrl_napari.segment.widget import SegmentWidget
     from medrl_napari.space import AXES
 
 _spec = importlib.util.spec_from_file_location(

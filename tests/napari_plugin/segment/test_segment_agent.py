@@ -8,7 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 
 from medrl.errors import MedrlError
-from medrl_napari import object_table
+from medrl_napari.segment import object_table
 
 
 def test_proposals(open_user, direct_session):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from medrl_napari.seed_layers import OBJECT_COLORS
+from medrl_napari.segment.layers import OBJECT_COLORS
 
 
 @pytest.mark.parametrize("grid", ["straight", "finer, anisotropic", "oblique", "permuted"])

@@ -9,8 +9,8 @@ from qtpy.QtWidgets import QFileDialog
 import medrl
 from medrl.errors import MedrlError
 from medrl.seednet.seeds import read_seeds
-from medrl_napari import segment
 from medrl_napari.scans import add, image_layer, show
+from medrl_napari.segment import widget as segment
 from medrl_napari.writers import write_points
 
 

@@ -17,13 +17,13 @@ from medrl.files import stem_of
 from medrl.seednet.seeds import LABEL_NAMES, Seed, read_seeds, write_seeds
 from medrl.seednet.segmenter import BACKGROUND, FOREGROUND
 from medrl.seednet.session import Proposal, SeedSession
-from medrl_napari import seed_operations as operations
 from medrl_napari.scans import KEY, Shown, center_views, shown_of
-from medrl_napari.seed_book import SeedBook
-from medrl_napari.seed_desk import Act, Array, Box, Desk, Operation, State
-from medrl_napari.seed_scene import Reactions, SeedScene
-from medrl_napari.seed_store import KeptObject, SeedStore
-from medrl_napari.segment_panel import ModelAndScans, SegmentPanel
+from medrl_napari.segment import operations
+from medrl_napari.segment.book import SeedBook
+from medrl_napari.segment.desk import Act, Array, Box, Desk, Operation, State
+from medrl_napari.segment.panel import ModelAndScans, SegmentPanel
+from medrl_napari.segment.scene import Reactions, SeedScene
+from medrl_napari.segment.store import KeptObject, SeedStore
 from medrl_napari.widgets import load_model
 
 if TYPE_CHECKING:

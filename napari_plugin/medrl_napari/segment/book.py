@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from medrl.seednet.seeds import Seed
-from medrl_napari.seed_desk import Operation, State
-from medrl_napari.seed_operations import same_seed
-from medrl_napari.seed_store import KeptObject
+from medrl_napari.segment.desk import Operation, State
+from medrl_napari.segment.operations import same_seed
+from medrl_napari.segment.store import KeptObject
 
 
 class SeedBook:

@@ -21,8 +21,8 @@ from qtpy.QtWidgets import (
 from medrl.bundles import find, read_manifest
 from medrl.errors import MedrlError
 from medrl_napari.agents import ColorBy
-from medrl_napari.landmark_choice import LandmarkChoice
-from medrl_napari.landmark_table import LandmarkTable
+from medrl_napari.detect.choice import LandmarkChoice
+from medrl_napari.detect.table import LandmarkTable
 from medrl_napari.model_choice import ModelChoice
 from medrl_napari.widgets import LayerChoice, StatusLine, is_scan
 

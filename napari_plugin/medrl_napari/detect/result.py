@@ -17,7 +17,7 @@ from medrl.landmark.detect import Detection, Landmark
 from medrl.landmark.results import write_results
 from medrl.trajectory import AgentPath, Trajectory
 from medrl.volume.space import voxel_to_world
-from medrl_napari.landmark_points import Corrections
+from medrl_napari.detect.points import Corrections
 from medrl_napari.scans import Shown
 from medrl_napari.space import Floats
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from medrl_napari.blend import Comparison
-from medrl_napari.compare_bar import CompareBar
 from medrl_napari.jobs import Job
-from medrl_napari.preview import Preview
+from medrl_napari.register.blend import Comparison
+from medrl_napari.register.compare_bar import CompareBar
+from medrl_napari.register.preview import Preview
 from medrl_napari.scans import Shown
 from medrl_napari.space import Floats
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from medrl.seednet.seeds import Seed
 from medrl_napari.scans import Shown
-from medrl_napari.seed_desk import Array, Box
-from medrl_napari.seed_layers import SeedLayers
-from medrl_napari.seed_tool import Keys, SeedTool
+from medrl_napari.segment.desk import Array, Box
+from medrl_napari.segment.layers import SeedLayers
+from medrl_napari.segment.tool import Keys, SeedTool
 
 if TYPE_CHECKING:
     import napari

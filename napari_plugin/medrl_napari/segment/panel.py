@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 )
 
 from medrl.errors import MedrlError
-from medrl_napari.object_table import ObjectTable
+from medrl_napari.segment.object_table import ObjectTable
 from medrl_napari.widgets import LayerChoice, StatusLine, is_scan, models
 
 if TYPE_CHECKING:

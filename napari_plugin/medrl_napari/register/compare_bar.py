@@ -13,7 +13,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from medrl_napari.blend import VIEWS, Comparison, View
+from medrl_napari.register.blend import VIEWS, Comparison, View
 
 _TITLES: dict[View, tuple[str, str]] = {
     "blend": ("Blend", "Both in colours: white where they agree, green or magenta where not"),

@@ -23,15 +23,15 @@ from qtpy.QtWidgets import (
 from medrl.errors import MedrlError
 from medrl.trajectory import Step
 from medrl.volume.transform_files import read_transform
-from medrl_napari.aligned_view import AlignedView
-from medrl_napari.answers import Answer, register
-from medrl_napari.compare_bar import CompareBar
 from medrl_napari.jobs import Job
-from medrl_napari.preview import Preview
-from medrl_napari.register_form import RegisterForm, Request
+from medrl_napari.register.aligned_view import AlignedView
+from medrl_napari.register.answers import Answer, register
+from medrl_napari.register.compare_bar import CompareBar
+from medrl_napari.register.form import RegisterForm, Request
+from medrl_napari.register.preview import Preview
+from medrl_napari.register.starts import Starts, StartTable
 from medrl_napari.scans import Shown, add, image_layer
 from medrl_napari.space import Floats
-from medrl_napari.starts import Starts, StartTable
 from medrl_napari.widgets import StatusLine
 
 if TYPE_CHECKING:

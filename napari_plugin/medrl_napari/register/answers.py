@@ -16,8 +16,8 @@ from medrl.registration.transforms import Kind
 from medrl.trajectory import Step
 from medrl.volume.transform_files import kind_of, write_transform
 from medrl_napari.jobs import Report
-from medrl_napari.preview import Preview
-from medrl_napari.register_form import Request
+from medrl_napari.register.form import Request
+from medrl_napari.register.preview import Preview
 from medrl_napari.scans import Shown
 from medrl_napari.space import Floats
 from medrl_napari.widgets import load_model

@@ -13,8 +13,8 @@ from medrl.seednet.seeds import Seed
 from medrl.seednet.segmenter import BACKGROUND, FOREGROUND
 from medrl.seednet.session import SeedSession
 from medrl_napari.scans import Shown
-from medrl_napari.seed_desk import Act, Array, Box, Operation
-from medrl_napari.seed_store import KeptObject
+from medrl_napari.segment.desk import Act, Array, Box, Operation
+from medrl_napari.segment.store import KeptObject
 
 
 def place(seeds: Sequence[Seed], *, dear: Sequence[Seed], target: str) -> Operation:

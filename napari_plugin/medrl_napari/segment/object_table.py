@@ -15,7 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from medrl_napari.seed_desk import ObjectState, State
+from medrl_napari.segment.desk import ObjectState, State
 
 COLUMNS = ("", "Object", "Kind", "ml", "Lock")
 COLOR, NAME, KIND, VOLUME, LOCK = range(5)

@@ -15,8 +15,8 @@ from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 from vispy.scene.visuals import Line
 
-from medrl_napari.contrast import WindowDrag
-from medrl_napari.ortho_layers import is_tool
+from medrl_napari.views.contrast import WindowDrag
+from medrl_napari.views.layers import is_tool
 
 if TYPE_CHECKING:
     import napari

@@ -19,8 +19,8 @@ from qtpy.QtWidgets import (
 
 from medrl.errors import MedrlError
 from medrl.registration.transforms import KINDS, Kind
-from medrl_napari.blend import is_comparison
 from medrl_napari.model_choice import ModelChoice
+from medrl_napari.register.blend import is_comparison
 from medrl_napari.scans import Shown, shown_of
 from medrl_napari.space import Floats
 from medrl_napari.widgets import LayerChoice, is_scan

@@ -16,10 +16,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from medrl_napari.contrast import ContrastWidget, windowed_layer
-from medrl_napari.ortho_canvas import PLANES, PlaneView
-from medrl_napari.ortho_layers import Twins, value_at
 from medrl_napari.scans import frame_of_viewer
+from medrl_napari.views.canvas import PLANES, PlaneView
+from medrl_napari.views.contrast import ContrastWidget, windowed_layer
+from medrl_napari.views.layers import Twins, value_at
 
 if TYPE_CHECKING:
     import napari

@@ -13,11 +13,11 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 from medrl.errors import MedrlError
 from medrl.landmark.picture import short_name
 from medrl_napari.agents import AgentsView
-from medrl_napari.detect_form import COLORINGS, DetectForm
+from medrl_napari.detect.form import COLORINGS, DetectForm
+from medrl_napari.detect.points import Corrections, LandmarkPoints
+from medrl_napari.detect.result import Result, at_the_center
+from medrl_napari.detect.table import STEP_KEYS
 from medrl_napari.jobs import Job
-from medrl_napari.landmark_points import Corrections, LandmarkPoints
-from medrl_napari.landmark_result import Result, at_the_center
-from medrl_napari.landmark_table import STEP_KEYS
 from medrl_napari.replay import Replay
 from medrl_napari.scans import center_views, shown_of
 from medrl_napari.space import Frame

@@ -1,0 +1,1 @@
+"""Detect landmarks: the widget and its parts."""

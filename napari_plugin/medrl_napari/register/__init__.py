@@ -1,0 +1,1 @@
+"""Register scans: the widget and its parts."""

@@ -1,0 +1,1 @@
+"""Segment with seeds: the widget and its parts."""

@@ -1,0 +1,1 @@
+"""Linked orthogonal views, and what they show as black and white."""
