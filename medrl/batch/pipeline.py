@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from medrl.batch.cases import Case
 from medrl.batch.store import Store
 from medrl.batch.tasks import Worker
-from medrl.errors import MedrlError
+from medrl.errors import MedrlError, describe
 
 Stage = Literal["reading", "working", "writing"]
 
@@ -106,18 +106,16 @@ class Pipeline:
 
     def _end(self, case: Case, error: BaseException) -> None:
         """A case has failed."""
-        self._tell(Message(case.name, None, reason(case, error), _disk_is_full(error)))
+        self._tell(Message(case.name, None, reason(error), _disk_is_full(error)))
 
 
-def reason(case: Case, error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """One line that says why a case failed."""
     if isinstance(error, MedrlError):
         return " ".join(str(error).split())
     if isinstance(error, MemoryError):
         return "does not fit in memory; crop or downsample it"
-    from medrl.cli import unexpected
-
-    return unexpected(error) if isinstance(error, Exception) else f"{case.name}: {error!r}"
+    return describe(error)
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from medrl import __version__
-from medrl.errors import MedrlError
+from medrl.errors import MedrlError, describe
 
 _PROG = "medrl"
 
@@ -77,11 +77,9 @@ def complain(line: str) -> None:
 
 
 def unexpected(error: Exception) -> str:
-    """What to say of an error that nobody has foreseen."""
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"the package {error.name} is not installed; see `pip install 'medrl[all]'`"
-    reason = str(error).strip().split("\n")[0][:300] or "no reason given"
-    return f"unexpected {type(error).__name__}: {reason} (run again with --debug for details)"
+    """What to say of an error that nobody has foreseen, and how to learn more."""
+    hint = "" if isinstance(error, ModuleNotFoundError) else " (run again with --debug for details)"
+    return describe(error) + hint
 
 
 def debugging() -> bool:

@@ -8,8 +8,7 @@ from typing import Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from medrl.cli import unexpected
-from medrl.errors import MedrlError
+from medrl.errors import MedrlError, describe
 from medrl.trajectory import Step
 
 #: Redraws while agents walk: as many as look smooth and leave the processor to the agents.
@@ -126,7 +125,7 @@ class Job(QObject):
         except MemoryError:
             self._outcome = ("failed", "there is not enough memory for this")
         except Exception as error:
-            self._outcome = ("failed", unexpected(error))
+            self._outcome = ("failed", describe(error))
 
     def _tick(self) -> None:
         """In the window's thread."""

@@ -196,7 +196,7 @@ def _serve(pipe: Connection, task: Task, root: Path, threads: int) -> None:
     try:
         pipeline = Pipeline(task.open(threads), Store(root), tell)
     except Exception as error:
-        tell(Message("", None, reason(Case("worker", {}), error), fatal=True))
+        tell(Message("", None, reason(error), fatal=True))
         return
     tell(None)
     try:

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Qt, Signal
 
-from medrl.cli import unexpected
-from medrl.errors import MedrlError
+from medrl.errors import MedrlError, describe
 from medrl.seednet.seeds import Seed
 from medrl.seednet.session import SeedSession
 from medrl.trajectory import Step
@@ -368,4 +367,4 @@ def _line(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "there is not enough memory for this"
-    return unexpected(error)
+    return describe(error)
