@@ -53,6 +53,8 @@ def open_viewer(files: Sequence[Path]) -> tuple[napari.Viewer, OrthoViews]:
     if middle is not None:
         center_views(viewer, middle)
     viewer.show()
+    # Only now, when the window lays itself out, does the canvas get its size.
+    QTimer.singleShot(0, viewer.fit_to_view)
     return viewer, views
 
 

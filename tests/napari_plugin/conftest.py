@@ -147,3 +147,13 @@ class Mouse:
 def mouse(qtbot) -> Mouse:
     """The mouse."""
     return Mouse(qtbot)
+
+
+@pytest.fixture
+def open_viewer(qapp):
+    """napari itself; its own fixture registers the plugins anew, which a process takes once."""
+    import napari
+
+    viewer = napari.Viewer(show=False, show_welcome_screen=False)
+    yield viewer
+    viewer.close()

@@ -61,15 +61,8 @@ def test_the_search_shows_without_a_window():
         assert np.linalg.norm(-landmarks[name][::-1] - place) < 5, name
 
 
-@pytest.fixture
-def viewer(qapp):
-    """napari, without a screen."""
-    viewer = napari.Viewer(show=False, show_welcome_screen=False)
-    yield viewer
-    viewer.close()
-
-
-def test_two_clicks_show_everything(viewer):
+def test_two_clicks_show_everything(open_viewer):
+    viewer = open_viewer
     assert napari.current_viewer() is viewer
     for layer in head_with_search():
         viewer._add_layer_from_data(*layer)

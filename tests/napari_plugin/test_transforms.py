@@ -237,9 +237,9 @@ def test_what_cannot_be_done_is_said_in_one_line(viewer, smooth, tmp_path):
     assert len(viewer.layers) == 2
 
 
-def test_through_naparis_own_door(make_napari_viewer, smooth, tmp_path):
+def test_through_naparis_own_door(open_viewer, smooth, tmp_path):
     """Open a scan, select it, open a transform: as a user does, but for the dialog."""
-    viewer = make_napari_viewer()
+    viewer = open_viewer
     scan = smooth()
     (layer,) = viewer.open(str(_saved(scan, tmp_path)), plugin="medrl")
     viewer.layers.selection = {layer}
