@@ -70,6 +70,8 @@ def until(condition: Any, seconds: float = 120.0) -> None:
         if time.perf_counter() > end:
             raise TimeoutError("the window waits for something that does not come")
         QApplication.processEvents()
+        # As Qt's own loop does; without it the agents would wait for this one.
+        time.sleep(0.002)
 
 
 def bare(viewer: Any, scan: MetaTensor) -> float:
