@@ -118,6 +118,23 @@ def latency(result: Result) -> str:
     )
 
 
+def opening(result: Result) -> str:
+    """Seconds until a scan is shown and searched, and memory."""
+    return (
+        f"{result['scan']}: {result['drawn_over_napari']:.2f} of napari's own time for the bare "
+        f"array; agents walk after {result['agents_walk_s']:.1f} s; at most "
+        f"{result['peak_memory_over_scan']:.1f} times the scan's memory"
+    )
+
+
+def clicks(result: Result) -> str:
+    """Milliseconds from click to frame."""
+    return "; ".join(
+        f"{side}^3: {f['click_ms']['idle']['median']:.0f} ms (target {f['target_ms']:.0f})"
+        for side, f in result["sizes"].items()
+    )
+
+
 def walker(result: Result) -> str:
     """Times scikit-image's speed."""
     return ", ".join(
@@ -264,6 +281,18 @@ ROWS: tuple[tuple[str, str, tuple[str, ...], Callable[[Result], str]], ...] = (
         "seednet_latency.py",
         ("seednet_latency.json",),
         latency,
+    ),
+    (
+        "napari shows and searches a large scan at once (software rendering)",
+        "napari_open.py",
+        ("napari_open.json",),
+        opening,
+    ),
+    (
+        "napari shows the answer to a click (software rendering)",
+        "napari_segment.py",
+        ("napari_segment.json",),
+        clicks,
     ),
     (
         "What each part of the seed agent's recipe buys",
