@@ -57,7 +57,7 @@ $(VENV)/.installed-%: $(VENV)/.created pyproject.toml constraints.txt
 SCREEN := xvfb xauth libegl1 libgl1 libopengl0 libgl1-mesa-dri libdbus-1-3 libfontconfig1 libglib2.0-0 \
   libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0 \
   libxcb-render-util0 libxcb-shape0 libxcb-xinerama0 libxcb-xkb1 fonts-dejavu-core
-$(VENV)/.screen: $(VENV)/.created
+$(VENV)/.screen: $(VENV)/.created Makefile
 	@dpkg -s $(SCREEN) >/dev/null 2>&1 || { $(apt_install) $(SCREEN); } \
 	  || echo "No virtual screen: tests of the napari plugin are skipped. They want: $(SCREEN)" >&2
 	touch $@
