@@ -62,7 +62,7 @@ def test_a_display_that_answers(without_display, monkeypatch, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(view, "_X11_PORT", server.getsockname()[1] - 10)
         monkeypatch.delenv("WAYLAND_DISPLAY")
-        monkeypatch.setenv("DISPLAY", "localhost:10.0")
+        monkeypatch.setenv("DISPLAY", "127.0.0.1:10.0")
         assert view.hindrance() == ""
 
 
