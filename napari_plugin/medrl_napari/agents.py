@@ -60,7 +60,12 @@ def trajectory_layers(
     Returns:
         Tracks (t, z, y, x) and Points (t, z, y, x); none if no agent made a step.
     """
-    table = _Table(trajectory, frame)
+    return _layers_of(_Table(trajectory, frame), trajectory, frame, name, color_by)
+
+
+def _layers_of(
+    table: _Table, trajectory: Trajectory, frame: Frame, name: str, color_by: ColorBy
+) -> list[LayerData]:
     if not len(table.rows):
         return []
     known = {"kind": "agents", "frame": frame, "trajectory": trajectory}
@@ -217,10 +222,11 @@ class AgentsView:
         self._windows = None if event.value is self._windows else self._windows
 
     def _draw(self, trajectory: Trajectory) -> None:
-        layers = trajectory_layers(trajectory, self.frame, name=self.name, color_by=self._color_by)
+        table = _Table(trajectory, self.frame)
+        layers = _layers_of(table, trajectory, self.frame, self.name, self._color_by)
         if not layers:
             return
-        self._table = table = _Table(trajectory, self.frame)
+        self._table = table
         if self._tracks is None and self._points is None:
             chosen = set(self.viewer.layers.selection)
             with _same_view(self.viewer):
@@ -234,9 +240,10 @@ class AgentsView:
         for layer in self.layers:
             # napari's events hold no reference: whoever has the layers keeps this object alive.
             layer.metadata[KEY]["view"] = self
-        self.select(self._selected)
+        self._adding = True  # the windows are drawn once, below
         self.viewer.dims.set_current_step(0, table.length - 1)
-        self._draw_windows()
+        self._adding = False
+        self.select(self._selected)
 
     def _renew(self, layers: list[LayerData], table: _Table) -> None:
         """Give the layers that are there other data."""

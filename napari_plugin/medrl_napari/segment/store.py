@@ -63,6 +63,7 @@ class SeedStore:
         self._key = hashlib.sha256(scan.encode()).hexdigest()[:16]
         began = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
         self._path = seeds_folder() / f"{self._key}-{began}.json"
+        self._kept: dict[str, Any] | None = None
 
     def keep(self, objects: Sequence[KeptObject], *, model: str) -> None:
         """Write the seeds of the running session; nothing while there are none.
@@ -79,13 +80,17 @@ class SeedStore:
             "space": "RAS mm",
             "objects": [_to_json(o) for o in objects],
         }
+        new = not self._path.exists()
+        if content == self._kept and not new:
+            # Told once when the user clicks, and again when the session answers.
+            return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MedrlError(f"cannot write {self._path}: {error.strerror}") from None
-        new = not self._path.exists()
         with atomic_path(self._path) as draft:
             draft.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+        self._kept = content
         if new:
             for old in self._files()[_MOST_FILES:]:
                 old.unlink(missing_ok=True)
