@@ -240,10 +240,9 @@ class AgentsView:
         for layer in self.layers:
             # napari's events hold no reference: whoever has the layers keeps this object alive.
             layer.metadata[KEY]["view"] = self
-        self._adding = True  # the windows are drawn once, below
-        self.viewer.dims.set_current_step(0, table.length - 1)
-        self._adding = False
+        # At the last moment perhaps nobody walks: the windows' layer is made at this one.
         self.select(self._selected)
+        self.viewer.dims.set_current_step(0, table.length - 1)
 
     def _renew(self, layers: list[LayerData], table: _Table) -> None:
         """Give the layers that are there other data."""
