@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -41,11 +42,13 @@ class Case:
         name: Of the case and its folder below the output folder, parts separated by ``/``.
         sources: Its scans by role: ``scan``; ``fixed`` and ``moving``; names of further channels.
         options: What a manifest says of it beyond that, such as its seeds.
+        copies: Folder below which copies of its files lie, where they themselves are out of reach.
     """
 
     name: str
     sources: Mapping[str, Source]
     options: Mapping[str, str] = field(default_factory=dict)
+    copies: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Check that the name stays below the output folder.
@@ -63,6 +66,13 @@ class Case:
     def stem(self) -> str:
         """What the files of the results are called."""
         return PurePosixPath(self.name).name
+
+    def here(self, path: str | os.PathLike[str]) -> Path:
+        """Where one of its files is to be read."""
+        if self.copies is None:
+            return Path(path)
+        absolute = Path(path).absolute()
+        return self.copies / absolute.relative_to(absolute.anchor)
 
     def plain(self) -> dict[str, Any]:
         """The case in terms of JSON."""

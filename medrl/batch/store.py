@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -99,8 +100,7 @@ class Store:
 
     def work_folder(self, case: Case) -> Path:
         """An empty folder for results that are not whole yet."""
-        folder = self._own / "work" / f"{_token(case)}-{os.getpid()}"
-        shutil.rmtree(folder, ignore_errors=True)
+        folder = self._own / "work" / f"{_token(case)}-{secrets.token_hex(4)}"
         folder.mkdir(parents=True)
         return folder
 
@@ -112,6 +112,33 @@ class Store:
         """
         content = {"case": case.plain(), **asdict(record), "seconds": seconds}
         self._write(folder / MARKER, content)
+        self._settle(case, folder)
+
+    def take(self, case: Case) -> dict[str, bytes]:
+        """The files of a case that is done, by their paths in its folder, which is removed."""
+        folder = self.root / case.name
+        files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+        content = {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+        shutil.rmtree(folder)
+        return content
+
+    def put(self, case: Case, files: dict[str, bytes]) -> None:
+        """Make a case done with files that :meth:`take` took from another output folder.
+
+        Raises:
+            MedrlError: If they cannot be written.
+        """
+        folder = self.work_folder(case)
+        try:
+            for name, content in files.items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(content)
+            self._settle(case, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _settle(self, case: Case, folder: Path) -> None:
+        """Rename a work folder to the case's own."""
         target = self.root / case.name
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

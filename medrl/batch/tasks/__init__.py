@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from medrl.batch.cases import Case, Source, Verb
+from medrl.batch.cases import Case, Verb
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
@@ -55,17 +55,20 @@ class Task(Protocol):
         """Model and options, in terms of JSON: results of other facts are other results."""
 
 
-def read_source(source: Source) -> MetaTensor:
-    """Read a scan without a word; what there is to say are its remarks.
+def read_scan(case: Case, role: str = "scan") -> MetaTensor:
+    """Read a scan of a case without a word; what there is to say are its remarks.
 
     Raises:
         MedrlError: If it cannot be read.
     """
     from medrl.volume.read import read
 
+    source = case.sources[role]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return read(source.path, series=source.series)
+        scan = read(case.here(source.path), series=source.series)
+    scan.meta["filename_or_obj"] = str(source.path)
+    return scan
 
 
 def set_threads(threads: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medrl.batch.cases import Case, Verb
-from medrl.batch.tasks import Record, Worker, read_source, set_threads, task_facts
+from medrl.batch.tasks import Record, Worker, read_scan, set_threads, task_facts
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
@@ -53,7 +53,7 @@ class _Detecting:
         self._detector = detector
 
     def read(self, case: Case) -> MetaTensor:
-        return read_source(case.sources["scan"])
+        return read_scan(case)
 
     def work(self, case: Case, data: MetaTensor) -> tuple[MetaTensor, Detection]:
         landmarks: Sequence[str] | None = self._task.landmarks or None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medrl.batch.cases import Case, Source, Verb
-from medrl.batch.tasks import Record, Worker, read_source, set_threads, task_facts
+from medrl.batch.tasks import Record, Worker, read_scan, set_threads, task_facts
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
@@ -68,8 +68,8 @@ class _Registering:
         source = case.sources["fixed"]
         # Often all scans are brought onto the same one.
         if self._fixed is None or self._fixed[0] != source:
-            self._fixed = (source, read_source(source))
-        return self._fixed[1], read_source(case.sources["moving"])
+            self._fixed = (source, read_scan(case, "fixed"))
+        return self._fixed[1], read_scan(case, "moving")
 
     def work(
         self, case: Case, data: tuple[MetaTensor, MetaTensor]

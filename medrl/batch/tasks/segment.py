@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medrl.batch.cases import Case, Verb
-from medrl.batch.tasks import Record, Worker, read_source, set_threads, task_facts
+from medrl.batch.tasks import Record, Worker, read_scan, set_threads, task_facts
 from medrl.errors import MedrlError
 
 if TYPE_CHECKING:
@@ -56,8 +56,10 @@ class _Segmenting:
         self._loaded = session
 
     def read(self, case: Case) -> tuple[dict[str, MetaTensor], list[Seed]]:
-        seeds = read_seed_option(case.options.get("seeds", ""))
-        return {role: read_source(source) for role, source in case.sources.items()}, seeds
+        text = case.options.get("seeds", "")
+        file = case.here(text)
+        seeds = read_seed_option(str(file) if file.is_file() else text)
+        return {role: read_scan(case, role) for role in case.sources}, seeds
 
     def work(
         self, case: Case, data: tuple[dict[str, MetaTensor], list[Seed]]
