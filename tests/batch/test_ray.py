@@ -1,0 +1,180 @@
+"""The Ray engine on a cluster of two nodes, which this machine plays."""
+
+import contextlib
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from medrl.batch.cases import Case, Source
+from medrl.batch.discover import discover
+from medrl.batch.engines.parcel import are_here, pack, stamps, unpack
+from medrl.batch.pipeline import DEPTH
+from medrl.batch.run import run
+from medrl.errors import MedrlError
+
+ray = pytest.importorskip("ray")
+
+from ray.cluster_utils import Cluster  # noqa: E402
+from stub_task import StubTask  # noqa: E402
+
+from medrl.batch.engines import ray as engine_module  # noqa: E402
+from medrl.batch.engines.ray import RayEngine  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes of one core each; the first is the head."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent / "stubs"))
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        nodes.second = nodes.add_node(num_cpus=1)
+        nodes.wait_for_nodes()
+        yield nodes
+        nodes.shutdown()
+
+
+@pytest.fixture
+def batch(cluster, tmp_path):
+    """Runs stub scans of given contents on the cluster; tells how it ended, and how each."""
+
+    def start(*contents, timeout=None, tell=None, **options):
+        folder = tmp_path / "in"
+        folder.mkdir()
+        for number, content in enumerate(contents):
+            (folder / f"case{number:02d}.nii").write_text(content)
+        told = {}
+
+        def ended(outcome):
+            assert outcome.case.name not in told
+            told[outcome.case.name] = outcome.error
+            if tell is not None:
+                tell(len(told))
+
+        engine = RayEngine(address=cluster.address, **options)
+        cases = discover(folder, "detect")
+        task = StubTask(tmp_path / "log")
+        return run(task, cases, tmp_path / "out", engine, timeout=timeout, tell=ended), told
+
+    return start
+
+
+def rows(out):
+    with (out / "results.csv").open() as stream:
+        return Counter(row["case"] for row in csv.DictReader(stream))
+
+
+def test_what_fails_is_listed_and_the_rest_goes_on(batch, tmp_path):
+    contents = ["1", "refuse", "crash", "2", "crash once", "hang", "memory", "3"]
+    summary, told = batch(*contents, timeout=5)
+    assert (summary.done, summary.failed) == (4, 4)
+    failed = {contents[int(name[4:])]: error for name, error in told.items() if error}
+    assert set(failed) == {"refuse", "crash", "hang", "memory"}
+    assert failed["refuse"] == "this is no scan"
+    assert "died twice" in failed["crash"]
+    assert "reading took longer than 5 s" in failed["hang"]
+    assert "memory" in failed["memory"]
+    assert rows(tmp_path / "out") == {f"case{n:02d}": 1 for n in (0, 3, 4, 7)}
+
+
+def test_without_a_shared_file_system_bytes_cross(batch, tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def unseen(root):
+        yield tmp_path / "elsewhere" / "token"
+
+    monkeypatch.setattr(engine_module, "_token", unseen)
+    monkeypatch.setattr(engine_module, "stamps", lambda case: [("/no/such/file", 1, 1)])
+    # What is sent is what is read: the files themselves are changed once they are packed.
+    real = engine_module.pack
+
+    def pack(case):
+        parcel = real(case)
+        assert list(parcel) == [str(case.sources["scan"].path)]
+        case.sources["scan"].path.write_text("refuse")
+        return parcel
+
+    monkeypatch.setattr(engine_module, "pack", pack)
+    summary, told = batch("1", "2", "bug", "3")
+    assert (summary.done, summary.failed) == (3, 1)
+    assert "KeyError" in told["case02"]
+    for number, content in ((0, "1"), (1, "2"), (3, "3")):
+        folder = tmp_path / "out" / f"case{number:02d}"
+        assert (folder / "whole.txt").read_text() == content
+        known = json.loads((folder / "case.json").read_text())
+        source = tmp_path / "in" / f"case{number:02d}.nii"
+        assert known["case"]["sources"]["scan"]["path"] == str(source)
+    assert rows(tmp_path / "out") == {"case00": 1, "case01": 1, "case03": 1}
+
+
+def test_other_versions_are_refused(batch, monkeypatch):
+    monkeypatch.setattr("medrl.__version__", "0.0.0")
+    with pytest.raises(MedrlError, match=r"a node has medrl .*, this machine 0\.0\.0"):
+        batch("1")
+
+
+def test_nodes_without_room_are_not_waited_for(batch, monkeypatch):
+    monkeypatch.setattr(engine_module, "_START", 3)
+    with pytest.raises(MedrlError, match="no node of the cluster has 1 GPU"):
+        batch("1", device="cuda")
+
+
+def test_a_lost_node_costs_no_scan(batch, cluster, tmp_path):
+    def tell(count):
+        if count == 4:
+            cluster.remove_node(cluster.second, allow_graceful=False)
+
+    summary, told = batch(*["slow"] * 12, tell=tell)
+    assert (summary.done, summary.failed) == (12, 0)
+    assert set(told.values()) == {None}
+    assert rows(tmp_path / "out") == {f"case{n:02d}": 1 for n in range(12)}
+    # What was in flight there was done again, and nothing else.
+    log = Counter((tmp_path / "log").read_text().split())
+    assert len(log) == 12
+    assert sum(log.values()) <= 12 + DEPTH
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"workers": 0}, "--workers"),
+        ({"gpus": 0}, "--gpus"),
+        ({"device": "cuda:1"}, "Ray chooses which GPU"),
+    ],
+)
+def test_options_that_make_no_sense(options, said):
+    with pytest.raises(MedrlError, match=said):
+        RayEngine(**options)
+
+
+def test_a_parcel_holds_what_belongs_to_a_scan(tmp_path):
+    scan, other = tmp_path / "in" / "a.nhdr", tmp_path / "in" / "b.raw"
+    scan.parent.mkdir()
+    scan.write_text("NRRD0004\ntype: short\ndata file: a.raw\n\n")
+    (scan.parent / "a.raw").write_bytes(b"voxels")
+    other.write_bytes(b"others")
+    seeds = tmp_path / "in" / "a.seeds.mrk.json"
+    seeds.write_text("{}")
+    dicom = tmp_path / "dicom"
+    (dicom / "deep").mkdir(parents=True)
+    (dicom / "deep" / "1.dcm").write_bytes(b"image")
+    case = Case("a", {"scan": Source(scan), "CT": Source(dicom)}, {"seeds": str(seeds), "n": "1"})
+    parcel = pack(case)
+    assert sorted(Path(name).name for name in parcel) == [
+        "1.dcm",
+        "a.nhdr",
+        "a.raw",
+        "a.seeds.mrk.json",
+    ]
+    there = unpack(case, parcel, tmp_path / "copies")
+    assert there == case
+    assert there.here(dicom).is_relative_to(tmp_path / "copies")
+    assert (there.here(scan).parent / "a.raw").read_bytes() == b"voxels"
+    assert there.here(case.options["seeds"]).read_text() == "{}"
+    # The same files are known again; changed ones are not.
+    known = stamps(case)
+    assert len(known) == 4
+    assert are_here(known)
+    seeds.write_text("{ }")
+    assert not are_here(known)
