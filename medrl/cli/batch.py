@@ -16,7 +16,7 @@ from medrl.errors import MedrlError
 
 if TYPE_CHECKING:
     from medrl.batch.cases import Case
-    from medrl.batch.engines import Outcome
+    from medrl.batch.engines import Engine, Outcome
     from medrl.batch.tasks import Task
 
 
@@ -32,8 +32,17 @@ class _Options:
     """Folder for the results: one below it for each scan, results.csv, failures.csv, run.json.
     The same command on a folder that is not finished goes on with it."""
 
-    workers: int = 1
-    """Processes that work side by side."""
+    engine: Literal["local", "ray"] = "local"
+    """Processes on this machine, or a Ray cluster (extra `ray`)."""
+
+    workers: int | None = None
+    """Processes that work side by side; left out: 1, or as many as the cluster has room for."""
+
+    address: str | None = None
+    """Of a running Ray cluster, such as auto or 10.0.0.1:6379."""
+
+    gpus: float = 1.0
+    """GPUs that a worker on Ray takes with --device cuda; 0.25 lets four share one."""
 
     timeout: float | None = None
     """Seconds that reading a scan, working on it and writing its results may take each."""
@@ -142,13 +151,11 @@ def main(argv: Sequence[str]) -> int:
     command: Detect | Segment | Register = parse(_VERBS, argv, prog="medrl batch")
 
     from medrl.batch.discover import discover
-    from medrl.batch.engines.local import LocalEngine
     from medrl.batch.run import plan, run
 
     task = command.task()
     task.facts()  # a model that is not there is found out now
-    check_device(command.device)
-    engine = LocalEngine(command.workers)
+    engine = _engine(command)
     fixed = command.fixed if isinstance(command, Register) else None
     found = discover(command.where, task.verb, fixed=fixed, leave_out=command.out)
     cases = _shard(found, command.shard)
@@ -183,6 +190,22 @@ def main(argv: Sequence[str]) -> int:
         )
     print(f"{summary.done} of {len(cases)} scans done, {summary.failed} failed: {command.out}")
     return 1 if summary.failed else 0
+
+
+def _engine(options: _Options) -> Engine:
+    """Where the work is done."""
+    if options.engine == "ray":
+        from medrl.batch.engines.ray import RayEngine
+
+        return RayEngine(
+            options.workers, address=options.address, device=options.device, gpus=options.gpus
+        )
+    from medrl.batch.engines.local import LocalEngine
+
+    if options.address is not None:
+        raise MedrlError("--address is for --engine ray")
+    check_device(options.device)
+    return LocalEngine(1 if options.workers is None else options.workers)
 
 
 def _shard(cases: list[Case], text: str) -> list[Case]:
