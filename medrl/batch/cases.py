@@ -12,6 +12,7 @@ from medrl.errors import MedrlError
 from medrl.files import stem_of
 
 Verb = Literal["detect", "segment", "register"]
+Layout = Literal["folder", "bids"]
 
 #: What each verb needs of a case.
 ROLES: dict[Verb, tuple[str, ...]] = {
@@ -43,12 +44,14 @@ class Case:
         sources: Its scans by role: ``scan``; ``fixed`` and ``moving``; names of further channels.
         options: What a manifest says of it beyond that, such as its seeds.
         copies: Folder below which copies of its files lie, where they themselves are out of reach.
+        layout: Whether the results are a folder, or files of a BIDS derivative.
     """
 
     name: str
     sources: Mapping[str, Source]
     options: Mapping[str, str] = field(default_factory=dict)
     copies: Path | None = field(default=None, compare=False)
+    layout: Layout = "folder"
 
     def __post_init__(self) -> None:
         """Check that the name stays below the output folder.
@@ -67,6 +70,12 @@ class Case:
         """What the files of the results are called."""
         return PurePosixPath(self.name).name
 
+    @property
+    def folder(self) -> str:
+        """Where the results lie, below the output folder."""
+        path = PurePosixPath(self.name)
+        return str(path.parent if self.layout == "bids" else path)
+
     def here(self, path: str | os.PathLike[str]) -> Path:
         """Where one of its files is to be read."""
         if self.copies is None:
@@ -83,6 +92,7 @@ class Case:
                 for role, source in self.sources.items()
             },
             "options": dict(self.options),
+            "layout": self.layout,
         }
 
     @staticmethod
@@ -92,7 +102,8 @@ class Case:
             role: Source(Path(source["path"]), source["series"])
             for role, source in content["sources"].items()
         }
-        return Case(str(content["name"]), sources, dict(content["options"]))
+        layout: Layout = "bids" if content.get("layout") == "bids" else "folder"
+        return Case(str(content["name"]), sources, dict(content["options"]), layout=layout)
 
 
 def name_of(path: Path, root: Path) -> str:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from medrl.batch.bids import Selection, find_images, is_raw_dataset
 from medrl.batch.cases import ROLES, Case, Source, Verb, name_of
 from medrl.errors import MedrlError
 from medrl.volume.read import SUFFIXES
@@ -34,16 +35,19 @@ def discover(
     *,
     fixed: Path | None = None,
     leave_out: Path | None = None,
+    selection: Selection | None = None,
 ) -> list[Case]:
     """Find what there is to work through.
 
     Args:
-        where: A folder (any depth), a glob, a manifest (.csv, .tsv or .json), or one scan. In a
-            folder every scan file is a case, and every DICOM series, told apart by its UID.
+        where: A folder (any depth), a BIDS dataset, a glob, a manifest (.csv, .tsv or .json), or
+            one scan. In a folder every scan file is a case, and every DICOM series, told apart by
+            its UID.
         verb: What is to be done; says what roles scans have.
         fixed: For ``register``: the scan that all others are brought onto, unless a manifest names
             pairs.
         leave_out: A folder that is not searched, such as the one for results.
+        selection: Which images of a BIDS dataset.
 
     Returns:
         Cases in the order of their names, no two alike.
@@ -53,6 +57,14 @@ def discover(
     """
     text = os.fspath(where)
     path = Path(text)
+    bids = path.is_dir() and is_raw_dataset(path)
+    if selection is not None and selection.given and not bids:
+        raise MedrlError(f"{text}: is no BIDS dataset, in which participants could be chosen")
+    if bids:
+        found = find_images(path, selection or Selection())
+        if not found:
+            raise MedrlError(f"{text}: the BIDS dataset holds no such images")
+        return [_with_roles(case, verb, fixed) for case in found]
     if path.is_dir():
         found = _in_folder(path, leave_out)
     elif path.is_file() and path.name.lower().endswith(_MANIFESTS):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from medrl.batch.cases import Case
+from medrl.batch.derivatives import describe_dataset
 from medrl.batch.engines import Engine, Outcome
+from medrl.batch.history import Entry
 from medrl.batch.report import write_report
 from medrl.batch.store import Store
 from medrl.batch.tables import write_tables
@@ -68,6 +70,7 @@ def run(
     timeout: float | None = None,
     retry: bool = False,
     shard: str = "",
+    options: Mapping[str, Any] | None = None,
     tell: Callable[[Outcome], None] | None = None,
 ) -> Summary:
     """Work through the cases that are not done yet, and write the tables of the run.
@@ -80,6 +83,7 @@ def run(
         timeout: Seconds that each of reading, working and writing may take.
         retry: Try again what has failed before.
         shard: Which part of all cases these are, such as ``1/4``: parts may run side by side.
+        options: What ``run.json`` is to say of how the run was started, in terms of JSON.
         tell: Called for each case that ends.
 
     Returns:
@@ -90,16 +94,20 @@ def run(
         KeyboardInterrupt: If the user wants no more; what is done stays, and the tables say it.
     """
     store = Store(root)
-    began = time.monotonic()
     with store.locked(shard):
+        describe_dataset(root, cases, task.verb, task.facts())
         store.agree(task.facts())
         if not shard:
             store.sweep()
+        for case in cases:
+            store.put_in_place(case)
         if retry:
             store.forget_failures()
         left = plan(cases, root).todo
+        entry = Entry(store, options or {}, shard=shard, todo=len(left))
 
         def ended(outcome: Outcome) -> None:
+            entry.count(failed=outcome.error is not None)
             if outcome.error is not None:
                 store.fail(outcome.case, outcome.error)
             if tell is not None:
@@ -110,14 +118,9 @@ def run(
             engine.run(task, left, root, timeout=timeout, tell=ended)
         except (MedrlError, KeyboardInterrupt) as error:
             trouble = error
-        facts = {
-            "verb": task.verb,
-            "task": task.facts(),
-            "shard": shard or None,
-            "wall_seconds": round(time.monotonic() - began, 1),
-        }
         try:
-            write_tables(store, facts)
+            entry.end("finished" if trouble is None else str(trouble) or "interrupted")
+            write_tables(store, {"verb": task.verb, "task": task.facts()})
             write_report(store, task.verb, task.facts())
         finally:
             if trouble is not None:

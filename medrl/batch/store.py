@@ -2,6 +2,11 @@
 
 A case is done when its folder is there with a ``case.json``: it is written elsewhere and renamed,
 so what is there is whole, whenever and however the run was ended.
+
+The files of a BIDS derivative share folders. Those of a case are put together in a folder of its
+own all the same, which is renamed when they are complete, and go one by one from there to where
+they belong: a run that is ended in between has the case done, and the next one puts the rest in
+place.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from medrl.batch.cases import Case
+from medrl.batch.derivatives import arrange
 from medrl.batch.tasks import Record
 from medrl.errors import MedrlError
 from medrl.files import atomic_path, prepare_folder
@@ -83,7 +89,7 @@ class Store:
 
     def record(self, case: Case) -> dict[str, Any] | None:
         """What is known of a case that is done; None if it is not."""
-        return _read(self.root / case.name / MARKER)
+        return self._whole(self._home(case))
 
     def failure(self, case: Case) -> dict[str, Any] | None:
         """Why a case has failed; None if it has not."""
@@ -91,12 +97,19 @@ class Store:
 
     def records(self) -> dict[str, dict[str, Any]]:
         """What is known of all cases that are done, by name."""
-        found = [_read(path) for path in self.root.rglob(MARKER) if _OWN not in path.parts]
-        return _by_name(found)
+        homes = [path.parent for path in self.root.rglob(MARKER) if _OWN not in path.parts]
+        homes += [path.parent for path in (self._own / "done").glob(f"*/{MARKER}")]
+        return _by_name([self._whole(home) for home in homes])
 
     def failures(self) -> dict[str, dict[str, Any]]:
         """What is known of all cases that have failed, by name."""
         return _by_name([_read(path) for path in (self._own / "failed").glob("*.json")])
+
+    def own(self, name: str) -> Path:
+        """A folder for what is known of the runs, made if missing."""
+        folder = self._own / name
+        folder.mkdir(exist_ok=True)
+        return folder
 
     def work_folder(self, case: Case) -> Path:
         """An empty folder for results that are not whole yet."""
@@ -110,16 +123,25 @@ class Store:
         Raises:
             MedrlError: If that cannot be.
         """
+        if case.layout == "bids":
+            record = arrange(folder, case, record)
         content = {"case": case.plain(), **asdict(record), "seconds": seconds}
+        if case.layout == "bids":
+            content["files"] = sorted(path.name for path in folder.iterdir())
         self._write(folder / MARKER, content)
         self._settle(case, folder)
 
     def take(self, case: Case) -> dict[str, bytes]:
         """The files of a case that is done, by their paths in its folder, which is removed."""
-        folder = self.root / case.name
-        files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-        content = {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
-        shutil.rmtree(folder)
+        home = self._home(case)
+        files = [file for file in sorted(home.rglob("*")) if file.is_file()]
+        content = {file.relative_to(home).as_posix(): file.read_bytes() for file in files}
+        if case.layout == "bids":
+            for name in (self.record(case) or {}).get("files", ()):
+                file = self.root / case.folder / name
+                content[name] = file.read_bytes()
+                file.unlink()
+        shutil.rmtree(home)
         return content
 
     def put(self, case: Case, files: dict[str, bytes]) -> None:
@@ -139,15 +161,38 @@ class Store:
 
     def _settle(self, case: Case, folder: Path) -> None:
         """Rename a work folder to the case's own."""
-        target = self.root / case.name
+        target = self._home(case)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            if case.layout == "bids" and self.record(case) is None:
+                shutil.rmtree(target, ignore_errors=True)
             folder.rename(target)
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             if self.record(case) is None:
                 raise MedrlError(f"cannot write {target}: {error.strerror}") from None
+        self.put_in_place(case)
         self._failure(case).unlink(missing_ok=True)
+
+    def put_in_place(self, case: Case) -> None:
+        """Bring what is still in the folder of a case of a BIDS dataset to where it belongs.
+
+        Raises:
+            MedrlError: If that cannot be; the case is then not done.
+        """
+        home = self._home(case)
+        if case.layout != "bids" or not home.is_dir():
+            return
+        place = self.root / case.folder
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            for file in sorted(home.iterdir()):
+                if file.name != MARKER:
+                    with contextlib.suppress(FileNotFoundError):  # another run was faster
+                        file.replace(place / file.name)
+        except OSError as error:
+            shutil.rmtree(home, ignore_errors=True)
+            raise MedrlError(f"cannot write into {place}: {error.strerror}") from error
 
     def fail(self, case: Case, reason: str) -> None:
         """Note why a case has failed."""
@@ -162,6 +207,24 @@ class Store:
         shutil.rmtree(self._own / "failed", ignore_errors=True)
 
     # ---------------------------------------------------------------------------------------------
+
+    def _home(self, case: Case) -> Path:
+        """The folder that a case is done with."""
+        if case.layout == "bids":
+            return self._own / "done" / _token(case)
+        return self.root / case.name
+
+    def _whole(self, home: Path) -> dict[str, Any] | None:
+        """What is known of the case of a folder; None if it is not done or its files are gone."""
+        content = _read(home / MARKER)
+        if content is None:
+            return None
+        place = self.root / Case.of_plain(content["case"]).folder
+        # Files go from the one to the other, so they are looked for in this order.
+        there = all(
+            (home / name).exists() or (place / name).exists() for name in content.get("files", ())
+        )
+        return content if there else None
 
     def _failure(self, case: Case) -> Path:
         return self._own / "failed" / f"{_token(case)}.json"
