@@ -11,6 +11,7 @@ from medrl.files import all_or_nothing
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
 
+    from medrl.dicom import Drafted, Pseudonyms
     from medrl.landmark.detect import Detection
 
 
@@ -41,14 +42,43 @@ def landmark_rows(detection: Detection) -> list[dict[str, Any]]:
     return rows
 
 
+def dicom_report(
+    scan: MetaTensor, detection: Detection, *, pseudonyms: Pseudonyms | None = None
+) -> Drafted:
+    """The landmarks that are in a DICOM scan as a Structured Report.
+
+    Args:
+        scan: As read.
+        detection: What was found in it.
+        pseudonyms: Take the patient's identity out; None to carry it over.
+
+    Returns:
+        The report; none, and perhaps a remark, if the scan was no DICOM or there can be none.
+    """
+    from medrl.dicom import Maker, ReportedPoint, draft_report
+
+    known = detection.trajectory.provenance
+    there = [lm for lm in detection.landmarks if lm.status != "absent"]
+    points = [ReportedPoint(lm.name, lm.position_world, lm.confidence, lm.status) for lm in there]
+    maker = Maker(str(known.get("model")), str(known.get("medrl")))
+    return draft_report(scan, points, maker, pseudonyms=pseudonyms)
+
+
 def write_results(
-    folder: Path, stem: str, scan: MetaTensor, detection: Detection, *, picture: bool = True
+    folder: Path,
+    stem: str,
+    scan: MetaTensor,
+    detection: Detection,
+    *,
+    picture: bool = True,
+    report: Drafted | None = None,
 ) -> dict[str, Path]:
     """Write everything there is to keep of one scan, all of it or nothing.
 
     ``<stem>.mrk.json`` is a 3D Slicer point list with the landmarks that are in the scan,
     ``<stem>.csv`` the table of all of them (name, x, y, z in RAS mm, status, confidence, note),
-    ``<stem>.trajectory.json`` every agent's path, ``<stem>.png`` a picture.
+    ``<stem>.trajectory.json`` every agent's path, ``<stem>.png`` a picture, ``<stem>.sr.dcm`` the
+    landmarks as a DICOM SR.
 
     Args:
         folder: Existing folder.
@@ -56,9 +86,10 @@ def write_results(
         scan: MetaTensor (1, I, J, K), as it was searched.
         detection: What was found in it.
         picture: Draw the picture.
+        report: From :func:`dicom_report`; written if it holds one.
 
     Returns:
-        Paths by kind: markups, table, trajectory, picture.
+        Paths by kind: markups, table, trajectory, picture, report.
 
     Raises:
         MedrlError: If they cannot be written.
@@ -69,6 +100,8 @@ def write_results(
     endings = {"markups": ".mrk.json", "table": ".csv", "trajectory": ".trajectory.json"}
     if picture:
         endings["picture"] = ".png"
+    if report is not None and report.dataset is not None:
+        endings["report"] = ".sr.dcm"
     paths = {kind: folder / f"{stem}{ending}" for kind, ending in endings.items()}
     there = [lm for lm in detection.landmarks if lm.status != "absent"]
     with all_or_nothing(paths) as drafts:
@@ -84,6 +117,10 @@ def write_results(
             from medrl.landmark.picture import write_picture
 
             write_picture(drafts["picture"], scan, detection, title=stem)
+        if report is not None and report.dataset is not None:
+            from medrl.dicom.objects import save
+
+            save(drafts["report"], report.dataset)
     return paths
 
 

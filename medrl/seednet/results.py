@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medrl.files import all_or_nothing
 from medrl.seednet.session import SeedSession
+
+if TYPE_CHECKING:
+    from medrl.dicom import Drafted, Pseudonyms
 
 
 def object_rows(session: SeedSession) -> list[dict[str, Any]]:
@@ -43,23 +46,56 @@ def object_rows(session: SeedSession) -> list[dict[str, Any]]:
     return rows
 
 
+def dicom_segmentation(session: SeedSession, *, pseudonyms: Pseudonyms | None = None) -> Drafted:
+    """The objects of a DICOM scan as a DICOM SEG, numbered as in the label map.
+
+    Args:
+        session: What was done.
+        pseudonyms: Take the patient's identity out; None to carry it over.
+
+    Returns:
+        The object; none, and perhaps a remark, if the scan was no DICOM or there can be none.
+
+    Raises:
+        MedrlError: If no object has a foreground seed.
+    """
+    from medrl.dicom import Maker, Segment, draft_segmentation
+
+    labels = session.labels()
+    segments = [
+        Segment(number, name, session.target_of(name))
+        for name, number in labels.meta["labels"].items()
+    ]
+    scan = next(iter(session.images.values()))
+    maker = Maker(str(session.manifest.get("name")))
+    return draft_segmentation(labels, scan, segments, maker, pseudonyms=pseudonyms)
+
+
 def write_results(
-    folder: Path, stem: str, session: SeedSession, *, picture: bool = True
+    folder: Path,
+    stem: str,
+    session: SeedSession,
+    *,
+    picture: bool = True,
+    segmentation: Drafted | None = None,
 ) -> dict[str, Path]:
     """Write everything there is to keep of one scan, all of it or nothing.
 
     ``<stem>.seg.nii.gz`` is the label map in the scan's own grid, ``<stem>.seeds.mrk.json`` the
     seeds as 3D Slicer points (of several objects each has a file of its own),
-    ``<stem>.trajectory.json`` what the agent did, ``<stem>.png`` a picture.
+    ``<stem>.trajectory.json`` what the agent did, ``<stem>.png`` a picture, ``<stem>.seg.dcm`` the
+    masks as a DICOM SEG.
 
     Args:
         folder: Existing folder.
         stem: What the files are called.
         session: What was done.
         picture: Draw the picture.
+        segmentation: From :func:`dicom_segmentation`; written if it holds one.
 
     Returns:
-        Paths by kind: mask, seeds (``seeds NAME`` of several objects), trajectory, picture.
+        Paths by kind: mask, seeds (``seeds NAME`` of several objects), trajectory, picture,
+        segmentation.
 
     Raises:
         MedrlError: If no object has a foreground seed, or the files cannot be written.
@@ -82,6 +118,8 @@ def write_results(
     endings["trajectory"] = ".trajectory.json"
     if picture:
         endings["picture"] = ".png"
+    if segmentation is not None and segmentation.dataset is not None:
+        endings["segmentation"] = ".seg.dcm"
     paths = {kind: folder / f"{stem}{ending}" for kind, ending in endings.items()}
     with all_or_nothing(paths) as drafts:
         write_nifti(drafts["mask"], labels, dtype=np.uint8)
@@ -92,4 +130,8 @@ def write_results(
             from medrl.seednet.picture import write_picture
 
             write_picture(drafts["picture"], session, title=stem)
+        if segmentation is not None and segmentation.dataset is not None:
+            from medrl.dicom.objects import save
+
+            save(drafts["segmentation"], segmentation.dataset)
     return paths

@@ -51,6 +51,6 @@ def _check(path: Path, members: list[zipfile.ZipInfo], *, free: int) -> None:
     for info in members:
         name = PurePosixPath(info.filename.replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
-            raise MedrlError(f"{path}: is unsafe: it names a file outside itself ({info.filename})")
+            raise MedrlError(f"{path}: is unsafe: it names a file outside itself")
         if info.flag_bits & 1:
             raise MedrlError(f"{path}: is encrypted; unpack it first")

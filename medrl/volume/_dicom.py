@@ -22,11 +22,14 @@ from pydicom.errors import InvalidDicomError
 
 from medrl.errors import MedrlError
 from medrl.volume._checks import check_grid, check_stored, reject_pixels
+from medrl.volume.dicom_origin import IDENTITY_TAGS, DicomOrigin
 from medrl.volume.space import affine_to_lps
 
 _TAGS = [
+    *IDENTITY_TAGS,
     "BitsAllocated",
     "Columns",
+    "FrameOfReferenceUID",
     "ImageOrientationPatient",
     "ImagePositionPatient",
     "Modality",
@@ -40,9 +43,13 @@ _TAGS = [
     "SeriesDescription",
     "SeriesInstanceUID",
     "SeriesNumber",
+    "SliceThickness",
 ]
+_FRAME_TAGS = [*_TAGS, "PerFrameFunctionalGroupsSequence"]
 _MOST_FILES = 50_000
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+
+LoadedDicom = tuple[NDArray[np.generic], NDArray[np.float64], list[str], DicomOrigin]
 
 
 @dataclass(frozen=True)
@@ -66,9 +73,7 @@ class Slice:
         return int(header.Rows), int(header.Columns), spacing, cosines
 
 
-def load_dicom(
-    path: Path, files: Iterable[Path], *, series: str | None
-) -> tuple[NDArray[np.generic], NDArray[np.float64], list[str]]:
+def load_dicom(path: Path, files: Iterable[Path], *, series: str | None) -> LoadedDicom:
     """Read one series.
 
     Args:
@@ -78,7 +83,7 @@ def load_dicom(
 
     Returns:
         Voxels (1, I, J, K) with rescale slope and intercept applied, affine (voxel to RAS mm),
-        remarks for the user.
+        remarks for the user, and which images these are.
     """
     found = _choose_series(path, read_headers(path, files), series)
     _check_pixels(path, found)
@@ -92,7 +97,14 @@ def load_dicom(
     check_grid(path, (columns, rows, len(ordered)))
     reader = _SeriesReader()
     array, meta = reader.get_data(reader.read([str(s.file) for s in ordered]))
-    return array[None], np.asarray(meta["affine"], dtype=np.float64), remarks
+    origin = DicomOrigin(
+        ordered[0].header,
+        tuple(str(s.header.get("SOPInstanceUID") or "") for s in ordered),
+        np.array([s.position for s in ordered]),
+        tuple(float(v) for v in ordered[0].header.ImageOrientationPatient),
+        (float(ordered[0].header.PixelSpacing[0]), float(ordered[0].header.PixelSpacing[1])),
+    )
+    return array[None], np.asarray(meta["affine"], dtype=np.float64), remarks, origin
 
 
 class _SeriesReader(PydicomReader):
@@ -144,7 +156,8 @@ def read_headers(path: Path, files: Iterable[Path]) -> list[Slice]:
         raise MedrlError(
             f"{path}: holds no DICOM images; name an image file, or a folder or zip with one series"
         )
-    return found
+    # Segmentations of a scan lie beside it.
+    return [s for s in found if s.header.get("SOPClassUID") != _SEGMENTATION] or found
 
 
 def _choose_series(path: Path, found: list[Slice], series: str | None) -> list[Slice]:
@@ -156,8 +169,8 @@ def _choose_series(path: Path, found: list[Slice], series: str | None) -> list[S
     if series in groups:
         return groups[series]
     listing = "; ".join(
-        f"{uid} ({items[0].header.get('Modality', '?')} "
-        f"{items[0].header.get('SeriesDescription') or 'without description'}, {len(items)} files)"
+        # A description is free text, and may name the patient.
+        f"{uid} ({items[0].header.get('Modality', '?')}, {len(items)} files)"
         for uid, items in groups.items()
     )
     if series is None:
@@ -185,12 +198,13 @@ def _check_pixels(path: Path, found: list[Slice]) -> None:
 
 def _ordered(path: Path, found: list[Slice]) -> tuple[list[Slice], list[str]]:
     """The slices along their normal, each once, evenly spaced."""
-    for item in found:
-        for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-            if not item.header.get(tag):
-                raise MedrlError(
-                    f"{path}: slice {item.file.name} has no {tag}: its place in space is unknown"
-                )
+    for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        lacking = sum(not item.header.get(tag) for item in found)
+        if lacking:
+            raise MedrlError(
+                f"{path}: {lacking} of its {len(found)} slices have no {tag}: their place in "
+                "space is unknown"
+            )
     planes = Counter(item.plane for item in found)
     if len(planes) > 1:
         raise MedrlError(
@@ -243,14 +257,12 @@ def _check_spacing(path: Path, positions: NDArray[np.float64], normal: NDArray[n
         )
 
 
-def _load_frames(
-    path: Path, item: Slice
-) -> tuple[NDArray[np.generic], NDArray[np.float64], list[str]]:
+def _load_frames(path: Path, item: Slice) -> LoadedDicom:
     """Read an enhanced multi-frame file: pixels by GDCM, geometry checked frame by frame.
 
     (PydicomReader gives multi-frame files the identity for an affine.)
     """
-    header = pydicom.dcmread(item.file, stop_before_pixels=True)
+    header = pydicom.dcmread(item.file, stop_before_pixels=True, specific_tags=_FRAME_TAGS)
     frames = header.get("PerFrameFunctionalGroupsSequence")
     if not frames or "PlanePositionSequence" not in frames[0]:
         raise MedrlError(
@@ -273,4 +285,11 @@ def _load_frames(
         raise MedrlError(f"{path}: its frames are not stored in order; convert it to NIfTI")
     lps[:3, 2], lps[:3, 3] = steps, positions[0]
     array = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
-    return array[None], affine_to_lps(lps), []
+    origin = DicomOrigin(
+        item.header,
+        (str(item.header.get("SOPInstanceUID") or ""),),
+        positions,
+        tuple(direction[:, :2].T.ravel().tolist()),
+        (float(image.GetSpacing()[1]), float(image.GetSpacing()[0])),
+    )
+    return array[None], affine_to_lps(lps), [], origin

@@ -18,15 +18,17 @@ from medrl.errors import MedrlError
 from medrl.files import atomic_path
 from medrl.volume._archive import unpack
 from medrl.volume._checks import quiet
-from medrl.volume._dicom import load_dicom
+from medrl.volume._dicom import LoadedDicom, load_dicom
 from medrl.volume._metaimage import load_metaimage
 from medrl.volume._nifti import load_nifti
 from medrl.volume._nrrd import load_nrrd
+from medrl.volume.dicom_origin import DicomOrigin
 from medrl.volume.space import as_affine
 
 _Loaded = tuple[NDArray[np.generic], NDArray[np.float64], list[str]]
+_Loader = Callable[[Path], _Loaded | LoadedDicom]
 
-_LOADERS: dict[str, tuple[str, Callable[[Path], _Loaded]]] = {
+_LOADERS: dict[str, tuple[str, _Loader]] = {
     ".nii": ("NIfTI", load_nifti),
     ".nii.gz": ("NIfTI", load_nifti),
     ".nrrd": ("NRRD", load_nrrd),
@@ -54,8 +56,9 @@ def read(
 
     Returns:
         MetaTensor (C, I, J, K), float32, with `affine` (float64, 4x4, voxel to RAS mm). Its
-        `meta` holds "filename_or_obj" and "remarks", a tuple of what the user should know about
-        the file; each remark is also issued as a UserWarning.
+        `meta` holds "filename_or_obj"; "remarks", a tuple of what the user should know about
+        the file, each also issued as a UserWarning; and of DICOM "dicom", the images that it was
+        read from (:class:`medrl.volume.dicom_origin.DicomOrigin`).
 
     Raises:
         MedrlError: If the file is missing, empty, truncated, damaged, not a 3D scan, or holds
@@ -65,15 +68,17 @@ def read(
     kind, load = _loader(source, series)
     try:
         with quiet():
-            array, affine, remarks = load(source)
-        return _finish(source, array, affine, remarks, allow_constant)
+            array, affine, remarks, *origin = load(source)
+        return _finish(source, array, affine, remarks, allow_constant, *origin)
     except MedrlError:
         raise
     except MemoryError as error:
         raise MedrlError(f"{source}: does not fit in memory; crop or downsample it") from error
     except Exception as error:
         # Parsers of damaged files fail in every way there is.
-        reason = " ".join(str(error).split())[-160:] or type(error).__name__
+        reason = " ".join(str(error).split())[-160:]
+        if not reason or "DICOM" in kind:
+            reason = type(error).__name__  # pydicom's words quote values, such as names
         raise MedrlError(
             f"{source}: cannot be read as {kind}: it is truncated, damaged or of an unknown "
             f"variant ({reason}); copy or export it again"
@@ -106,7 +111,7 @@ def write_nifti(
         nib.save(image, temporary)
 
 
-def _loader(path: Path, series: str | None) -> tuple[str, Callable[[Path], _Loaded]]:
+def _loader(path: Path, series: str | None) -> tuple[str, _Loader]:
     """The format's name and its reader."""
     if not path.exists():
         raise MedrlError(f"{path}: no such file or folder")
@@ -135,7 +140,7 @@ def _loader(path: Path, series: str | None) -> tuple[str, Callable[[Path], _Load
     )
 
 
-def _load_zip(path: Path, series: str | None) -> _Loaded:
+def _load_zip(path: Path, series: str | None) -> LoadedDicom:
     with tempfile.TemporaryDirectory(prefix="medrl-") as folder:
         return load_dicom(path, unpack(path, Path(folder)), series=series)
 
@@ -146,6 +151,7 @@ def _finish(
     affine: NDArray[np.float64],
     remarks: list[str],
     allow_constant: bool,
+    origin: DicomOrigin | None = None,
 ) -> MetaTensor:
     """Check voxels and affine, and wrap them."""
     with np.errstate(over="ignore"):
@@ -173,4 +179,6 @@ def _finish(
         "spatial_shape": np.array(voxels.shape[1:]),
         "remarks": tuple(remarks),
     }
+    if origin is not None:
+        meta["dicom"] = origin
     return MetaTensor(torch.from_numpy(voxels), affine=torch.from_numpy(affine), meta=meta)
