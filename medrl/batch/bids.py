@@ -110,14 +110,14 @@ def suffixes_for(manifest: Any) -> tuple[str, ...]:
     """The suffixes of images that a model is for.
 
     Args:
-        manifest: Of the model; its card may name them as ``bids_suffixes``. Otherwise its modality
+        manifest: Of the model; its card may name them as ``contrasts``. Otherwise its modality
             or the first of its images (channels) decides.
 
     Returns:
         None at all if that leaves it open.
     """
-    named = manifest["card"].get("bids_suffixes")
-    if named:
+    named = manifest["card"].get("contrasts")
+    if isinstance(named, list):
         return tuple(str(suffix) for suffix in named)
     settings = manifest["settings"]
     channels = settings.get("channels") or ()
@@ -197,29 +197,33 @@ def _ignored(root: Path) -> Callable[[str], bool]:
         raise MedrlError(f"{root / _IGNORE}: cannot be read: {error}") from error
     rules = [_rule(line.strip()) for line in lines if line.strip() and line[0] != "#"]
 
-    def ignored(path: str) -> bool:
+    def named(path: str, *, folder: bool) -> bool:
         # The last pattern that fits decides.
-        fitting = (takes_out for takes_out, pattern in reversed(rules) if pattern.fullmatch(path))
+        fitting = (
+            takes_out
+            for takes_out, pattern, only_folders in reversed(rules)
+            if (folder or not only_folders) and pattern.fullmatch(path)
+        )
         return next(fitting, False)
+
+    def ignored(path: str) -> bool:
+        parts = path.split("/")
+        above = ("/".join(parts[:n]) for n in range(1, len(parts)))
+        return any(named(folder, folder=True) for folder in above) or named(path, folder=False)
 
     return ignored
 
 
-def _rule(line: str) -> tuple[bool, re.Pattern[str]]:
-    """A line of gitignore(5): whether it takes out or lets in again, and which paths."""
+def _rule(line: str) -> tuple[bool, re.Pattern[str], bool]:
+    """A line of gitignore(5): whether it takes out or lets in, which paths, only of folders."""
     takes_out = not line.startswith("!")
     text = line.removeprefix("!")
-    anchored = "/" in text.rstrip("/")
+    pattern = "" if "/" in text.rstrip("/") else "(?:.*/)?"
     parts = text.strip("/").split("/")
-    pattern = "" if anchored else "(?:.*/)?"
-    for number, part in enumerate(parts):
-        last = number == len(parts) - 1
-        if part == "**":
-            pattern += ".*" if last else "(?:.*/)?"
-        else:
-            pattern += _glob(part) + ("" if last else "/")
-    # What is named takes what lies below it along; a name that ends in / is that of a folder.
-    return takes_out, re.compile(pattern + ("/.*" if text.endswith("/") else "(?:/.*)?"))
+    for part in parts[:-1]:
+        pattern += "(?:.*/)?" if part == "**" else _glob(part) + "/"
+    pattern += ".*" if parts[-1] == "**" else _glob(parts[-1])
+    return takes_out, re.compile(pattern), text.endswith("/")
 
 
 def _glob(part: str) -> str:

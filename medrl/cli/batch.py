@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from medrl.cli import complain
-from medrl.cli.terminal import check_device, parse, progress_bars
+from medrl.cli.terminal import check_device, parse, scan_progress
 from medrl.errors import MedrlError
 
 if TYPE_CHECKING:
+    from medrl.batch.bids import Selection
     from medrl.batch.cases import Case
     from medrl.batch.engines import Engine, Outcome
+    from medrl.batch.events import EventLog
+    from medrl.batch.run import Summary
     from medrl.batch.tasks import Task
 
 
@@ -25,12 +28,28 @@ class _Options:
     """What every batch asks for."""
 
     where: Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="input", metavar="INPUT")]
-    """A folder (any depth; NIfTI, NRRD, MHA/MHD files, DICOM series), a glob in quotes, or a
-    manifest: .csv, .tsv or .json with a row for each scan."""
+    """A folder (any depth; NIfTI, NRRD, MHA/MHD files, DICOM series), a BIDS dataset, a glob in
+    quotes, or a manifest: .csv, .tsv or .json with a row for each scan."""
 
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="output", metavar="OUTPUT")]
-    """Folder for the results: one below it for each scan, results.csv, failures.csv, run.json.
-    The same command on a folder that is not finished goes on with it."""
+    """Folder for the results: one below it for each scan, results.csv, results.parquet,
+    failures.csv, report.html, run.json; of a BIDS dataset a BIDS derivative. The same command on a
+    folder that is not finished goes on with it."""
+
+    level: Annotated[
+        Literal["participant"], tyro.conf.Positional, tyro.conf.arg(metavar="participant")
+    ] = "participant"
+    """May be given, as BIDS Apps have it; makes no difference."""
+
+    participant_label: tuple[str, ...] = ()
+    """Of a BIDS dataset: only these participants, with or without sub-."""
+
+    session_label: tuple[str, ...] = ()
+    """Of a BIDS dataset: only these sessions, with or without ses-."""
+
+    suffix: tuple[str, ...] = ()
+    """Of a BIDS dataset: only images with these suffixes, such as T1w; left out: those that suit
+    the model."""
 
     engine: Literal["local", "ray"] = "local"
     """Processes on this machine, or a Ray cluster (extra `ray`)."""
@@ -52,6 +71,9 @@ class _Options:
 
     retry: bool = False
     """Try again what has failed before."""
+
+    json_log: Path | None = None
+    """File to write events to, one JSON object a line, below what it holds."""
 
     dry_run: bool = False
     """Print what would be done, and do nothing."""
@@ -151,45 +173,81 @@ def main(argv: Sequence[str]) -> int:
     command: Detect | Segment | Register = parse(_VERBS, argv, prog="medrl batch")
 
     from medrl.batch.discover import discover
-    from medrl.batch.run import plan, run
+    from medrl.batch.events import EventLog
 
     task = command.task()
     task.facts()  # a model that is not there is found out now
     engine = _engine(command)
     fixed = command.fixed if isinstance(command, Register) else None
-    found = discover(command.where, task.verb, fixed=fixed, leave_out=command.out)
+    selection = _selection(command)
+    found = discover(
+        command.where, task.verb, fixed=fixed, leave_out=command.out, selection=selection
+    )
     cases = _shard(found, command.shard)
     if command.dry_run:
         _print_plan(cases)
         return 0
-    left = len(plan(cases, command.out, retry=command.retry).todo)
-    if left < len(cases):
-        print(
-            f"medrl: {len(cases) - left} of {len(cases)} scans have ended before", file=sys.stderr
-        )
-    with progress_bars() as progress:
-        bar = progress.add_task("scans", total=left, more="")
-        failed = 0
-
-        def tell(outcome: Outcome) -> None:
-            nonlocal failed
-            if outcome.error is not None:
-                failed += 1
-                complain(f"{outcome.case.name}: {outcome.error}")
-            progress.update(bar, advance=1, more=f"{failed} failed" if failed else "")
-
-        summary = run(
-            task,
-            cases,
-            command.out,
-            engine,
-            timeout=command.timeout,
-            retry=command.retry,
-            shard=command.shard,
-            tell=tell,
-        )
+    with EventLog(command.json_log) as log:
+        summary = _work(command, task, cases, engine, log)
     print(f"{summary.done} of {len(cases)} scans done, {summary.failed} failed: {command.out}")
     return 1 if summary.failed else 0
+
+
+def _work(
+    command: _Options, task: Task, cases: Sequence[Case], engine: Engine, log: EventLog
+) -> Summary:
+    """Run the batch, and tell how it goes."""
+    from medrl.batch.run import plan, run
+
+    known = plan(cases, command.out, retry=command.retry)
+    if len(known.todo) < len(cases):
+        before = len(cases) - len(known.todo)
+        print(f"medrl: {before} of {len(cases)} scans have ended before", file=sys.stderr)
+    options = _plain(command)
+    log.start(task, known, options)
+    how = "interrupted"
+    try:
+        with scan_progress(len(known.todo)) as ended:
+
+            def tell(outcome: Outcome) -> None:
+                if outcome.error is not None:
+                    complain(f"{outcome.case.name}: {outcome.error}")
+                ended(outcome.error is not None)
+                log.case(outcome, command.out)
+
+            summary = run(
+                task,
+                cases,
+                command.out,
+                engine,
+                timeout=command.timeout,
+                retry=command.retry,
+                shard=command.shard,
+                options=options,
+                tell=tell,
+            )
+        how = "finished"
+    except Exception as error:
+        how = str(error)
+        raise
+    finally:
+        log.end(how, cases, command.out)
+    return summary
+
+
+def _selection(command: Detect | Segment | Register) -> Selection:
+    """Which images of a BIDS dataset are meant."""
+    from medrl.batch.bids import Selection, suffixes_for
+    from medrl.bundles import find, read_manifest
+
+    usual = suffixes_for(read_manifest(find(command.model)))
+    return Selection(command.participant_label, command.session_label, command.suffix, usual)
+
+
+def _plain(command: _Options) -> dict[str, Any]:
+    """The options of a command in terms of JSON."""
+    options = asdict(command)
+    return {key: str(v) if isinstance(v, Path) else v for key, v in options.items()}
 
 
 def _engine(options: _Options) -> Engine:
