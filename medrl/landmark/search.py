@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -52,8 +52,9 @@ class SearchResult:
         value: (N,) float, best action value at the end, in steps of that level.
         jump: (N,) float, distance between the answers of the two last levels, in voxels of the
             finest.
-        records: One record a step.
-        evaluated: Windows that went through a network.
+        records: What they did, in the order of time.
+        scan: (N,) int64, which of the M scans each walked in.
+        windows: (M,) int64, windows of each scan that went through a network.
     """
 
     answer: Tensor
@@ -64,7 +65,41 @@ class SearchResult:
     value: Tensor
     jump: Tensor
     records: tuple[StepRecord, ...]
-    evaluated: int
+    scan: Tensor
+    windows: Tensor
+
+    @property
+    def evaluated(self) -> int:
+        """Windows that went through a network."""
+        return int(self.windows.sum())
+
+    def split(self) -> list[SearchResult]:
+        """The result of each scan by itself, on the CPU, its agents counted from 0."""
+        scan = self.scan.cpu()
+        steps = StepRecord(
+            *(torch.cat([getattr(record, f.name) for record in self.records]).cpu()
+              for f in fields(StepRecord))
+        )  # fmt: skip
+        ends = ("answer", "level", "status", "log_scale", "spread", "value", "jump")
+        whole = {name: getattr(self, name).cpu() for name in ends}
+        parts = []
+        for number, windows in enumerate(self.windows.cpu()):
+            own = scan == number
+            rows = own[steps.agent]
+            count_from_0 = own.cumsum(0) - 1
+            record = StepRecord(
+                count_from_0[steps.agent[rows]],
+                *(getattr(steps, f.name)[rows] for f in fields(StepRecord)[1:]),
+            )
+            parts.append(
+                SearchResult(
+                    **{name: values[own] for name, values in whole.items()},
+                    records=(record,),
+                    scan=torch.zeros_like(scan[own]),
+                    windows=windows[None],
+                )
+            )
+        return parts
 
 
 #: Neighbours from which the finest network is asked again, in steps: the corners of a cube.
@@ -146,7 +181,7 @@ class Searcher:
         summary = torch.zeros((count, 3), device=self.device)
         finished = torch.zeros(count, dtype=torch.bool, device=self.device)
         records: list[StepRecord] = []
-        evaluated = 0
+        evaluated = torch.zeros(len(pyramids), dtype=torch.int64, device=self.device)
 
         while not finished.all():
             agent = torch.nonzero(state.walking)[:, 0]
@@ -214,7 +249,8 @@ class Searcher:
             value=summary[:, 2],
             jump=(answer - before).norm(dim=1),
             records=tuple(records),
-            evaluated=evaluated,
+            scan=scan,
+            windows=evaluated,
         )
 
     def _ask(
@@ -224,8 +260,8 @@ class Searcher:
         landmark: Tensor,
         position: Tensor,
         level: Tensor,
-    ) -> tuple[Tensor, Tensor, int]:
-        """Action values (R, 6), offset with log scale (R, 4), and the windows evaluated."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Action values (R, 6), offset with log scale (R, 4), and each scan's windows (M,)."""
         values = torch.empty((len(scan), len(MOVES)), device=self.device)
         seen = torch.empty((len(scan), 4), device=self.device)
         place = torch.cat([level[:, None], scan[:, None], position], dim=1)
@@ -250,7 +286,7 @@ class Searcher:
                 values[rows] = decision.values[window, head].float()
                 seen[rows, :3] = decision.offset[window, head].float()
                 seen[rows, 3] = decision.log_scale[window, head].float()
-        return values, seen, len(unique)
+        return values, seen, unique[:, 1].bincount(minlength=len(pyramids))
 
 
 def _combine(views: Tensor, log_scale: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

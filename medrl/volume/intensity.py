@@ -45,8 +45,9 @@ class NormalizeForeground(Transform):
         sample = volume[::step, ::step, ::step].flatten().sort().values
         low = sample[int(0.005 * (len(sample) - 1))]
         bright = sample[sample > sample.mean()]
-        if len(bright) == 0 or not sample[-1] > low:
-            raise MedrlError("the scan is constant: there is nothing to see in it")
         foreground = sample[sample > (low + bright.mean()) / 2]
+        # What is constant up to rounding has no foreground either.
+        if len(foreground) == 0 or not sample[-1] > low:
+            raise MedrlError("the scan is constant: there is nothing to see in it")
         high = foreground[int(self.upper * (len(foreground) - 1))]
         return ((volume - low) / (high - low)).clamp_(0.0, self.clip)
