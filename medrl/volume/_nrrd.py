@@ -1,18 +1,22 @@
-"""NRRD through MONAI's NrrdReader."""
+"""NRRD: the header by pynrrd, the voxels slab by slab.
+
+(pynrrd inflates whatever follows a header, a bomb too, and opens any file that the header names.)
+"""
 
 from __future__ import annotations
 
 import math
+from os import SEEK_END
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import nrrd
 import numpy as np
-from monai.data.image_reader import NrrdImage, NrrdReader
 from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
 from medrl.volume._checks import check_grid, check_stored, reject_pixels
+from medrl.volume._stored import Read, bzipped, data_file, deflated, fill, numbers, plain, skip
 from medrl.volume.space import LPS_FROM_RAS
 
 #: What takes a NRRD space to RAS, by the space's long and short name.
@@ -24,8 +28,15 @@ _TO_RAS = {
     "left-posterior-superior": LPS_FROM_RAS,
     "lps": LPS_FROM_RAS,
 }
+_LONGEST_LINE = 2**16
 _COLOUR = {"rgb-color", "hsv-color", "xyz-color", "rgba-color", "3-color", "4-color"}
-_PLAIN = {"raw", "ascii", "text", "txt"}
+_TEXT = {"ascii", "text", "txt"}
+_READERS = {
+    "raw": plain,
+    **dict.fromkeys(_TEXT, numbers),
+    **dict.fromkeys(("gzip", "gz"), deflated),
+    **dict.fromkeys(("bzip2", "bz2"), bzipped),
+}
 
 
 def load_nrrd(path: Path) -> tuple[NDArray[np.generic], NDArray[np.float64], list[str]]:
@@ -34,30 +45,46 @@ def load_nrrd(path: Path) -> tuple[NDArray[np.generic], NDArray[np.float64], lis
     Returns:
         Voxels (C, I, J, K), affine (voxel to RAS mm), remarks for the user.
     """
-    header, stored = _read_header(path)
+    header, file, start = _read_header(path)
     spatial = _spatial_axes(path, header)
     sizes = [int(n) for n in header["sizes"]]
     others = [axis for axis in range(len(sizes)) if axis not in spatial]
     check_grid(path, [sizes[a] for a in spatial + others], spatial=len(spatial))
     if len(others) > 1:
         raise MedrlError(f"{path}: has {len(sizes)} dimensions; medrl reads 3D and 4D scans")
-    compressed = str(header["encoding"]).lower() not in _PLAIN
-    bytes_each = 1 if str(header["encoding"]).lower() in _PLAIN - {"raw"} else _item_size(header)
-    check_stored(path, math.prod(sizes) * bytes_each, stored, compressed=compressed)
+    affine = _affine(path, header, spatial)
+    encoding = str(header["encoding"]).lower()
+    if encoding not in _READERS:
+        raise MedrlError(f"{path}: has voxels in encoding {encoding!r}; write it as raw or gzip")
+    dtype = np.dtype(np.float64) if encoding in _TEXT else _stored_type(header)
+    needed = math.prod(sizes) * (1 if encoding in _TEXT else dtype.itemsize)
+    stored = file.stat().st_size - start
+    check_stored(path, needed, stored, compressed=encoding not in {"raw", *_TEXT})
+
+    voxels = np.empty([sizes[axis] for axis in others + spatial] or [0], dtype=np.float32)
+    with file.open("rb") as stream:
+        stream.seek(start)
+        _skip_lines(stream, header)
+        read = _READERS[encoding](stream)
+        _skip_bytes(path, header, read, stream, needed if encoding == "raw" else None)
+        try:
+            fill(read, voxels.transpose(np.argsort(others + spatial)), dtype)
+            more = read(1)
+        except MedrlError as error:
+            raise MedrlError(f"{path}: {error}") from error
+    if more:
+        raise MedrlError(f"{path}: holds more voxels than its header declares; export it again")
 
     space = str(header.get("space", "")).lower()
     remarks = []
     if space not in _TO_RAS:
         remarks.append(f"the header names {f'space {space!r}' if space else 'no space'}: LPS taken")
-    reader = NrrdReader(affine_lps_to_ras=False)
-    image = reader.read(path)
-    array, meta = reader.get_data(_channel_first(image, spatial, others))
-    affine = _TO_RAS.get(space, LPS_FROM_RAS) @ np.asarray(meta["affine"], dtype=np.float64)
-    return array if others else array[None], affine, remarks
+    affine = _TO_RAS.get(space, LPS_FROM_RAS) @ affine
+    return voxels if others else voxels[None], affine, remarks
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header, and how many bytes of voxels are stored."""
+def _read_header(path: Path) -> tuple[dict[str, Any], Path, int]:
+    """The header, the file with the voxels, and where they start in it."""
     with path.open("rb") as stream:
         if stream.read(4) != b"NRRD":
             raise MedrlError(f"{path}: is not a NRRD file, whatever its name says")
@@ -69,18 +96,40 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         raise MedrlError(f"{path}: its NRRD header lacks {', '.join(missing)}; export it anew")
     if header["type"] == "block":
         raise reject_pixels(path, "block")
+    if len(header["sizes"]) != header["dimension"]:
+        raise MedrlError(f"{path}: its header gives {len(header['sizes'])} sizes; export it anew")
     data = header.get("data file", header.get("datafile"))
     if data is None:
-        return header, path.stat().st_size - start
-    file = path.parent / str(data)
-    if not file.is_file():
-        raise MedrlError(f"{path}: its voxels are in {file.name}, which is not there")
-    return header, file.stat().st_size
+        return header, path, start
+    return header, data_file(path, str(data)), 0
 
 
-def _item_size(header: dict[str, Any]) -> int:
-    """Bytes per voxel."""
-    return int(nrrd.reader._determine_datatype({"endian": "little", **header}).itemsize)
+def _stored_type(header: dict[str, Any]) -> np.dtype[Any]:
+    """How a voxel is stored."""
+    dtype: np.dtype[Any] = nrrd.reader._determine_datatype(header)
+    return dtype
+
+
+def _skip_lines(stream: IO[bytes], header: dict[str, Any]) -> None:
+    for _ in range(int(header.get("line skip", header.get("lineskip", 0)))):
+        if not stream.readline(_LONGEST_LINE):
+            return
+
+
+def _skip_bytes(
+    path: Path, header: dict[str, Any], read: Read, stream: IO[bytes], raw: int | None
+) -> None:
+    """Go to the first voxel; `raw` is how many bytes there are if they are plain."""
+    count = int(header.get("byte skip", header.get("byteskip", 0)))
+    if count == -1 and raw is not None:
+        stream.seek(max(stream.tell(), stream.seek(0, SEEK_END) - raw))
+    elif count < 0:
+        raise MedrlError(f"{path}: its byte skip of {count} cannot be; export it anew")
+    elif count:
+        try:
+            skip(read, count)
+        except MedrlError as error:
+            raise MedrlError(f"{path}: {error}") from error
 
 
 def _spatial_axes(path: Path, header: dict[str, Any]) -> list[int]:
@@ -106,16 +155,18 @@ def _spatial_axes(path: Path, header: dict[str, Any]) -> list[int]:
     return named
 
 
-def _channel_first(image: NrrdImage, spatial: list[int], others: list[int]) -> NrrdImage:
-    """The image with its non-spatial axis first and a header of spatial axes only."""
-    header = dict(image.header)
-    if header.get("space directions") is None:
-        spacings = np.asarray(header.get("spacings", np.ones(image.array.ndim)), dtype=float)
-        header["space directions"] = np.diag(spacings[spatial])
-    else:
-        rows = [header["space directions"][axis] for axis in spatial]
-        header["space directions"] = np.array(rows, dtype=float)
-    if header.get("space origin") is None:
-        header["space origin"] = np.zeros(3)
-    header["sizes"] = np.array([image.array.shape[axis] for axis in spatial])
-    return NrrdImage(image.array.transpose(others + spatial), header)
+def _affine(path: Path, header: dict[str, Any], spatial: list[int]) -> NDArray[np.float64]:
+    """Voxel to the header's own space."""
+    affine = np.eye(4)
+    directions = header.get("space directions")
+    if directions is not None:
+        affine[:3, :3] = np.array([directions[axis] for axis in spatial], dtype=np.float64).T
+    elif header.get("spacings") is not None:
+        spacings = np.asarray(header["spacings"], dtype=np.float64)
+        affine[:3, :3] = np.diag(spacings[spatial])
+    origin = header.get("space origin")
+    if origin is not None:
+        if np.shape(origin) != (3,):
+            raise MedrlError(f"{path}: its space origin is not three numbers; mend its header")
+        affine[:3, 3] = origin
+    return affine
