@@ -76,8 +76,8 @@ class Store:
             MedrlError: If the folder holds results of others.
         """
         path = self._own / "task.json"
-        if path.exists():
-            known = json.loads(path.read_text(encoding="utf-8"))
+        known = _load(path)
+        if known is not None:
             other = [key for key in facts if known.get(key) != facts[key]]
             if other:
                 raise MedrlError(
@@ -246,10 +246,26 @@ def _by_name(found: list[dict[str, Any] | None]) -> dict[str, dict[str, Any]]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    """What a file says of a case; None if there is none."""
+    content = _load(path)
+    if content is None:
+        return None
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        Case.of_plain(content["case"])
+        if not all(isinstance(name, str) for name in content.get("files", ())):
+            raise TypeError("files")
+    except (AttributeError, KeyError, TypeError, ValueError, MedrlError) as error:
+        raise MedrlError(f"{path}: is damaged; remove it to have the case done again") from error
+    return content
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MedrlError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise MedrlError(f"{path}: is damaged: it is no JSON object")
     return content
