@@ -16,6 +16,9 @@ import medrl
 from medrl.batch.store import Store
 from medrl.files import atomic_path
 
+#: What every entry says.
+_KEYS = {"started", "ended", "end", "wall_seconds", "host", "system", "medrl", "shard", "options"}
+
 
 class Entry:
     """One run; it is written down when it begins, so that one that is killed can be seen, too."""
@@ -76,8 +79,8 @@ class Entry:
 
 def entries(store: Store) -> list[dict[str, Any]]:
     """What is known of the runs on an output folder, the first one first."""
-    paths = sorted(store.own("runs").glob("[0-9]*.json"))
-    return [_read(path) for path in paths]
+    found = [_read(path) for path in sorted(store.own("runs").glob("[0-9]*.json"))]
+    return [content for content in found if content is not None]
 
 
 def now() -> str:
@@ -85,6 +88,10 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+def _read(path: Path) -> dict[str, Any] | None:
+    """An entry; None if somebody has damaged it, which is no reason to lose the tables."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) and content.keys() >= _KEYS else None
