@@ -6,7 +6,7 @@ import errno
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
@@ -17,8 +17,18 @@ from medrl.errors import MedrlError, describe
 
 Stage = Literal["reading", "working", "writing"]
 
-#: A worker is busy with so many cases at the same time.
-DEPTH = 3
+
+def depth(together: int) -> int:
+    """With how many cases a worker is busy at the same time.
+
+    Args:
+        together: How many it works on at once; as many are read ahead, and one is written.
+    """
+    return 2 * together + 1
+
+
+#: That of a worker that works on one case after another.
+DEPTH = depth(1)
 
 
 class Message(NamedTuple):
@@ -37,23 +47,40 @@ class Message(NamedTuple):
     fatal: bool = False
 
 
-class Pipeline:
-    """Takes cases, and works through them one after another, each stage in its own thread."""
+class _Read(NamedTuple):
+    """A case that has been read, and how long that took."""
 
-    def __init__(self, worker: Worker, store: Store, tell: Callable[[Message], None]) -> None:
+    case: Case
+    data: Any
+    seconds: float
+
+
+class Pipeline:
+    """Takes cases, and works through them in their order, each stage in its own thread."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        store: Store,
+        tell: Callable[[Message], None],
+        *,
+        together: int = 1,
+    ) -> None:
         """Be ready.
 
         Args:
             worker: The task, opened.
             store: Where results go.
             tell: Told of every stage and end; called from several threads.
+            together: How many cases the worker may be given at once.
         """
+        self._together = together
         self._worker = worker
         self._store = store
         self._tell = tell
         self._reader = ThreadPoolExecutor(1, "medrl-read")
         self._writer = ThreadPoolExecutor(1, "medrl-write")
-        self._ahead: deque[tuple[Case, Future[tuple[Any, float]]]] = deque()
+        self._ahead: deque[tuple[Case, Future[_Read]]] = deque()
 
     def __len__(self) -> int:
         """Cases that have not been worked on yet."""
@@ -64,28 +91,55 @@ class Pipeline:
         self._ahead.append((case, self._reader.submit(self._read, case)))
 
     def step(self) -> None:
-        """Work on the next case, and leave its writing to the writer."""
-        case, data = self._ahead.popleft()
-        try:
-            scan, reading = data.result()
-            self._tell(Message(case.name, "working"))
-            began = time.perf_counter()
-            result = self._worker.work(case, scan)
-            seconds = {"reading": reading, "working": time.perf_counter() - began}
-        except BaseException as error:
-            self._end(case, error)
-            return
-        self._writer.submit(self._write, case, result, seconds)
+        """Work on the next case, with those after it that are read; leave the rest to the writer.
+
+        It waits until a case is read, unless none can be.
+        """
+        group: list[_Read] = []
+        while self._ahead and len(group) < self._together:
+            case, reading = self._ahead[0]
+            if group and not reading.done():
+                break
+            self._ahead.popleft()
+            try:
+                group.append(reading.result())
+            except BaseException as error:
+                self._end(case, error)
+        if group:
+            self._work(group)
 
     def close(self) -> None:
         """Wait for what is being written."""
         self._reader.shutdown()
         self._writer.shutdown()
 
-    def _read(self, case: Case) -> tuple[Any, float]:
+    def _read(self, case: Case) -> _Read:
         self._tell(Message(case.name, "reading"))
         began = time.perf_counter()
-        return self._worker.read(case), time.perf_counter() - began
+        data = self._worker.read(case)
+        return _Read(case, data, time.perf_counter() - began)
+
+    def _work(self, group: Sequence[_Read]) -> None:
+        for one in group:
+            self._tell(Message(one.case.name, "working"))
+        began = time.perf_counter()
+        try:
+            results = self._worker.work([one.case for one in group], [one.data for one in group])
+        except BaseException as error:
+            if len(group) == 1:
+                self._end(group[0].case, error)
+                return
+            # Whose fault it is, or whether they are too large together, shows when each is alone.
+            for one in group:
+                self._work([one])
+            return
+        working = (time.perf_counter() - began) / len(group)
+        for one, result in zip(group, results, strict=True):
+            if isinstance(result, BaseException):
+                self._end(one.case, result)
+            else:
+                seconds = {"reading": one.seconds, "working": working}
+                self._writer.submit(self._write, one.case, result, seconds)
 
     def _write(self, case: Case, result: Any, seconds: dict[str, float]) -> None:
         try:
@@ -113,15 +167,30 @@ def reason(error: BaseException) -> str:
     """One line that says why a case failed."""
     if isinstance(error, MedrlError):
         return " ".join(str(error).split())
-    if isinstance(error, MemoryError):
+    if any(_is_of_memory(one) for one in _chain(error)):
         return "does not fit in memory; crop or downsample it"
     return describe(error)
 
 
-def _disk_is_full(error: BaseException | None) -> bool:
+def _is_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory has run out; PyTorch has words of its own for it."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    )
+
+
+def _disk_is_full(error: BaseException) -> bool:
     """Whether an error, or what led to it, is that of a full disk."""
+    return any(
+        isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT)
+        for one in _chain(error)
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what led to it."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False

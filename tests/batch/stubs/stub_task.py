@@ -20,6 +20,7 @@ class StubTask:
     log: Path
     flavour: str = "plain"
     verb: str = "detect"
+    together: int = 1
 
     def open(self, threads):
         return Stub(self)
@@ -38,7 +39,10 @@ class Stub:
             time.sleep(600)
         return text
 
-    def work(self, case, data):
+    def work(self, cases, data):
+        return [self.work_on(case, text) for case, text in zip(cases, data, strict=True)]
+
+    def work_on(self, case, data):
         with self.task.log.open("a") as log:
             log.write(f"{case.name}\n")
         once = self.task.log.with_name("crashed")
