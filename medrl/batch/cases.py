@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from medrl.errors import MedrlError
 from medrl.files import stem_of
+
+if TYPE_CHECKING:
+    from medrl.dicom import Pseudonyms
 
 Verb = Literal["detect", "segment", "register"]
 Layout = Literal["folder", "bids"]
@@ -27,12 +30,16 @@ class Source:
     """Where a scan is.
 
     Attributes:
-        path: File, or folder with DICOM files.
+        path: File, or folder with DICOM files; absolute, as workers may run elsewhere.
         series: SeriesInstanceUID, where a folder holds several.
     """
 
     path: Path
     series: str | None = None
+
+    def __post_init__(self) -> None:
+        """Make the path absolute."""
+        object.__setattr__(self, "path", Path(self.path).absolute())
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class Case:
         options: What a manifest says of it beyond that, such as its seeds.
         copies: Folder below which copies of its files lie, where they themselves are out of reach.
         layout: Whether the results are a folder, or files of a BIDS derivative.
+        hidden: Whether its name is a pseudonym: where its files lie, and what they are called, is
+            not written down and not said.
     """
 
     name: str
@@ -52,6 +61,7 @@ class Case:
     options: Mapping[str, str] = field(default_factory=dict)
     copies: Path | None = field(default=None, compare=False)
     layout: Layout = "folder"
+    hidden: bool = False
 
     def __post_init__(self) -> None:
         """Check that the name stays below the output folder.
@@ -83,8 +93,25 @@ class Case:
         absolute = Path(path).absolute()
         return self.copies / absolute.relative_to(absolute.anchor)
 
+    def under(self, pseudonyms: Pseudonyms) -> Case:
+        """The case under a pseudonym; its results are a folder."""
+        name = pseudonyms.case(self.name)
+        return replace(self, name=name, layout="folder", hidden=True)
+
+    def discreet(self, line: str) -> str:
+        """A line about the case as it may be said."""
+        if not self.hidden:
+            return line
+        from medrl.dicom.deidentify import without_paths
+
+        paths = [source.path for source in self.sources.values()]
+        paths += [Path(value) for value in self.options.values() if os.sep in value]
+        return without_paths(line, paths, self.name)
+
     def plain(self) -> dict[str, Any]:
-        """The case in terms of JSON."""
+        """The case in terms of JSON, as far as it may be written down."""
+        if self.hidden:
+            return {"name": self.name, "sources": {}, "options": {}, "layout": self.layout}
         return {
             "name": self.name,
             "sources": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,9 @@ def run(
         def ended(outcome: Outcome) -> None:
             entry.count(failed=outcome.error is not None)
             if outcome.error is not None:
-                store.fail(outcome.case, outcome.error)
+                line = outcome.case.discreet(outcome.error)
+                outcome = replace(outcome, error=line)
+                store.fail(outcome.case, line)
             if tell is not None:
                 tell(outcome)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from medrl.batch.events import EventLog
     from medrl.batch.run import Summary
     from medrl.batch.tasks import Task
+    from medrl.dicom import Pseudonyms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,20 @@ class _Options:
     picture: bool = True
     """Draw the pictures."""
 
+    deidentify: bool = False
+    """Results, tables, logs and DICOM objects without names, dates, identifiers and paths: scans
+    and patients go by pseudonyms. --dry-run prints which is which."""
+
+    key: Path | None = None
+    """File with the key of the pseudonyms, made if missing; left out: one in your configuration
+    folder. Keep it apart from the results."""
+
+    def pseudonyms(self) -> Pseudonyms | None:
+        """What identities are replaced by, if they are."""
+        from medrl.cli.deidentify import pseudonyms_of
+
+        return pseudonyms_of(self.deidentify, self.key, self.out)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Detect(_Options):
@@ -95,11 +110,21 @@ class Detect(_Options):
     landmarks: tuple[str, ...] = ()
     """Report only these; all if left out."""
 
+    together: int | None = None
+    """Scans whose agents share batches; 1 on a CPU and 8 on a GPU if left out."""
+
     def task(self) -> Task:
         """What is done to each scan."""
         from medrl.batch.tasks.detect import DetectTask
 
-        return DetectTask(self.model, self.landmarks, self.device, self.picture)
+        return DetectTask(
+            self.model,
+            self.landmarks,
+            self.device,
+            self.picture,
+            _together(self.together, self.device),
+            pseudonyms=self.pseudonyms(),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +149,14 @@ class Segment(_Options):
         """What is done to each scan."""
         from medrl.batch.tasks.segment import SegmentTask
 
-        return SegmentTask(self.model, self.target, self.agent, self.device, self.picture)
+        return SegmentTask(
+            self.model,
+            self.target,
+            self.agent,
+            self.device,
+            self.picture,
+            pseudonyms=self.pseudonyms(),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +179,18 @@ class Register(_Options):
         """What is done to each pair."""
         from medrl.batch.tasks.register import RegisterTask
 
-        return RegisterTask(self.model, self.transform, self.refine, self.device, self.picture)
+        return RegisterTask(
+            self.model,
+            self.transform,
+            self.refine,
+            self.device,
+            self.picture,
+            pseudonyms=self.pseudonyms(),
+        )
 
+
+#: Options that say where scans lie, or whose they are.
+_TELLING = ("where", "out", "fixed", "key", "json_log", "participant_label", "session_label")
 
 _VERBS: dict[str, type[Any]] = {
     "detect": Detect,
@@ -184,6 +226,9 @@ def main(argv: Sequence[str]) -> int:
         command.where, task.verb, fixed=fixed, leave_out=command.out, selection=selection
     )
     cases = _shard(found, command.shard)
+    hidden = command.pseudonyms()
+    if hidden is not None:
+        cases = [case.under(hidden) for case in cases]
     if command.dry_run:
         _print_plan(cases)
         return 0
@@ -245,8 +290,10 @@ def _selection(command: Detect | Segment | Register) -> Selection:
 
 
 def _plain(command: _Options) -> dict[str, Any]:
-    """The options of a command in terms of JSON."""
+    """The options of a command in terms of JSON, as far as they may be written down."""
     options = asdict(command)
+    if command.deidentify:
+        options = {name: v for name, v in options.items() if name not in _TELLING}
     return {key: str(v) if isinstance(v, Path) else v for key, v in options.items()}
 
 
@@ -264,6 +311,15 @@ def _engine(options: _Options) -> Engine:
         raise MedrlError("--address is for --engine ray")
     check_device(options.device)
     return LocalEngine(1 if options.workers is None else options.workers)
+
+
+def _together(wanted: int | None, device: str) -> int:
+    """How many scans share batches."""
+    if wanted is None:
+        return 8 if device.startswith("cuda") else 1
+    if wanted < 1:
+        raise MedrlError("--together must be at least 1")
+    return wanted
 
 
 def _shard(cases: list[Case], text: str) -> list[Case]:

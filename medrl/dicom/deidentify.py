@@ -132,7 +132,9 @@ def without_paths(line: str, paths: Iterable[Path], pseudonym: str) -> str:
                 if number >= _MOST_FILES:
                     break
     for name in sorted(names - {"", ".", "/"}, key=len, reverse=True):
-        line = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", pseudonym, line)
+        # A path may follow upon that of a folder with copies.
+        before = "" if name.startswith(os.sep) else r"(?<!\w)"
+        line = re.sub(rf"{before}{re.escape(name)}(?!\w)", pseudonym, line)
     return line
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -34,8 +36,13 @@ class Worker(Protocol):
     def read(self, case: Case) -> Any:
         """Read a case's files; raises MedrlError if they are not fit."""
 
-    def work(self, case: Case, data: Any) -> Any:
-        """Do what is to be done to what was read; raises MedrlError if it cannot."""
+    def work(self, cases: Sequence[Case], data: Sequence[Any]) -> Sequence[Any]:
+        """Do what is to be done to what was read of one case, or of several at once.
+
+        Returns:
+            A result for each case, or the MedrlError that says why there is none. What it raises
+            goes for a case that is alone; several are then given again, one by one.
+        """
 
     def write(self, case: Case, result: Any, folder: Path) -> Record:
         """Write a result into an empty folder; raises MedrlError if it cannot be written."""
@@ -47,6 +54,10 @@ class Task(Protocol):
     @property
     def verb(self) -> Verb:
         """What it is."""
+
+    @property
+    def together(self) -> int:
+        """How many cases its worker may be given at once."""
 
     def open(self, threads: int) -> Worker:
         """Load the model, for work with some threads."""
@@ -67,21 +78,29 @@ def read_scan(case: Case, role: str = "scan") -> MetaTensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scan = read(case.here(source.path), series=source.series)
-    scan.meta["filename_or_obj"] = str(source.path)
+    hidden = case.name if role in ("scan", "moving") else role
+    scan.meta["filename_or_obj"] = hidden if case.hidden else str(source.path)
     return scan
 
 
-def set_threads(threads: int) -> None:
-    """Let the libraries that compute use so many threads."""
+def become_worker(threads: int) -> None:
+    """Let the libraries that compute use so many threads, and those that read be silent.
+
+    What there is to say of a scan are its remarks; libraries quote odd values, which may be names.
+    It is for good: for a while, one thread would undo it under another.
+    """
     import numba
     import torch
 
+    warnings.simplefilter("ignore")
+    for library in ("pydicom", "highdicom"):
+        logging.getLogger(library).setLevel(logging.CRITICAL + 1)
     torch.set_num_threads(threads)
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 
 
 def task_facts(task: Any) -> dict[str, Any]:
-    """Options and model of a task, in terms of JSON; on which device it runs makes no difference.
+    """Options and model of a task, in terms of JSON; how and where it runs makes no difference.
 
     Args:
         task: A dataclass of options, one of them being `model`.
@@ -96,10 +115,13 @@ def task_facts(task: Any) -> dict[str, Any]:
     options = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in asdict(task).items()
-        if key not in ("device", "model")
+        if key not in ("device", "model", "pseudonyms", "together")
     }
+    pseudonyms = getattr(task, "pseudonyms", None)
     return {
         **options,
+        # Which key was used, not the key.
+        "deidentified": None if pseudonyms is None else pseudonyms.fingerprint,
         "model": manifest["name"],
         "sha256": None if weights is None else weights["sha256"],
     }

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medrl.batch.cases import Case, Verb
-from medrl.batch.tasks import Record, Worker, read_scan, set_threads, task_facts
+from medrl.batch.tasks import Record, Worker, become_worker, read_scan, task_facts
+from medrl.errors import MedrlError
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
 
+    from medrl.dicom import Pseudonyms
     from medrl.landmark.detect import Detection, LandmarkDetector
 
 
@@ -25,19 +27,23 @@ class DetectTask:
         landmarks: Which to report; all if empty.
         device: Torch device.
         picture: Draw pictures.
+        together: How many scans share batches.
+        pseudonyms: Take patients' identities out.
     """
 
     model: str = "brain-t1"
     landmarks: tuple[str, ...] = ()
     device: str = "cpu"
     picture: bool = True
+    together: int = 1
     verb: Verb = "detect"
+    pseudonyms: Pseudonyms | None = None
 
     def open(self, threads: int) -> Worker:
         """Load the detector."""
         from medrl.landmark.detect import LandmarkDetector
 
-        set_threads(threads)
+        become_worker(threads)
         return _Detecting(self, LandmarkDetector.load(self.model, device=self.device))
 
     def facts(self) -> dict[str, Any]:
@@ -55,19 +61,30 @@ class _Detecting:
     def read(self, case: Case) -> MetaTensor:
         return read_scan(case)
 
-    def work(self, case: Case, data: MetaTensor) -> tuple[MetaTensor, Detection]:
-        landmarks: Sequence[str] | None = self._task.landmarks or None
-        return data, self._detector.detect(data, landmarks=landmarks)
+    def work(
+        self, cases: Sequence[Case], data: Sequence[MetaTensor]
+    ) -> list[tuple[MetaTensor, Detection] | MedrlError]:
+        found = self._detector.detect_many(
+            data, landmarks=self._task.landmarks or None, together=len(data)
+        )
+        return [
+            one if isinstance(one, MedrlError) else (scan, one)
+            for scan, one in zip(data, found, strict=True)
+        ]
 
     def write(self, case: Case, result: tuple[MetaTensor, Detection], folder: Path) -> Record:
-        from medrl.landmark.results import landmark_rows, write_results
+        from medrl.landmark.results import dicom_report, landmark_rows, write_results
 
         scan, detection = result
-        files = write_results(folder, case.stem, scan, detection, picture=self._task.picture)
+        report = dicom_report(scan, detection, pseudonyms=self._task.pseudonyms)
+        files = write_results(
+            folder, case.stem, scan, detection, picture=self._task.picture, report=report
+        )
         rows = [
             {"landmark" if key == "name" else key: value for key, value in row.items()}
             for row in landmark_rows(detection)
         ]
         remarks = [str(remark) for remark in scan.meta.get("remarks", ())]
         picture = files.get("picture")
-        return Record(rows, [*remarks, *detection.warnings], picture.name if picture else None)
+        said = [*remarks, *report.remarks, *detection.warnings]
+        return Record(rows, said, picture.name if picture else None)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from medrl.batch.cases import Case, Source, Verb
-from medrl.batch.tasks import Record, Worker, read_scan, set_threads, task_facts
+from medrl.batch.tasks import Record, Worker, become_worker, read_scan, task_facts
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
 
+    from medrl.dicom import Pseudonyms
     from medrl.registration.register import Registrar, Registration
     from medrl.registration.transforms import Kind
 
@@ -35,6 +37,7 @@ class RegisterTask:
         refine: End with mutual information.
         device: Torch device.
         picture: Draw pictures.
+        pseudonyms: Take patients' identities out.
     """
 
     model: str = "rigid-head"
@@ -43,12 +46,14 @@ class RegisterTask:
     device: str = "cpu"
     picture: bool = True
     verb: Verb = "register"
+    together: ClassVar[int] = 1
+    pseudonyms: Pseudonyms | None = None
 
     def open(self, threads: int) -> Worker:
         """Load the agents."""
         from medrl.registration.register import Registrar
 
-        set_threads(threads)
+        become_worker(threads)
         return _Registering(self, Registrar.load(self.model, device=self.device))
 
     def facts(self) -> dict[str, Any]:
@@ -72,10 +77,14 @@ class _Registering:
         return self._fixed[1], read_scan(case, "moving")
 
     def work(
-        self, case: Case, data: tuple[MetaTensor, MetaTensor]
+        self, cases: Sequence[Case], data: Sequence[tuple[MetaTensor, MetaTensor]]
+    ) -> list[tuple[MetaTensor, MetaTensor, Registration, float]]:
+        return [self._register(*pair) for pair in data]
+
+    def _register(
+        self, fixed: MetaTensor, moving: MetaTensor
     ) -> tuple[MetaTensor, MetaTensor, Registration, float]:
         began = time.perf_counter()
-        fixed, moving = data
         found = self._registrar.register(
             fixed, moving, transform=self._task.transform, refine=self._task.refine
         )

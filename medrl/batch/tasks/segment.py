@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from medrl.batch.cases import Case, Verb
-from medrl.batch.tasks import Record, Worker, read_scan, set_threads, task_facts
+from medrl.batch.tasks import Record, Worker, become_worker, read_scan, task_facts
 from medrl.errors import MedrlError
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
 
+    from medrl.dicom import Pseudonyms
     from medrl.seednet.seeds import Seed
     from medrl.seednet.session import SeedSession
 
@@ -27,6 +29,7 @@ class SegmentTask:
         agent: Let the agent add seeds.
         device: Torch device.
         picture: Draw pictures.
+        pseudonyms: Take patients' identities out.
     """
 
     model: str = "hippocampus-t1"
@@ -35,12 +38,14 @@ class SegmentTask:
     device: str = "cpu"
     picture: bool = True
     verb: Verb = "segment"
+    together: ClassVar[int] = 1
+    pseudonyms: Pseudonyms | None = None
 
     def open(self, threads: int) -> Worker:
         """Load the agent."""
         from medrl.seednet.session import SeedSession
 
-        set_threads(threads)
+        become_worker(threads)
         return _Segmenting(self, SeedSession.load(self.model, device=self.device))
 
     def facts(self) -> dict[str, Any]:
@@ -62,11 +67,15 @@ class _Segmenting:
         return {role: read_scan(case, role) for role in case.sources}, seeds
 
     def work(
-        self, case: Case, data: tuple[dict[str, MetaTensor], list[Seed]]
+        self, cases: Sequence[Case], data: Sequence[tuple[dict[str, MetaTensor], list[Seed]]]
+    ) -> list[tuple[SeedSession, list[str]]]:
+        return [self._segment(case, *given) for case, given in zip(cases, data, strict=True)]
+
+    def _segment(
+        self, case: Case, images: dict[str, MetaTensor], seeds: list[Seed]
     ) -> tuple[SeedSession, list[str]]:
         from medrl.seednet.session import SeedSession
 
-        images, seeds = data
         # One of its own: the case before may still be being written.
         session = SeedSession(
             self._loaded.model, manifest=self._loaded.manifest, device=self._task.device
@@ -81,12 +90,16 @@ class _Segmenting:
         return session, remarks
 
     def write(self, case: Case, result: tuple[SeedSession, list[str]], folder: Path) -> Record:
-        from medrl.seednet.results import object_rows, write_results
+        from medrl.seednet.results import dicom_segmentation, object_rows, write_results
 
         session, remarks = result
-        files = write_results(folder, case.stem, session, picture=self._task.picture)
+        masks = dicom_segmentation(session, pseudonyms=self._task.pseudonyms)
+        files = write_results(
+            folder, case.stem, session, picture=self._task.picture, segmentation=masks
+        )
         picture = files.get("picture")
-        return Record(object_rows(session), remarks, picture.name if picture else None)
+        said = [*remarks, *masks.remarks]
+        return Record(object_rows(session), said, picture.name if picture else None)
 
     def _named(
         self, scan: MetaTensor, others: dict[str, MetaTensor], case: Case
