@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from medrl.cli import main
+from medrl.seednet.seeds import Seed, write_seeds
 from medrl.volume.points import read_points
 
 
@@ -110,3 +111,63 @@ def test_all_onto_one(folder, tmp_path):
     off = points @ (found[:, :3] - turned[:3, :3]).T + found[:, 3]
     assert np.linalg.norm(off, axis=1).mean() < 1.0
     assert row["trusted"] == "True"
+
+
+@pytest.fixture
+def dataset(folder, tmp_path):
+    """A BIDS dataset: a head, one that is damaged, and contrasts that no agent was trained on."""
+    bids = tmp_path / "bids"
+    for name in ("sub-01/ses-a/anat/sub-01_ses-a", "sub-02/anat/sub-02"):
+        (bids / name).parent.mkdir(parents=True)
+        for suffix in ("T1w", "T2w"):
+            (bids / f"{name}_{suffix}.nii.gz").write_bytes(b"no scan")
+    (folder / "sub" / "head.nii.gz").replace(bids / "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz")
+    description = {"Name": "Heads", "BIDSVersion": "1.10.0"}
+    (bids / "dataset_description.json").write_text(json.dumps(description))
+    return bids
+
+
+def test_a_bids_dataset_as_an_app(dataset, tmp_path, capfd):
+    out, log = dataset / "derivatives" / "medrl", tmp_path / "log.jsonl"
+    app = ["batch", "detect", str(dataset), str(out), "participant", "--json-log", str(log)]
+    assert main([*app, "--participant-label", "sub-01", "02", "--no-picture"]) == 1
+    said = capfd.readouterr()
+    assert "1 of 2 scans done, 1 failed" in said.out
+    stem = out / "sub-01/ses-a/anat/sub-01_ses-a_space-T1w_desc-medrl_landmarks"
+    points = read_points(f"{stem}.mrk.json")
+    with open(f"{stem}.tsv", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    assert set(points) == {row["name"] for row in rows if row["status"] != "absent"}
+    for row in rows:
+        if row["status"] != "absent":
+            place = [float(row[axis]) for axis in "xyz"]
+            np.testing.assert_allclose(points[row["name"]], place, atol=1e-3)
+    assert not (out / "sub-02").exists()
+    start, *cases, end = (json.loads(line) for line in log.read_text().splitlines())
+    assert (start["event"], start["cases"], start["todo"]) == ("start", 2, 2)
+    assert len(start["task"]["sha256"]) == 64
+    told = {event["name"]: event for event in cases}
+    good, bad = told["sub-01/ses-a/anat/sub-01_ses-a_T1w"], told["sub-02/anat/sub-02_T1w"]
+    assert good["status"] == "done"
+    assert min(good["seconds"].values()) > 0
+    assert (bad["status"], bool(bad["reason"])) == ("failed", True)
+    assert (end["how"], end["done"], end["failed"]) == ("finished", 1, 1)
+    content = json.loads((out / "run.json").read_text())
+    assert content["options"]["participant_label"] == ["sub-01", "02"]
+    assert (content["end"], content["done"], content["failed"]) == ("finished", 1, 1)
+
+
+def test_masks_of_a_bids_dataset(dataset, tmp_path):
+    image = dataset / "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz"
+    seeds = image.with_name("sub-01_ses-a_T1w.seeds.mrk.json")
+    write_seeds(seeds, [Seed([[-25.5, -21, -14]], label=1)], name="x")
+    out = tmp_path / "out"
+    arguments = ["--no-picture", "--no-agent", "--participant-label", "01"]
+    assert main(["batch", "segment", str(dataset), str(out), *arguments]) == 0
+    stem = out / "sub-01/ses-a/anat/sub-01_ses-a_space-T1w_desc-medrl_dseg"
+    mask, scan = nib.load(f"{stem}.nii.gz"), nib.load(image)
+    np.testing.assert_allclose(mask.affine, scan.affine)
+    assert mask.shape == scan.shape
+    with open(f"{stem}.tsv", newline="") as stream:
+        table = {row["index"]: row["name"] for row in csv.DictReader(stream, delimiter="\t")}
+    assert {str(n) for n in np.unique(np.asarray(mask.dataobj))} - {"0"} == set(table)
