@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,7 +94,8 @@ def run(
 
     Raises:
         MedrlError: If the folder is in use or holds other results, or no case can be worked on.
-        KeyboardInterrupt: If the user wants no more; what is done stays, and the tables say it.
+        KeyboardInterrupt: If the user wants no more, or SIGTERM or SIGHUP says so; what is done
+            stays and the tables say it, the report is left to the run that goes on.
     """
     store = Store(root)
     with store.locked(shard):
@@ -117,15 +121,40 @@ def run(
 
         trouble: MedrlError | KeyboardInterrupt | None = None
         try:
-            engine.run(task, left, root, timeout=timeout, tell=ended)
+            with _ended_by_signals():
+                engine.run(task, left, root, timeout=timeout, tell=ended)
         except (MedrlError, KeyboardInterrupt) as error:
             trouble = error
         try:
             entry.end("finished" if trouble is None else str(trouble) or "interrupted")
             write_tables(store, {"verb": task.verb, "task": task.facts()})
-            write_report(store, task.verb, task.facts())
+            if not isinstance(trouble, KeyboardInterrupt):
+                write_report(store, task.verb, task.facts())
         finally:
             if trouble is not None:
                 raise trouble
     ended_now = plan(cases, root)
     return Summary(len(ended_now.done), len(ended_now.failed))
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM, which schedulers send first, and SIGHUP do what Ctrl-C does.
+
+    Not where somebody has decided otherwise, such as nohup; in threads nothing changes.
+    """
+
+    def end(number: int, _: object) -> None:
+        raise KeyboardInterrupt(f"ended by {signal.Signals(number).name}")
+
+    taken = []
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    signal.signal(number, end)
+                    taken.append(number)
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)

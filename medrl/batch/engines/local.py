@@ -7,8 +7,9 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
@@ -18,12 +19,16 @@ from typing import Any
 from medrl.batch.cases import Case
 from medrl.batch.engines import Outcome
 from medrl.batch.engines.pool import run_pool
-from medrl.batch.pipeline import Message, Pipeline, reason
+from medrl.batch.pipeline import Message, Pipeline, depth, reason
 from medrl.batch.store import Store
 from medrl.batch.tasks import Task
 from medrl.errors import MedrlError
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl
+#: Signals that end a run: Ctrl-C; a scheduler that wants the machine back; a terminal that closes.
+_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+#: By these the libraries below NumPy and PyTorch learn how many threads they may use.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class LocalEngine:
@@ -53,21 +58,59 @@ class LocalEngine:
         tell: Callable[[Outcome], None],
     ) -> None:
         """See :class:`medrl.batch.engines.Engine`."""
+        started: list[_Process] = []
 
         def start() -> _Process:
-            return self._start(task, root)
+            return self._start(task, root, started)
 
-        run_pool(cases, self.workers, start=start, wait=_wait, timeout=timeout, tell=tell)
+        try:
+            run_pool(
+                cases,
+                self.workers,
+                start=start,
+                wait=_wait,
+                end=_end,
+                depth=depth(task.together),
+                timeout=timeout,
+                tell=tell,
+            )
+        finally:
+            # Also those that the pool does not know yet, if it was interrupted at that moment.
+            _end(started)
 
-    def _start(self, task: Task, root: Path) -> _Process:
-        ours, theirs = self._context.Pipe()
-        threads = max(1, (os.cpu_count() or 1) // self.workers)
-        process = self._context.Process(
-            target=_serve, args=(theirs, task, root, threads), daemon=True, name="medrl-batch"
-        )
-        process.start()
-        theirs.close()
-        return _Process(process, ours)
+    def _start(self, task: Task, root: Path, started: list[_Process]) -> _Process:
+        resource_tracker.ensure_running()  # it lets signals through again
+        with _undisturbed():
+            ours, theirs = self._context.Pipe()
+            threads = max(1, _cores() // self.workers)
+            process = self._context.Process(
+                target=_serve,
+                args=(theirs, task, root, threads, os.getpid()),
+                daemon=True,
+                name="medrl-batch",
+            )
+            process.start()
+            theirs.close()
+            started[:] = [worker for worker in started if worker.alive()]
+            started.append(_Process(process, ours))
+        return started[-1]
+
+
+def _cores() -> int:
+    """Cores that this process may use; a cluster's scheduler may grant less than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let signals that end the run wait; processes started meanwhile keep them waiting."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Process:
@@ -95,9 +138,7 @@ class _Process:
         return False
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
+        _end([self])
 
     def cause(self) -> str:
         code = self.process.exitcode
@@ -111,11 +152,21 @@ def _wait(workers: Sequence[_Process], seconds: float) -> None:
     wait_for([w.pipe for w in workers] + [w.process.sentinel for w in workers], timeout=seconds)
 
 
-def _serve(pipe: Connection, task: Task, root: Path, threads: int) -> None:
+def _end(workers: Sequence[_Process]) -> None:
+    with _undisturbed():
+        for worker in workers:
+            worker.process.kill()
+        for worker in workers:
+            worker.process.join()
+
+
+def _serve(pipe: Connection, task: Task, root: Path, threads: int, parent: int) -> None:
     """A worker process: cases come through a pipe, messages go back."""
-    _die_with_parent()
-    # The run decides what an interruption means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with(parent)
+    # The run decides what an interruption means; this process was started with it blocked.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING - {signal.SIGINT})
+    for name in _THREADS:
+        os.environ[name] = str(threads)
     lock = Lock()
 
     def tell(message: Message | None) -> None:
@@ -123,7 +174,7 @@ def _serve(pipe: Connection, task: Task, root: Path, threads: int) -> None:
             pipe.send(message)
 
     try:
-        pipeline = Pipeline(task.open(threads), Store(root), tell)
+        pipeline = Pipeline(task.open(threads), Store(root), tell, together=task.together)
     except Exception as error:
         tell(Message("", None, reason(error), fatal=True))
         return
@@ -137,7 +188,9 @@ def _serve(pipe: Connection, task: Task, root: Path, threads: int) -> None:
         os._exit(0)  # the run is over
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """On Linux, let the kernel end this process with the run, however that ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)  # it has ended already

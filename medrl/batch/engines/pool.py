@@ -17,6 +17,8 @@ from medrl.errors import MedrlError
 _TICK = 0.2
 #: A case during which so many workers have died is not tried again.
 _MOST_DEATHS = 2
+#: So many workers in a row that end before they are ready are not bad luck.
+_MOST_STILLBORN = 3
 
 
 class Remote(Protocol):
@@ -46,27 +48,29 @@ _R = TypeVar("_R", bound=Remote)
 
 @dataclass
 class _Flight:
-    """A case that a worker has."""
+    """A case that a worker has; a suspect is worked on with no other at the same time."""
 
     case: Case
     deaths: int = 0
+    suspect: bool = False
     stage: Stage | None = None
     since: float = 0.0
 
 
 @dataclass
 class _Seat(Generic[_R]):
-    """A worker, and what it has to do."""
+    """A worker, and what it has to do, of so many cases at most."""
 
     worker: _R
+    most: int
     ready: bool = False
     flights: dict[str, _Flight] = field(default_factory=dict)
 
-    def free(self, deaths: int) -> bool:
-        """Whether it can take another case; one that may kill it goes alone."""
-        if not self.ready or len(self.flights) >= DEPTH:
+    def free(self, flight: _Flight) -> bool:
+        """Whether it can take another case."""
+        if not self.ready or len(self.flights) >= self.most:
             return False
-        alone = deaths > 0 or any(flight.deaths for flight in self.flights.values())
+        alone = flight.suspect or any(other.suspect for other in self.flights.values())
         return not (alone and self.flights)
 
 
@@ -76,6 +80,8 @@ def run_pool(
     *,
     start: Callable[[], _R],
     wait: Callable[[Sequence[_R], float], None],
+    end: Callable[[Sequence[_R]], None],
+    depth: int = DEPTH,
     timeout: float | None,
     tell: Callable[[Outcome], None],
 ) -> None:
@@ -89,30 +95,44 @@ def run_pool(
         workers: How many there are at most.
         start: Starts one.
         wait: Returns when one of some workers has told something or died, or after some seconds.
+        end: Ends workers at the end of all, whatever they do; returns when they are gone.
+        depth: How many cases a worker has at most.
         timeout: Seconds that each stage of a case may take; None for ever.
         tell: Called once for each case.
 
     Raises:
-        MedrlError: If no case can be worked on: a worker says so, or ends before it is ready.
+        MedrlError: If no case can be worked on: a worker says so, or one after another ends before
+            it is ready.
     """
     queue = deque(_Flight(case) for case in cases)
-    pool = [_Seat(start()) for _ in range(min(workers, len(queue)))]
+    pool: list[_Seat[_R]] = []
+    stillborn = 0
     try:
+        while len(pool) < min(workers, len(queue)):
+            pool.append(_Seat(start(), depth))
         while queue or any(seat.flights for seat in pool):
             for seat in pool:
-                while queue and seat.free(queue[0].deaths):
+                while queue and seat.free(queue[0]):
                     _send(seat, queue.popleft())
             wait([seat.worker for seat in pool], _TICK)
             for number, seat in enumerate(pool):
+                if _listen(seat, tell):
+                    stillborn = 0
+                late = _late(seat, timeout)
+                if seat.worker.alive() and late is None:
+                    continue
+                blameless = late is not None or seat.worker.lost()
+                seat.worker.kill()
                 _listen(seat, tell)
-                late = _late(seat, timeout, tell)
-                if late or not seat.worker.alive():
-                    _listen(seat, tell)
-                    _bury(seat, queue, tell, killed=late)
-                    pool[number] = _Seat(start())
+                stillborn = 0 if seat.ready or blameless else stillborn + 1
+                if stillborn == _MOST_STILLBORN:
+                    raise MedrlError(f"workers end before they begin: {seat.worker.cause()}")
+                if late is not None and timeout is not None:
+                    _give_up(seat, late, timeout, tell)
+                _bury(seat, queue, tell, blameless=blameless)
+                pool[number] = _Seat(start(), depth)
     finally:
-        for seat in pool:
-            seat.worker.kill()
+        end([seat.worker for seat in pool])
 
 
 def _send(seat: _Seat[_R], flight: _Flight) -> None:
@@ -121,8 +141,9 @@ def _send(seat: _Seat[_R], flight: _Flight) -> None:
     seat.worker.send(flight.case)
 
 
-def _listen(seat: _Seat[_R], tell: Callable[[Outcome], None]) -> None:
-    """Take what a worker has told."""
+def _listen(seat: _Seat[_R], tell: Callable[[Outcome], None]) -> bool:
+    """Take what a worker has told; whether it has become ready."""
+    was_ready = seat.ready
     for message in seat.worker.receive():
         if message is None:
             seat.ready = True
@@ -133,19 +154,29 @@ def _listen(seat: _Seat[_R], tell: Callable[[Outcome], None]) -> None:
             flight.stage, flight.since = message.stage, time.monotonic()
         else:
             tell(Outcome(seat.flights.pop(message.name).case, message.error))
+    return seat.ready and not was_ready
 
 
-def _late(seat: _Seat[_R], timeout: float | None, tell: Callable[[Outcome], None]) -> bool:
-    """Whether one of its cases takes too long; that one has failed."""
+def _late(seat: _Seat[_R], timeout: float | None) -> _Flight | None:
+    """One of its cases that takes too long, if there is one."""
     if timeout is None:
-        return False
-    for flight in list(seat.flights.values()):
-        if flight.stage is not None and time.monotonic() - flight.since > timeout:
-            del seat.flights[flight.case.name]
-            line = f"{flight.stage} took longer than {timeout:g} s (--timeout)"
-            tell(Outcome(flight.case, line))
-            return True
-    return False
+        return None
+    now = time.monotonic()
+    flights = seat.flights.values()
+    return next((f for f in flights if f.stage is not None and now - f.since > timeout), None)
+
+
+def _give_up(
+    seat: _Seat[_R], late: _Flight, timeout: float, tell: Callable[[Outcome], None]
+) -> None:
+    """A case has taken too long, unless it has just ended or others were worked on with it."""
+    together = [f for f in seat.flights.values() if f.stage == late.stage == "working"]
+    if len(together) > 1:
+        for flight in together:
+            flight.suspect = True
+    elif seat.flights.pop(late.case.name, None) is not None:
+        line = f"{late.stage} took longer than {timeout:g} s (--timeout)"
+        tell(Outcome(late.case, line))
 
 
 def _bury(
@@ -153,15 +184,12 @@ def _bury(
     queue: deque[_Flight],
     tell: Callable[[Outcome], None],
     *,
-    killed: bool,
+    blameless: bool,
 ) -> None:
     """Let others do what a worker had to do, unless it is what it died of."""
-    blameless = killed or seat.worker.lost()
-    seat.worker.kill()
-    if not seat.ready and not blameless:
-        raise MedrlError(f"a worker ended before it began: {seat.worker.cause()}")
     for flight in reversed(seat.flights.values()):
         flight.deaths += not blameless
+        flight.suspect |= not blameless
         if flight.deaths < _MOST_DEATHS:
             queue.appendleft(flight)
         else:
