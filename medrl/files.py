@@ -102,8 +102,8 @@ def prepare_folder(folder: Path) -> Path:
 
 
 def stem_of(scan: Path) -> str:
-    """A scan's file or folder name without the ending of its format."""
-    name = scan.resolve().name
+    """A scan's file or folder name without the ending of its format; a link has its own name."""
+    name = Path(os.path.abspath(scan)).name
     for ending in _ENDINGS:
         if name.lower().endswith(ending) and len(name) > len(ending):
             return name[: -len(ending)]
@@ -122,7 +122,7 @@ def distinct_stems(scans: Sequence[Path]) -> list[str]:
     Returns:
         One name a scan, in the same order.
     """
-    paths = [scan.resolve() for scan in scans]
+    paths = [Path(os.path.abspath(scan)) for scan in scans]
     stems = [stem_of(path) for path in paths]
     names = list(stems)
     for depth in range(1, 1 + max((len(path.parts) for path in paths), default=0)):
