@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,3 +36,22 @@ def pseudonyms_of(deidentify: bool, key: Path | None, out: Path) -> Pseudonyms |
     if file.resolve().is_relative_to(out.resolve()):
         raise MedrlError(f"{file}: keep the key apart from the results in {out}")
     return Pseudonyms.load(file)
+
+
+def shown_line(error: str, label: Path, files: Sequence[Path]) -> str:
+    """What to say of an error with a scan.
+
+    Args:
+        error: What went wrong.
+        label: The scan's path, or the pseudonym that stands for it.
+        files: Where it lies; not said if the label is a pseudonym.
+
+    Returns:
+        A line that names the scan.
+    """
+    line = error
+    if label not in files:
+        from medrl.dicom.deidentify import without_paths
+
+        line = without_paths(error, files, str(label))
+    return line if str(label) in line else f"{label}: {line}"

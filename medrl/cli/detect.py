@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from medrl.cli import complain, debugging, unexpected
+from medrl.cli.deidentify import pseudonyms_of, shown_line
 from medrl.cli.terminal import check_device, detection_table, parse, progress_bars, stdout
 from medrl.errors import MedrlError
 from medrl.files import distinct_stems, prepare_folder
-from medrl.landmark.results import landmark_rows, write_results
+from medrl.landmark.results import dicom_report, landmark_rows, write_results
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from medrl.dicom import Pseudonyms
     from medrl.landmark.detect import Detection, LandmarkDetector
 
 #: What models of other tasks do, and with which command.
@@ -35,7 +37,7 @@ class Detect:
     """Find landmarks in scans.
 
     Writes for each scan a 3D Slicer point list (.mrk.json), a table (.csv; RAS mm), every agent's
-    path (.trajectory.json) and a picture (.png).
+    path (.trajectory.json) and a picture (.png), and of a DICOM series a DICOM SR (.sr.dcm).
     """
 
     scans: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SCAN...")]
@@ -59,10 +61,17 @@ class Detect:
     picture: bool = True
     """Draw the picture."""
 
+    deidentify: bool = False
+    """Results without names, dates, identifiers and paths: scans and patients go by pseudonyms."""
+
+    key: Path | None = None
+    """File with the key of the pseudonyms, made if missing; left out: one in your configuration
+    folder. Keep it apart from the results."""
+
 
 @dataclass(frozen=True)
 class Done:
-    """A scan that was searched, and what was written."""
+    """A scan that was searched, and what was written; its path, or a pseudonym."""
 
     scan: Path
     detection: Detection
@@ -111,6 +120,7 @@ def main(argv: Sequence[str]) -> int:
     if not command.scans:
         raise MedrlError("name at least one scan")
     prepare_folder(command.out)
+    pseudonyms = pseudonyms_of(command.deidentify, command.key, command.out)
     device = check_device(command.device)
 
     from medrl.bundles import find, read_manifest
@@ -123,6 +133,8 @@ def main(argv: Sequence[str]) -> int:
     check_landmarks(detector, command.landmarks)
     scans = list({scan.resolve(): scan for scan in command.scans}.values())
     stems = distinct_stems(scans)
+    if pseudonyms is not None:
+        stems = [pseudonyms.case(stem) for stem in stems]
     outcomes: list[Done | Failed] = []
     with progress_bars() as progress:
         every = progress.add_task("scans", total=len(scans), more="", visible=len(scans) > 1)
@@ -135,6 +147,7 @@ def main(argv: Sequence[str]) -> int:
                 landmarks=command.landmarks,
                 picture=command.picture,
                 progress=progress,
+                pseudonyms=pseudonyms,
             )
             if isinstance(outcome, Failed):
                 complain(outcome.error)
@@ -182,6 +195,7 @@ def detect_one(
     landmarks: Sequence[str],
     picture: bool,
     progress: Progress,
+    pseudonyms: Pseudonyms | None = None,
 ) -> Done | Failed:
     """Read, search and write one scan; an error becomes part of the outcome.
 
@@ -193,11 +207,17 @@ def detect_one(
         landmarks: Which to report; all if empty.
         picture: Draw the picture.
         progress: Bars to add one to.
+        pseudonyms: Take the patient's identity out; the stem stands for the scan then.
 
     Returns:
         What became of it.
     """
     from medrl.volume.read import read
+
+    label = scan if pseudonyms is None else Path(stem)
+
+    def failed(error: str) -> Failed:
+        return Failed(label, shown_line(error, label, [scan]))
 
     bar = progress.add_task(stem, total=None, more="reading")
     try:
@@ -205,6 +225,7 @@ def detect_one(
             # They come back as remarks of the scan.
             warnings.simplefilter("ignore")
             volume = read(scan)
+        volume.meta["filename_or_obj"] = str(label)
         progress.update(bar, more="searching")
         detection = detector.detect(
             volume,
@@ -212,20 +233,20 @@ def detect_one(
             progress=lambda done, total: progress.update(bar, completed=done, total=total),
         )
         progress.update(bar, more="writing")
-        files = write_results(folder, stem, volume, detection, picture=picture)
+        drafted = dicom_report(volume, detection, pseudonyms=pseudonyms)
+        files = write_results(folder, stem, volume, detection, picture=picture, report=drafted)
     except MedrlError as error:
-        line = str(error)
-        return Failed(scan, line if str(scan) in line else f"{scan}: {line}")
+        return failed(str(error))
     except MemoryError:
-        return Failed(scan, f"{scan}: does not fit in memory; crop or downsample it")
+        return failed("does not fit in memory; crop or downsample it")
     except Exception as error:
         if debugging():
             raise
-        return Failed(scan, f"{scan}: {unexpected(error)}")
+        return failed(unexpected(error))
     finally:
         progress.remove_task(bar)
     remarks = tuple(str(remark) for remark in volume.meta.get("remarks", ()))
-    return Done(scan, detection, files, (*remarks, *detection.warnings))
+    return Done(label, detection, files, (*remarks, *drafted.remarks, *detection.warnings))
 
 
 def show_one(done: Done) -> None:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from medrl.cli import complain, debugging, unexpected
+from medrl.cli.deidentify import pseudonyms_of, shown_line
 from medrl.cli.terminal import check_device, parse, progress_bars, stdout
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder, stem_of
 
 if TYPE_CHECKING:
+    from medrl.dicom import Pseudonyms
     from medrl.seednet.seeds import Seed
     from medrl.seednet.session import SeedSession
 
@@ -38,7 +40,8 @@ class Segment:
     """Segment an object of a scan from seeds; an agent adds its own until it stops.
 
     Writes a mask in the scan's own grid (.seg.nii.gz), the seeds as 3D Slicer points
-    (.seeds.mrk.json), what the agent did (.trajectory.json) and a picture (.png).
+    (.seeds.mrk.json), what the agent did (.trajectory.json) and a picture (.png), and of a DICOM
+    series the mask as a DICOM SEG (.seg.dcm).
     """
 
     scan: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="SCAN")] = None
@@ -86,6 +89,13 @@ class Segment:
     picture: bool = True
     """Draw the picture."""
 
+    deidentify: bool = False
+    """Results without names, dates, identifiers and paths: scan and patient go by pseudonyms."""
+
+    key: Path | None = None
+    """File with the key of the pseudonyms, made if missing; left out: one in your configuration
+    folder. Keep it apart from the results."""
+
 
 def main(argv: Sequence[str]) -> int:
     """Run `medrl segment`.
@@ -106,6 +116,7 @@ def main(argv: Sequence[str]) -> int:
         raise MedrlError("--max-seeds must not be negative")
     seeds = _seeds(command)
     prepare_folder(command.out)
+    pseudonyms = pseudonyms_of(command.deidentify, command.key, command.out)
     device = check_device(command.device)
 
     from medrl.bundles import find, read_manifest
@@ -118,14 +129,19 @@ def main(argv: Sequence[str]) -> int:
     session = SeedSession.load(name, device=device)
     session.model.target_index(command.target)
     scan = images[0][1]
+    stem = stem_of(scan)
+    places = [path for _, path in images]
+    if pseudonyms is not None:
+        stem = pseudonyms.case(stem)
+        scan = Path(stem)
     try:
         began = time.perf_counter()
-        remarks = _segment(session, command, images, seeds)
-        files = _write(session, command, stem_of(scan))
+        remarks = _segment(session, command, images, seeds, hidden=pseudonyms is not None)
+        files, more = _write(session, command, stem, pseudonyms)
+        remarks += more
         seconds = time.perf_counter() - began
     except MedrlError as error:
-        line = str(error)
-        complain(line if str(scan) in line else f"{scan}: {line}")
+        complain(shown_line(str(error), scan, places))
         return 1
     except MemoryError:
         complain(f"{scan}: does not fit in memory; crop or downsample it")
@@ -133,7 +149,7 @@ def main(argv: Sequence[str]) -> int:
     except Exception as error:
         if debugging():
             raise
-        complain(f"{scan}: {unexpected(error)}")
+        complain(shown_line(unexpected(error), scan, places))
         return 1
     if command.json:
         print(json.dumps(report(session, scan, files, remarks, seconds), indent=1, allow_nan=False))
@@ -267,14 +283,17 @@ def _segment(
     command: Segment,
     images: Sequence[tuple[str | None, Path]],
     seeds: Sequence[Seed],
+    *,
+    hidden: bool,
 ) -> list[str]:
-    """Read and segment; what the user should know of the files."""
+    """Read and segment; what the user should know of the files, whose names may be hidden."""
     from medrl.seednet.images import name_images
     from medrl.volume.read import read
 
     channels = session.model.settings.channels
     with progress_bars() as progress:
-        bar = progress.add_task(stem_of(images[0][1]), total=None, more="reading")
+        name = "scan" if hidden else stem_of(images[0][1])
+        bar = progress.add_task(name, total=None, more="reading")
         volumes = {}
         remarks: list[str] = []
         for number, (channel, path) in enumerate(images):
@@ -282,7 +301,9 @@ def _segment(
                 # They come back as remarks of the scan.
                 warnings.simplefilter("ignore")
                 volume = read(path)
-            remarks += [f"{path}: {remark}" for remark in volume.meta.get("remarks", ())]
+            label = f"image {number + 1}" if hidden else str(path)
+            volume.meta["filename_or_obj"] = label
+            remarks += [f"{label}: {remark}" for remark in volume.meta.get("remarks", ())]
             named = [name for name, _ in images if name is not None]
             left = [c for c in channels if c.name not in named]
             # What the scan is that no one has named: the channel that is left, or by its values.
@@ -299,7 +320,12 @@ def _segment(
     return remarks
 
 
-def _write(session: SeedSession, command: Segment, stem: str) -> dict[str, Path]:
-    from medrl.seednet.results import write_results
+def _write(
+    session: SeedSession, command: Segment, stem: str, pseudonyms: Pseudonyms | None
+) -> tuple[dict[str, Path], list[str]]:
+    """Write the results; their files, and what the user should know of them."""
+    from medrl.seednet.results import dicom_segmentation, write_results
 
-    return write_results(command.out, stem, session, picture=command.picture)
+    masks = dicom_segmentation(session, pseudonyms=pseudonyms)
+    files = write_results(command.out, stem, session, picture=command.picture, segmentation=masks)
+    return files, list(masks.remarks)

@@ -59,14 +59,16 @@ def dicom_segmentation(session: SeedSession, *, pseudonyms: Pseudonyms | None = 
     Raises:
         MedrlError: If no object has a foreground seed.
     """
-    from medrl.dicom import Maker, Segment, draft_segmentation
+    from medrl.dicom import Drafted, Maker, Segment, draft_segmentation
 
+    scan = next(iter(session.images.values()))
+    if "dicom" not in scan.meta:
+        return Drafted()
     labels = session.labels()
     segments = [
         Segment(number, name, session.target_of(name))
         for name, number in labels.meta["labels"].items()
     ]
-    scan = next(iter(session.images.values()))
     maker = Maker(str(session.manifest.get("name")))
     return draft_segmentation(labels, scan, segments, maker, pseudonyms=pseudonyms)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from medrl.volume._checks import quiet
 from medrl.volume._dicom import Slice, read_headers
 
 
@@ -60,18 +61,19 @@ def group_series(path: Path, files: Iterable[Path]) -> list[Series]:
         MedrlError: If there is none, or they are too many.
     """
     groups: dict[str, list[Slice]] = defaultdict(list)
-    for item in read_headers(path, files):
-        groups[str(item.header.SeriesInstanceUID)].append(item)
-    series = [
-        Series(
-            uid,
-            str(items[0].header.get("Modality") or ""),
-            str(items[0].header.get("SeriesDescription") or ""),
-            _number(items[0].header.get("SeriesNumber")),
-            tuple(item.file for item in items),
-        )
-        for uid, items in groups.items()
-    ]
+    with quiet():
+        for item in read_headers(path, files):
+            groups[str(item.header.SeriesInstanceUID)].append(item)
+        series = [
+            Series(
+                uid,
+                str(items[0].header.get("Modality") or ""),
+                str(items[0].header.get("SeriesDescription") or ""),
+                _number(items[0].header.get("SeriesNumber")),
+                tuple(item.file for item in items),
+            )
+            for uid, items in groups.items()
+        ]
     return sorted(series, key=lambda one: (-len(one.files), one.uid))
 
 
