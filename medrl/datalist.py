@@ -47,7 +47,7 @@ def read_content(path: Path) -> dict[str, Any]:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MedrlError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MedrlError(f"{path} is not a JSON datalist: {error}") from error
     if not isinstance(content, dict):
         raise MedrlError(f'{path} is not a datalist: it has no "training" list')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from medrl.errors import MedrlError
@@ -11,6 +12,9 @@ from medrl.errors import MedrlError
 #: Most bytes and files that a zip may unpack to.
 MOST_BYTES = 16 * 2**30
 MOST_FILES = 50_000
+#: Most bytes that a byte of a zip may unpack to, beyond what any zip may; slices come to about 5.
+MOST_DEFLATION = 200
+ANY_BYTES = 64 * 2**20
 
 
 def unpack(path: Path, folder: Path) -> list[Path]:
@@ -36,14 +40,15 @@ def unpack(path: Path, folder: Path) -> list[Path]:
                 with archive.open(info) as source, file.open("wb") as target:
                     shutil.copyfileobj(source, target)
                 files.append(file)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
         raise MedrlError(f"{path}: is a damaged zip file ({error}); copy it again") from error
     return files
 
 
 def _check(path: Path, members: list[zipfile.ZipInfo], *, free: int) -> None:
     total = sum(info.file_size for info in members)
-    if len(members) > MOST_FILES or total > min(MOST_BYTES, free):
+    likely = ANY_BYTES + MOST_DEFLATION * path.stat().st_size
+    if len(members) > MOST_FILES or total > min(MOST_BYTES, free, likely):
         raise MedrlError(
             f"{path}: would unpack to {len(members)} files and {total / 2**30:.1f} GiB, too much; "
             "unpack the series that you need and name its folder"

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import pydicom
-import SimpleITK as sitk
 from monai.data.image_reader import PydicomReader
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 
 from medrl.errors import MedrlError
+from medrl.volume._apart import ItkImage, images
 from medrl.volume._checks import check_grid, check_stored, reject_pixels
 from medrl.volume.dicom_origin import IDENTITY_TAGS, DicomOrigin
 from medrl.volume.space import affine_to_lps
@@ -47,6 +47,9 @@ _TAGS = [
 ]
 _FRAME_TAGS = [*_TAGS, "PerFrameFunctionalGroupsSequence"]
 _MOST_FILES = 50_000
+_ROWS, _COLUMNS = 0x00280010, 0x00280011
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_LONGEST_META = 1024
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 
 LoadedDicom = tuple[NDArray[np.generic], NDArray[np.float64], list[str], DicomOrigin]
@@ -116,6 +119,7 @@ class _SeriesReader(PydicomReader):
         for number, dataset in enumerate(slices):
             dataset.InstanceNumber = number + 1  # by this MONAI sorts
         self.filenames = [data]
+        self._decoded: dict[str, ItkImage] = {}
         self.has_series = True
         return slices
 
@@ -125,39 +129,66 @@ class _SeriesReader(PydicomReader):
             _ = img.pixel_array
         except (RuntimeError, NotImplementedError):
             # GDCM applies the rescale slope and intercept itself.
-            return sitk.GetArrayFromImage(_read_itk(filename))[0]
+            if filename not in self._decoded:
+                files = self.filenames[0]
+                self._decoded = dict(zip(files, images(files), strict=True))
+            return self._decoded.pop(filename).array[0]
         return super()._get_array_data(img, filename)
 
 
-def _read_itk(file: str | Path) -> sitk.Image:
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        return sitk.ReadImage(str(file))
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+def read_headers(path: Path, files: Iterable[Path], *, strict: bool = True) -> list[Slice]:
+    """Headers of the DICOM images among the files.
 
+    Args:
+        path: What the user named, for messages.
+        files: Candidates; what is no DICOM image is passed over.
+        strict: Refuse damaged DICOM files, which may be slices that a series then lacks; else
+            they are passed over, too.
 
-def read_headers(path: Path, files: Iterable[Path]) -> list[Slice]:
-    """Headers of the DICOM images among the files."""
-    found = []
+    Raises:
+        MedrlError: If there are none, too many, or damaged ones.
+    """
+    found, damaged = [], 0
     for number, file in enumerate(files):
         if number >= _MOST_FILES:
             raise MedrlError(f"{path}: holds more than {_MOST_FILES} files; name one series")
         if not file.is_file():
             continue
         try:
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+            header = _header(file)
         except (InvalidDicomError, EOFError):
+            continue
+        except Exception:
+            # Parsers of damaged files fail in every way there is.
+            damaged += 1
             continue
         if "Rows" in header and "SeriesInstanceUID" in header:
             found.append(Slice(file, header))
+    if damaged and (strict or not found):
+        raise MedrlError(
+            f"{path}: {damaged} of its DICOM files are damaged or deflated; copy or export them "
+            "again"
+        )
     if not found:
         raise MedrlError(
             f"{path}: holds no DICOM images; name an image file, or a folder or zip with one series"
         )
     # Segmentations of a scan lie beside it.
     return [s for s in found if s.header.get("SOPClassUID") != _SEGMENTATION] or found
+
+
+def _header(file: Path) -> pydicom.Dataset:
+    """A file's header, every value converted, so that damaged ones fail here."""
+    with file.open("rb") as stream:
+        if _DEFLATED in stream.read(_LONGEST_META):
+            # pydicom inflates it whole, however large that is.
+            raise ValueError("deflated")
+        stream.seek(0)
+        header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_TAGS)
+    for element in header:
+        if element.tag in (_ROWS, _COLUMNS):
+            int(element.value)
+    return header
 
 
 def _choose_series(path: Path, found: list[Slice], series: str | None) -> list[Slice]:
@@ -190,10 +221,11 @@ def _check_pixels(path: Path, found: list[Slice]) -> None:
         if int(header.get("SamplesPerPixel") or 1) > 1 or not kind.startswith("MONOCHROME"):
             raise reject_pixels(path, "colour")
         syntax = getattr(header, "file_meta", {}).get("TransferSyntaxUID")
-        if syntax is not None and not syntax.is_compressed:
+        if syntax is not None:
             count = int(header.Rows) * int(header.Columns) * int(header.get("NumberOfFrames") or 1)
             needed = count * int(header.get("BitsAllocated", 16)) // 8
-            check_stored(item.file, needed, item.file.stat().st_size, compressed=False)
+            stored = item.file.stat().st_size
+            check_stored(item.file, needed, stored, compressed=syntax.is_compressed)
 
 
 def _ordered(path: Path, found: list[Slice]) -> tuple[list[Slice], list[str]]:
@@ -273,23 +305,23 @@ def _load_frames(path: Path, item: Slice) -> LoadedDicom:
         [frame.PlanePositionSequence[0].ImagePositionPatient for frame in frames], dtype=np.float64
     )
     check_grid(path, (int(header.Columns), int(header.Rows), len(frames)))
-    image = _read_itk(item.file)
-    direction = np.array(image.GetDirection()).reshape(3, 3)
+    image = images([item.file])[0]
+    direction = image.direction
     along = positions @ direction[:, 2]
     _check_spacing(path, positions[np.argsort(along, kind="stable")], direction[:, 2])
     lps = np.eye(4)
-    lps[:3, :3] = direction * np.array(image.GetSpacing())
-    lps[:3, 3] = image.GetOrigin()
+    lps[:3, :3] = direction * np.array(image.spacing)
+    lps[:3, 3] = image.origin
     steps = (positions[-1] - positions[0]) / (len(positions) - 1)
     if not np.allclose(positions, positions[0] + np.outer(np.arange(len(frames)), steps), atol=0.1):
         raise MedrlError(f"{path}: its frames are not stored in order; convert it to NIfTI")
     lps[:3, 2], lps[:3, 3] = steps, positions[0]
-    array = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
+    array = image.array.transpose(2, 1, 0)
     origin = DicomOrigin(
         item.header,
         (str(item.header.get("SOPInstanceUID") or ""),),
         positions,
         tuple(direction[:, :2].T.ravel().tolist()),
-        (float(image.GetSpacing()[1]), float(image.GetSpacing()[0])),
+        (image.spacing[1], image.spacing[0]),
     )
     return array[None], affine_to_lps(lps), [], origin

@@ -1,18 +1,19 @@
-"""NIfTI-1 and NIfTI-2, single file, plain or gzipped, through MONAI's NibabelReader."""
+"""NIfTI-1 and NIfTI-2 in one file, plain or gzipped: headers by nibabel, voxels slab by slab."""
 
 from __future__ import annotations
 
 import gzip
 import math
 from pathlib import Path
+from typing import IO, cast
 
 import nibabel as nib
 import numpy as np
-from monai.data.image_reader import NibabelReader
 from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
 from medrl.volume._checks import check_grid, check_stored, reject_pixels
+from medrl.volume._stored import fill, skip
 
 _REAL = {2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280}
 _OTHER = {128: "RGB", 2304: "RGBA", 32: "complex", 1792: "complex", 2048: "complex"}
@@ -29,19 +30,46 @@ def load_nifti(path: Path) -> tuple[NDArray[np.generic], NDArray[np.float64], li
     Returns:
         Voxels (C, I, J, K), affine (voxel to RAS mm), remarks for the user.
     """
-    header, remarks = _check_header(path)
+    header, shape, remarks = _check_header(path)
     affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     affine[:3] *= _MM.get(int(header["xyzt_units"]) & 7, 1.0)
-    reader = NibabelReader()
-    array, _ = reader.get_data(reader.read(path))
     # (I, J, K), (I, J, K, C) or, as NIfTI stores vectors, (I, J, K, 1, C).
-    return np.moveaxis(array.reshape(*array.shape[:3], -1, order="F"), -1, 0), affine, remarks
+    voxels = np.empty((math.prod(shape[3:]), *shape[:3]), dtype=np.float32)
+    with _open(path) as stream:
+        try:
+            skip(stream.read, _offset(header))
+            fill(
+                stream.read,
+                voxels.transpose(1, 2, 3, 0),
+                header.get_data_dtype(),
+                scaling=header.get_slope_inter(),
+            )
+            # At the end of a gzip file its checksum is compared.
+            stream.read(1)
+        except (MedrlError, OSError, EOFError) as error:
+            text = error if isinstance(error, MedrlError) else "is damaged; copy or export it again"
+            raise MedrlError(f"{path}: {text}") from error
+    return voxels, affine, remarks
 
 
-def _check_header(path: Path) -> tuple[nib.Nifti1Header, list[str]]:
+def _open(path: Path) -> IO[bytes]:
+    opened = gzip.GzipFile(path) if path.name.lower().endswith(".gz") else path.open("rb")
+    return cast(IO[bytes], opened)
+
+
+def _offset(header: nib.Nifti1Header) -> int:
+    """Where the voxels start; 0 is an old way to say right after the header."""
+    least = int(header.single_vox_offset)
+    offset = float(header["vox_offset"])
+    if offset != 0 and not least <= offset < 2**62:
+        raise MedrlError(f"its voxels cannot start at byte {offset:g}; export it anew")
+    return int(offset) or least
+
+
+def _check_header(path: Path) -> tuple[nib.Nifti1Header, list[int], list[str]]:
     """Check the header as it is stored, before nibabel mends it and before any voxel is read."""
     compressed = path.name.lower().endswith(".gz")
-    header = _stored_header(path, compressed)
+    header = _stored_header(path)
     code = int(header["datatype"])
     if code in _OTHER:
         raise reject_pixels(path, _OTHER[code])
@@ -58,7 +86,7 @@ def _check_header(path: Path) -> tuple[nib.Nifti1Header, list[str]]:
         raise MedrlError(f"{path}: has {dimensions} dimensions ({sizes}); medrl reads 3D and 4D")
     needed = math.prod(shape) * np.dtype(header.get_data_dtype()).itemsize
     size = path.stat().st_size
-    offset = 0 if compressed else int(header["vox_offset"])
+    offset = 0 if compressed else _offset(header)
     check_stored(path, needed, max(0, size - offset), compressed=compressed)
 
     remarks = []
@@ -74,11 +102,11 @@ def _check_header(path: Path) -> tuple[nib.Nifti1Header, list[str]]:
                 "the header does not say where left and right are (sform and qform are unset): "
                 "the first axis is taken to run from right to left"
             )
-    return header, remarks
+    return header, shape, remarks
 
 
-def _stored_header(path: Path, compressed: bool) -> nib.Nifti1Header:
-    with gzip.open(path) if compressed else path.open("rb") as stream:
+def _stored_header(path: Path) -> nib.Nifti1Header:
+    with _open(path) as stream:
         start = stream.read(4)
         sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
         stream.seek(0)

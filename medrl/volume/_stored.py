@@ -19,7 +19,8 @@ from medrl.errors import MedrlError
 
 _BLOCK = 2**16
 _CHUNK = 2**20
-_SLAB = 2**22
+#: Voxels that are converted at a time, few enough for the processor's cache.
+_SLAB = 2**19
 
 #: Gives a number of bytes; fewer at the end.
 Read = Callable[[int], bytes]
@@ -64,25 +65,35 @@ def numbers(stream: IO[bytes]) -> Read:
     return _Parts(_parse(stream)).read
 
 
-def fill(read: Read, view: NDArray[np.float32], dtype: np.dtype[Any]) -> None:
+def fill(
+    read: Read,
+    view: NDArray[np.float32],
+    dtype: np.dtype[Any],
+    *,
+    scaling: tuple[float, float] | tuple[None, None] = (None, None),
+) -> None:
     """Fill an array with voxels, slab after slab.
 
     Args:
         read: Gives the file's bytes.
         view: A view of the array whose axes are in the file's order, the fastest first.
         dtype: How the file stores a voxel.
+        scaling: Slope and intercept from what is stored to the voxel's value; None for none.
 
     Raises:
         MedrlError: If there are too few bytes, or they cannot be inflated.
     """
     view = view.squeeze()
+    slope, inter = scaling
+    plainly = (slope, inter) in ((1, 0), (None, None))
     row = math.prod(view.shape[:-1])
-    step = max(1, _SLAB // max(1, row * dtype.itemsize))
+    step = max(1, _SLAB // row)
     with np.errstate(over="ignore", invalid="ignore"):
         for first in range(0, view.shape[-1], step):
             part = view[..., first : first + step]
             content = _exactly(read, part.size * dtype.itemsize)
-            part[...] = np.frombuffer(content, dtype).reshape(part.shape, order="F")
+            stored = np.frombuffer(content, dtype).reshape(part.shape, order="F")
+            part[...] = stored if plainly else stored * np.float64(slope) + np.float64(inter)
 
 
 def skip(read: Read, count: int) -> None:
@@ -98,7 +109,9 @@ def skip(read: Read, count: int) -> None:
 def _exactly(read: Read, count: int) -> bytes:
     try:
         content = read(count)
-    except (zlib.error, OSError, EOFError) as error:
+    except EOFError:
+        content = b""
+    except (zlib.error, OSError) as error:
         raise MedrlError("its compressed voxels are damaged; copy or export it again") from error
     if len(content) < count:
         raise MedrlError("is truncated: voxels are missing at its end; copy or export it again")

@@ -113,11 +113,11 @@ def write_nifti(
 
 def _loader(path: Path, series: str | None) -> tuple[str, _Loader]:
     """The format's name and its reader."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise MedrlError(f"{path}: no such file or folder")
-    if path.is_dir():
+    if os.path.isdir(path):
         return "DICOM", lambda folder: load_dicom(folder, sorted(folder.rglob("*")), series=series)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise MedrlError(f"{path}: is not a regular file")
     try:
         with path.open("rb") as stream:
@@ -156,13 +156,13 @@ def _finish(
     """Check voxels and affine, and wrap them."""
     with np.errstate(over="ignore"):
         voxels = np.ascontiguousarray(array, dtype=np.float32)
-    bad = voxels.size - int(np.isfinite(voxels).sum())
-    if bad:
+    low, high = float(voxels.min()), float(voxels.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        bad = voxels.size - int(np.isfinite(voxels).sum())
         raise MedrlError(
             f"{path}: {bad} of its {voxels.size} voxels are NaN or infinite; replace them, "
             "for example by the background value"
         )
-    low, high = float(voxels.min()), float(voxels.max())
     if low == high and not allow_constant:
         raise MedrlError(f"{path}: every voxel is {low:g}: the scan is blank; export it again")
     try:

@@ -62,7 +62,8 @@ def group_series(path: Path, files: Iterable[Path]) -> list[Series]:
     """
     groups: dict[str, list[Slice]] = defaultdict(list)
     with quiet():
-        for item in read_headers(path, files):
+        # One bad file must not hide the others; whoever reads its series will find it.
+        for item in read_headers(path, files, strict=False):
             groups[str(item.header.SeriesInstanceUID)].append(item)
         series = [
             Series(

@@ -8,7 +8,10 @@ to fixed.
 
 from __future__ import annotations
 
+import math
 import os
+import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
+from medrl.volume import _apart
 from medrl.volume.space import LPS_FROM_RAS, apply_affine, as_affine, ras_to_lps, voxel_to_world
 
 Matrix = NDArray[np.float64]
@@ -32,6 +36,9 @@ Form = Literal["itk", "matrix", "ants", "fsl", "lta"]
 _TOLERANCE = 1e-4
 _ITK_ENDINGS = (".tfm", ".h5", ".hdf5")
 _ITK_BANNER = "#Insight Transform File"
+_NOT_ITK = "cannot be read as a transform of ITK: it is damaged or of another kind"
+#: A B-spline has many; a linear transform, composites included, does not.
+_MOST_PARAMETERS = 10_000
 _NOTE = "fixed world (RAS mm) to moving world (RAS mm)"
 
 
@@ -218,10 +225,9 @@ def read_transform(
         if ending == ".lta":
             return _from_nitransforms("lta", text, None, None)
         if text.startswith(_ITK_BANNER) or ending in _ITK_ENDINGS or b"\0" in content[:512]:
-            line = "cannot be read as a transform of ITK: it is damaged or of another kind"
-            with _no_itk_errors(line), _hdf5_silenced(ending):
-                transform = sitk.ReadTransform(str(file))
-            return from_itk(transform)
+            if not text.startswith(_ITK_BANNER):
+                text = _apart.transform_text(file)
+            return from_itk(_parse_itk(text))
         rows = _rows(text)
         if ending != ".mat":
             return as_transform(rows)
@@ -284,20 +290,35 @@ def _no_itk_errors(line: str) -> Iterator[None]:
         raise MedrlError(line) from error
 
 
-@contextmanager
-def _hdf5_silenced(ending: str) -> Iterator[None]:
-    """Keep off standard error what HDF5's C library has to say of a damaged file."""
-    if ending not in _ITK_ENDINGS[1:]:
-        yield
-        return
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+def _parse_itk(text: str) -> sitk.Transform:
+    """A transform of ITK's text files; what would end the process in C++ is refused."""
+    named = numbered = False
+    for line in text.splitlines():
+        key, _, value = (part.strip() for part in line.partition(":"))
+        if line.startswith("#") or not line.strip():
+            continue
+        if key == "Transform":
+            named, numbered = True, False
+            known = re.fullmatch(r"[A-Za-z]\w{1,60}_(double|float)_\d_\d", value)
+        elif key in ("Parameters", "FixedParameters"):
+            known = named and not (key == "Parameters" and numbered) and _are_numbers(value)
+            numbered = numbered or key == "Parameters"
+        else:
+            known = None
+        if not known:
+            raise MedrlError(_NOT_ITK)
+    with tempfile.TemporaryDirectory(prefix="medrl-") as folder, _no_itk_errors(_NOT_ITK):
+        copy = Path(folder) / "transform.tfm"
+        copy.write_text(text, encoding="utf-8")
+        return sitk.ReadTransform(str(copy))
+
+
+def _are_numbers(text: str) -> bool:
+    words = text.split()
     try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        return len(words) <= _MOST_PARAMETERS and all(map(math.isfinite, map(float, words)))
+    except ValueError:
+        return False
 
 
 def _with_nitransforms(form: Form) -> Any:

@@ -333,7 +333,7 @@ def test_bad_dicom(series: Path, refused: Callable[..., None]) -> None:
         ({"PixelSpacing": [1, 1]}, "size or orientation"),
         ({"Rows": 256}, "size or orientation"),
         ({"PhotometricInterpretation": "RGB"}, "colour"),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}, "segmentation"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}, "1 slices are missing"),
         ({"SeriesInstanceUID": "1.2.3"}, "2 DICOM series"),
         ({"NumberOfFrames": 3}, "multi-frame"),
     ]:  # fmt: skip
