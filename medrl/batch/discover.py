@@ -145,11 +145,11 @@ def _in_manifest(path: Path, verb: Verb, fixed: Path | None) -> list[Case]:
         for key, value in entry.items():
             target = path.parent / value
             if key in ROLES[verb] or (key not in _WORDS and _is_scan(target)):
-                if not target.exists():
+                if not os.path.exists(target):
                     raise MedrlError(f"{path}: entry {number}: {target} does not exist")
                 sources[key] = Source(target, entry.get("series") if key == "scan" else None)
             elif key not in _WORDS:
-                options[key] = str(target) if target.is_file() else value
+                options[key] = str(target.absolute()) if target.is_file() else value
         if "fixed" in ROLES[verb] and "fixed" not in sources and fixed is not None:
             sources["fixed"] = Source(fixed)
         last = sources[ROLES[verb][-1]].path
@@ -198,7 +198,10 @@ def _texts(path: Path, number: int, entry: Any) -> dict[str, str]:
 
 
 def _is_scan(path: Path) -> bool:
-    return path.is_dir() or (path.is_file() and path.name.lower().endswith(SUFFIXES))
+    # These ask of any text whether it is a path, too long ones included.
+    return os.path.isdir(path) or (
+        os.path.isfile(path) and path.name.lower().endswith(SUFFIXES)
+    )
 
 
 def _with_roles(case: Case, verb: Verb, fixed: Path | None) -> Case:
@@ -210,7 +213,7 @@ def _with_roles(case: Case, verb: Verb, fixed: Path | None) -> Case:
         return replace(case, sources={"fixed": Source(fixed), "moving": source})
     if verb == "segment":
         seeds = source.path.parent / f"{case.stem}{_SEEDS}"
-        return replace(case, options={"seeds": str(seeds)} if seeds.is_file() else {})
+        return replace(case, options={"seeds": str(seeds.absolute())} if seeds.is_file() else {})
     return case
 
 
