@@ -73,7 +73,8 @@ def write_report(store: Store, verb: Verb, facts: Mapping[str, Any]) -> None:
         f"<tr><td>{escape(name)}</td><td>{escape(str(known['reason']))}</td></tr>"
         for name, known in failed.items()
     )
-    told = ", ".join(f"{escape(str(k))} {escape(str(v))}" for k, v in facts.items())
+    said = {key: value for key, value in facts.items() if value and key != "verb"}
+    told = ", ".join(f"{escape(key)} {escape(_words(value))}" for key, value in said.items())
     outliers = sum(score > _OUTLIER for score in scores.values())
     page = f"""<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>medrl batch {verb}</title>
@@ -87,6 +88,13 @@ def write_report(store: Store, verb: Verb, facts: Mapping[str, Any]) -> None:
 """
     with atomic_path(store.root / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def _words(value: Any) -> str:
+    """A value for a person."""
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "yes" if value is True else str(value)
 
 
 def _when(store: Store) -> str:
@@ -212,6 +220,7 @@ def _histogram(title: str, values: NDArray[np.float64], size: Sequence[int] = (2
         f'<rect x="{n * width:.1f}" y="{height * (1 - c / counts.max()):.1f}" '
         f'width="{width - 1:.1f}" height="{height * c / counts.max():.1f}" fill="#48dbfb"/>'
         for n, c in enumerate(counts)
+        if c
     )
     ends = (
         f'<text x="0" y="{height + 14}">{edges[0]:.3g}</text>'
