@@ -85,11 +85,11 @@ class EventLog:
             todo=len(known.todo),
         )
 
-    def case(self, outcome: Outcome, root: Path) -> None:
+    def case(self, outcome: Outcome, store: Store) -> None:
         """A case has ended."""
         if self._stream is None:
             return
-        record = Store(root).record(outcome.case) if outcome.error is None else None
+        record = store.record(outcome.case) if outcome.error is None else None
         status: Literal["done", "failed"] = "done" if outcome.error is None else "failed"
         self._write(
             "case",

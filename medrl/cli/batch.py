@@ -243,14 +243,16 @@ def _work(
 ) -> Summary:
     """Run the batch, and tell how it goes."""
     from medrl.batch.run import plan, run
+    from medrl.batch.store import Store
 
+    store = Store(command.out)
     known = plan(cases, command.out, retry=command.retry)
     if len(known.todo) < len(cases):
         before = len(cases) - len(known.todo)
         print(f"medrl: {before} of {len(cases)} scans have ended before", file=sys.stderr)
     options = _plain(command)
     log.start(task, known, options)
-    how = "interrupted"
+    how = "finished"
     try:
         with scan_progress(len(known.todo)) as ended:
 
@@ -258,7 +260,7 @@ def _work(
                 if outcome.error is not None:
                     complain(f"{outcome.case.name}: {outcome.error}")
                 ended(outcome.error is not None)
-                log.case(outcome, command.out)
+                log.case(outcome, store)
 
             summary = run(
                 task,
@@ -271,9 +273,8 @@ def _work(
                 options=options,
                 tell=tell,
             )
-        how = "finished"
-    except Exception as error:
-        how = str(error)
+    except (Exception, KeyboardInterrupt) as error:
+        how = str(error) or "interrupted"
         raise
     finally:
         log.end(how, cases, command.out)

@@ -136,8 +136,8 @@ def test_events_are_written_as_they_happen(store, tmp_path):
     with EventLog(path) as log:
         log.start(task, Plan((done, failed), (), ()), {"workers": 1})
         assert [event["event"] for event in events(path)] == ["start"]
-        log.case(Outcome(done), store.root)
-        log.case(Outcome(failed, "is\ndamaged"), store.root)
+        log.case(Outcome(done), store)
+        log.case(Outcome(failed, "is\ndamaged"), store)
         assert len(events(path)) == 3
         log.end("interrupted", [done, failed], store.root)
     start, first, second, end = events(path)
