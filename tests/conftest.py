@@ -11,6 +11,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -32,9 +33,11 @@ def _is_local(address: Any) -> bool:
         return True
     host = str(address[0])
     try:
-        return host in {"", "localhost"} or ipaddress.ip_address(host).is_loopback
+        if host in {"", "localhost"} or ipaddress.ip_address(host).is_loopback:
+            return True
     except ValueError:
         return False
+    return host in {one.address for ones in psutil.net_if_addrs().values() for one in ones}
 
 
 @pytest.fixture(autouse=True)

@@ -149,7 +149,7 @@ def _in_manifest(path: Path, verb: Verb, fixed: Path | None) -> list[Case]:
                     raise MedrlError(f"{path}: entry {number}: {target} does not exist")
                 sources[key] = Source(target, entry.get("series") if key == "scan" else None)
             elif key not in _WORDS:
-                options[key] = str(target.absolute()) if target.is_file() else value
+                options[key] = str(target.absolute()) if os.path.isfile(target) else value
         if "fixed" in ROLES[verb] and "fixed" not in sources and fixed is not None:
             sources["fixed"] = Source(fixed)
         last = sources[ROLES[verb][-1]].path

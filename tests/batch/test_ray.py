@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -28,20 +29,24 @@ from medrl.batch.engines.ray import RayEngine  # noqa: E402
 def cluster():
     """Two nodes of one core each; the first is the head."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("PYTHONPATH", str(Path(__file__).parent / "stubs"))
-        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-        nodes.second = nodes.add_node(num_cpus=1)
+        node = {"num_cpus": 1}
+        nodes = Cluster(initialize_head=True, head_node_args=node)
+        nodes.second = nodes.add_node(**node)
         nodes.wait_for_nodes()
         yield nodes
         nodes.shutdown()
 
 
 @pytest.fixture
-def batch(cluster, tmp_path):
+def batch(cluster, tmp_path, monkeypatch):
     """Runs stub scans of given contents on the cluster; tells how it ended, and how each."""
 
     def start(*contents, timeout=None, tell=None, **options):
-        folder = tmp_path / "in"
+        # Relative to where the actors do not run.
+        monkeypatch.chdir(tmp_path)
+        folder = Path("in")
         folder.mkdir()
         for number, content in enumerate(contents):
             (folder / f"case{number:02d}.nii").write_text(content)
@@ -56,7 +61,7 @@ def batch(cluster, tmp_path):
         engine = RayEngine(address=cluster.address, **options)
         cases = discover(folder, "detect")
         task = StubTask(tmp_path / "log")
-        return run(task, cases, tmp_path / "out", engine, timeout=timeout, tell=ended), told
+        return run(task, cases, Path("out"), engine, timeout=timeout, tell=ended), told
 
     return start
 
@@ -146,6 +151,16 @@ def test_a_lost_node_costs_no_scan(batch, cluster, tmp_path):
 def test_options_that_make_no_sense(options, said):
     with pytest.raises(MedrlError, match=said):
         RayEngine(**options)
+
+
+def test_where_nobody_listens_it_says_so(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        engine = RayEngine(address=address)
+        case = Case("a", {"scan": Source(tmp_path / "a.nii")})
+        with pytest.raises(MedrlError, match=f"cannot reach a Ray cluster at {address}: "):
+            run(StubTask(tmp_path / "log"), [case], tmp_path / "out", engine)
 
 
 def test_a_parcel_holds_what_belongs_to_a_scan(tmp_path):

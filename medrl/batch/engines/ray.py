@@ -7,6 +7,7 @@ import logging
 import queue
 import secrets
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -19,11 +20,13 @@ from medrl.batch.cases import Case
 from medrl.batch.engines import Outcome
 from medrl.batch.engines.parcel import Parcel, Stamp, are_here, pack, stamps, unpack
 from medrl.batch.engines.pool import run_pool
-from medrl.batch.pipeline import Message, Pipeline, reason
+from medrl.batch.pipeline import Message, Pipeline, depth, reason
 from medrl.batch.store import Store
 from medrl.batch.tasks import Task
 from medrl.errors import MedrlError
 
+#: How long a cluster may take to answer a call (s).
+_KNOCK = 10.0
 #: How long an actor waits for something to tell before it says so (s).
 _PATIENCE = 5.0
 #: How long a cluster may take to start the first actor (s).
@@ -32,6 +35,8 @@ _START = 120.0
 _FAREWELL = 0.3
 #: How long a cluster takes to notice that a node is gone, at most (s).
 _NOTICE = 10.0
+#: What Ray says of an actor that is dead while its node lives.
+_DIED_ALONE = "its worker process has died"
 
 
 class _Ready(NamedTuple):
@@ -123,7 +128,16 @@ class RayEngine:
                     raise MedrlError(f"no worker has started within {_START:g} s: {self._needs()}")
                 _wait(actors, seconds)
 
-            run_pool(cases, count, start=start, wait=wait, timeout=timeout, tell=tell)
+            run_pool(
+                cases,
+                count,
+                start=start,
+                wait=wait,
+                end=_end,
+                depth=depth(task.together),
+                timeout=timeout,
+                tell=tell,
+            )
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[None]:
@@ -132,6 +146,8 @@ class RayEngine:
         if ray.is_initialized():
             yield
             return
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+        self._knock()
         try:
             ray.init(
                 address=self.address or "local",
@@ -140,13 +156,28 @@ class RayEngine:
                 log_to_driver=False,
                 configure_logging=False,
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            line = " ".join(str(error).split())[:200]
-            raise MedrlError(f"cannot reach a Ray cluster at {self.address}: {line}") from None
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            why = " ".join(str(error).split())[:200]
+            hint = " (if it asks for a token: RAY_AUTH_MODE=token)" if self.address else ""
+            raise self._unreachable(why + hint) from None
         try:
             yield
         finally:
             ray.shutdown()
+
+    def _knock(self) -> None:
+        """Find out at once whether anybody listens; Ray itself waits for minutes."""
+        host, colon, port = (self.address or "").rpartition("/")[2].rpartition(":")
+        if not (colon and port.isdigit()):
+            return
+        try:
+            socket.create_connection((host, int(port)), timeout=_KNOCK).close()
+        except OSError as error:
+            raise self._unreachable(error.strerror or str(error)) from None
+
+    def _unreachable(self, why: str) -> MedrlError:
+        where = f"a Ray cluster at {self.address}" if self.address else "Ray on this machine"
+        return MedrlError(f"cannot reach {where}: {why}")
 
     def _room(self) -> int:
         """How many actors the cluster has room for."""
@@ -173,14 +204,15 @@ class _Actor:
         self._cases: dict[str, Case] = {}
         self._node = ""
         self._dead = ""
+        self._alone = False
         self.began = False
-        remote = ray.remote(num_cpus=1, num_gpus=gpus, max_concurrency=2, max_restarts=0)(_Serving)
-        self._handle: Any = remote.remote(task, store.root.absolute(), token)
-        self.news: Any = self._handle.listen.remote()
+        serving = ray.remote(num_cpus=1, num_gpus=gpus, max_concurrency=2)(_Serving)
+        self.handle: Any = serving.remote(task, store.root.absolute(), token)
+        self.news: Any = self.handle.listen.remote()
 
     def send(self, case: Case) -> None:
         self._cases[case.name] = case
-        self._handle.put.remote(case, stamps(case))
+        self.handle.put.remote(case, stamps(case))
 
     def receive(self) -> list[Message | None]:
         told: list[Message | None] = []
@@ -189,8 +221,9 @@ class _Actor:
                 batch: list[_News] = self._ray.get(self.news)
             except self._ray.exceptions.RayError as error:
                 self._dead = str(error).strip().splitlines()[0] or type(error).__name__
+                self._alone = _DIED_ALONE in str(error)
                 break
-            self.news = self._handle.listen.remote()
+            self.news = self.handle.listen.remote()
             told += [message for one in batch for message in self._understood(one)]
         return told
 
@@ -198,21 +231,16 @@ class _Actor:
         return not self._dead
 
     def lost(self) -> bool:
-        # A node's death may be noticed later than that of its actors.
+        # A node's end may be noticed later than that of its actors.
         deadline = time.monotonic() + _NOTICE
-        while self._node and time.monotonic() < deadline:
+        while self._node and not self._alone and time.monotonic() < deadline:
             if self._node not in {n["NodeID"] for n in self._ray.nodes() if n["Alive"]}:
                 return True
-            if not _node_related(self._dead):
-                return False
-            time.sleep(0.2)
+            time.sleep(_NOTICE / 50)
         return False
 
     def kill(self) -> None:
-        with contextlib.suppress(self._ray.exceptions.RayError):
-            if not self._dead:
-                self._ray.wait([self._handle.tidy.remote()], timeout=_FAREWELL)
-            self._ray.kill(self._handle)
+        _end([self])
 
     def cause(self) -> str:
         return self._dead or "it was ended"
@@ -228,7 +256,7 @@ class _Actor:
         if isinstance(news, _Wanted):
             case = self._cases[news.name]
             try:
-                self._handle.put.remote(case, [], self._ray.put(pack(case)))
+                self.handle.put.remote(case, [], self._ray.put(pack(case)))
             except MedrlError as error:
                 return [Message(case.name, None, str(error))]
             return []
@@ -242,8 +270,15 @@ class _Actor:
         return [news]
 
 
-def _node_related(cause: str) -> bool:
-    return "node" in cause.lower()
+def _end(actors: Sequence[_Actor]) -> None:
+    import ray
+
+    with contextlib.suppress(ray.exceptions.RayError):
+        tidy = [actor.handle.tidy.remote() for actor in actors if actor.began and actor.alive()]
+        if tidy:
+            ray.wait(tidy, num_returns=len(tidy), timeout=_FAREWELL)
+        for actor in actors:
+            ray.kill(actor.handle)
 
 
 def _wait(actors: Sequence[_Actor], seconds: float) -> None:
@@ -305,7 +340,12 @@ class _Serving:
 
         try:
             store = Store(self._root)
-            pipeline = Pipeline(task.open(1), store, lambda message: self._tell(store, message))
+            pipeline = Pipeline(
+                task.open(1),
+                store,
+                lambda message: self._tell(store, message),
+                together=task.together,
+            )
         except Exception as error:
             self._news.put(Message("", None, reason(error), fatal=True))
             return
