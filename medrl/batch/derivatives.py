@@ -30,7 +30,8 @@ _VERSION = "1.10.0"
 _AFTER_SPACE = ("split", "recording", "chunk")
 #: What BIDS knows no suffix for, and the tables of the run.
 _IGNORED = (
-    *("*_landmarks.*", "*_agents.*", "*_seeds.*", "*_xfm.*", "*_dseg.png", "sub-*/**/pet/*_dseg.*"),
+    *("*_landmarks.*", "*_agents.*", "*_seeds.*", "*_xfm.*", "*_dseg.png"),
+    *("sub-*/**/pet/*_dseg.*", "sub-*/**/ct/"),
     *("results.csv", "results.parquet", "failures.csv", "run.json", "report.html", ".medrl/"),
 )
 #: How a result's ending becomes a suffix and an ending; None stands for that of its source.
@@ -198,6 +199,8 @@ def _add_sidecar(path: Path, case: Case, name: BidsName, onto: str | None) -> No
         content["SpatialReference"] = reference
     if name.suffix == "landmarks":
         content |= _LANDMARK_COLUMNS
+    if name.suffix not in _TOLD:
+        content["SkullStripped"] = False  # raw images are as they were recorded
     if path.exists():
         content["Registration"] = json.loads(path.read_text(encoding="utf-8"))
     _write_json(path, content)

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -241,6 +243,8 @@ def test_results_are_named_as_bids_has_it(dataset, tmp_path, verb):
     if verb == "register":
         sidecar = folder / f"{prefix}from-T1w_to-MNI_mode-image_desc-medrl_xfm.json"
         assert json.loads(sidecar.read_text())["Registration"] == {"trusted": True}
+        image = json.loads((folder / f"{prefix}space-MNI_desc-medrl_T1w.json").read_text())
+        assert {"SpatialReference", "SkullStripped"} <= image.keys()
 
 
 def test_entities_of_the_source_keep_their_order(tmp_path):
@@ -326,6 +330,30 @@ def test_a_case_that_was_done_when_the_run_was_killed_is_put_in_place(
     run(task, cases, out, LocalEngine(1))
     assert len(published(out)) == 3
     assert not task.log.exists()
+
+
+def test_kill_9_of_a_run_on_a_dataset(task, tmp_path):
+    labels = [f"{number:02}" for number in range(12)]
+    root = make(tmp_path / "bids", *(f"sub-{n}/anat/sub-{n}_T1w.nii.gz" for n in labels))
+    for image in root.glob("sub-*/anat/*"):
+        image.write_text("slow")
+    out, cases = tmp_path / "out", discover(root, "detect")
+    script = Path(__file__).parent / "stubs" / "stub_task.py"
+    line = [sys.executable, script, task.log, root, out, "1"]
+    process = subprocess.Popen([str(part) for part in line])
+    end = time.monotonic() + 60
+    while len(published(out)) < 8:
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    done = [case.name for case in cases if Store(out).record(case) is not None]
+    assert 0 < len(done) < 12
+    assert run(task, cases, out, LocalEngine(1)).done == 12
+    assert len(published(out)) == 12 * 3
+    again = task.log.read_text().split()
+    assert all(again.count(name) == 1 for name in done)
 
 
 def test_results_travel_from_one_output_folder_to_another(dataset, tmp_path):

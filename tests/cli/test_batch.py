@@ -7,7 +7,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from medrl.batch.engines.local import LocalEngine
 from medrl.cli import main
+from medrl.errors import MedrlError
 from medrl.seednet.seeds import Seed, write_seeds
 from medrl.volume.points import read_points
 
@@ -171,3 +173,27 @@ def test_masks_of_a_bids_dataset(dataset, tmp_path):
     with open(f"{stem}.tsv", newline="") as stream:
         table = {row["index"]: row["name"] for row in csv.DictReader(stream, delimiter="\t")}
     assert {str(n) for n in np.unique(np.asarray(mask.dataobj))} - {"0"} == set(table)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code", "how"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt("ended by SIGTERM"), 130, "ended by SIGTERM"),
+        (MedrlError("the disk is full"), 2, "the disk is full"),
+    ],
+)
+def test_the_log_says_what_ended_a_run(tmp_path, monkeypatch, trouble, code, how):
+    def run(*_, **__):
+        raise trouble
+
+    monkeypatch.setattr(LocalEngine, "run", run)
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4)), np.eye(4)), tmp_path / "a.nii")
+    out, log = tmp_path / "out", tmp_path / "log.jsonl"
+    arguments = [str(tmp_path / "a.nii"), str(out), "--json-log", str(log)]
+    assert main(["batch", "detect", *arguments]) == code
+    start, end = (json.loads(line) for line in log.read_text().splitlines())
+    assert (start["todo"], end["event"], end["how"]) == (1, "end", how)
+    content = json.loads((out / "run.json").read_text())
+    assert (content["end"], content["done"]) == (how, 0)
+    assert content["runs"][0]["options"]["json_log"] == str(log)
