@@ -16,7 +16,7 @@ MOST_VOXELS = 2**31
 #: Deflate cannot shrink data by more than this.
 MOST_DEFLATION = 1032
 
-_LOGGERS = ("nibabel.global", "nibabel", "pydicom", "nrrd")
+_LOGGERS = ("nibabel.global", "nibabel", "pydicom", "highdicom", "nrrd")
 
 
 @contextmanager
