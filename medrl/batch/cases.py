@@ -135,6 +135,7 @@ class Case:
 
 def name_of(path: Path, root: Path) -> str:
     """The name of a scan's case: where it lies below a root, without its ending."""
+    path, root = Path(os.path.abspath(path)), Path(os.path.abspath(root))
     relative = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
     parts = [part.translate(_ODD) for part in (*relative.parent.parts, stem_of(path))]
     return "/".join(part for part in parts if part.strip("."))

@@ -14,6 +14,7 @@ from typing import Any
 
 from medrl.batch.bids import Selection, find_images, is_raw_dataset
 from medrl.batch.cases import ROLES, Case, Source, Verb, name_of
+from medrl.datalist import SPLITS
 from medrl.errors import MedrlError
 from medrl.volume.read import SUFFIXES
 from medrl.volume.series import group_series
@@ -21,8 +22,9 @@ from medrl.volume.series import group_series
 #: Endings of scans in one file; .raw and .img files belong to a header beside them.
 _FILES = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
 _MANIFESTS = (".csv", ".tsv", ".json")
-#: Columns of a manifest that are no roles of scans.
-_WORDS = ("name", "series")
+#: Columns of a manifest that are no roles of scans; the last two are what a datalist's scans should
+#: be answered with.
+_WORDS = ("name", "series", "label", "landmarks")
 #: Another word for the scan, that of MONAI's datalists.
 _ALIASES = {"image": "scan"}
 #: Files that stand beside a scan and say where to begin.
@@ -36,6 +38,7 @@ def discover(
     fixed: Path | None = None,
     leave_out: Path | None = None,
     selection: Selection | None = None,
+    split: str | None = None,
 ) -> list[Case]:
     """Find what there is to work through.
 
@@ -48,6 +51,7 @@ def discover(
             pairs.
         leave_out: A folder that is not searched, such as the one for results.
         selection: Which images of a BIDS dataset.
+        split: Which list of a datalist, such as ``test``; all if left out.
 
     Returns:
         Cases in the order of their names, no two alike.
@@ -60,6 +64,8 @@ def discover(
     bids = path.is_dir() and is_raw_dataset(path)
     if selection is not None and selection.given and not bids:
         raise MedrlError(f"{text}: is no BIDS dataset, in which participants could be chosen")
+    if split is not None and not (path.is_file() and path.name.lower().endswith(".json")):
+        raise MedrlError(f"{text}: is no datalist, of which one list could be chosen")
     if bids:
         found = find_images(path, selection or Selection())
         if not found:
@@ -68,7 +74,7 @@ def discover(
     if path.is_dir():
         found = _in_folder(path, leave_out)
     elif path.is_file() and path.name.lower().endswith(_MANIFESTS):
-        return _distinct(_in_manifest(path, verb, fixed))
+        return _distinct(_in_manifest(path, verb, fixed, split))
     elif path.is_file():
         found = [Case(name_of(path, path.parent), {"scan": Source(path)})]
     elif glob.has_magic(text):
@@ -132,9 +138,9 @@ def _series_in(root: Path, files: Sequence[Path]) -> list[Case]:
     return cases
 
 
-def _in_manifest(path: Path, verb: Verb, fixed: Path | None) -> list[Case]:
+def _in_manifest(path: Path, verb: Verb, fixed: Path | None, split: str | None) -> list[Case]:
     """The rows of a table, or the entries of a JSON list."""
-    rows = _json_rows(path) if path.name.lower().endswith(".json") else _table_rows(path)
+    rows = _json_rows(path, split) if path.name.lower().endswith(".json") else _table_rows(path)
     cases = []
     for number, row in enumerate(rows, 1):
         entry = {_ALIASES.get(key, key): value for key, value in row.items() if value}
@@ -173,14 +179,17 @@ def _table_rows(path: Path) -> list[dict[str, str]]:
     return [_texts(path, n, row) for n, row in enumerate(rows, 1)]
 
 
-def _json_rows(path: Path) -> list[dict[str, str]]:
+def _json_rows(path: Path, split: str | None) -> list[dict[str, str]]:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise MedrlError(f"{path}: cannot be read as JSON: {error}") from error
     if isinstance(content, dict):
-        lists = [value for value in content.values() if isinstance(value, list)]
-        content = [entry for entries in lists for entry in entries]
+        lists = {key: content[key] for key in SPLITS if isinstance(content.get(key), list)}
+        if split is not None and split not in lists:
+            raise MedrlError(f"{path}: has no list {split!r}; it has {', '.join(lists) or 'none'}")
+        chosen = lists.values() if split is None else [lists[split]]
+        content = [entry for entries in chosen for entry in entries] if lists else None
     if not isinstance(content, list):
         raise MedrlError(f"{path}: is neither a list of scans nor a datalist")
     return [_texts(path, number, entry) for number, entry in enumerate(content, 1)]
@@ -199,9 +208,7 @@ def _texts(path: Path, number: int, entry: Any) -> dict[str, str]:
 
 def _is_scan(path: Path) -> bool:
     # These ask of any text whether it is a path, too long ones included.
-    return os.path.isdir(path) or (
-        os.path.isfile(path) and path.name.lower().endswith(SUFFIXES)
-    )
+    return os.path.isdir(path) or (os.path.isfile(path) and path.name.lower().endswith(SUFFIXES))
 
 
 def _with_roles(case: Case, verb: Verb, fixed: Path | None) -> Case:

@@ -52,6 +52,9 @@ class _Options:
     """Of a BIDS dataset: only images with these suffixes, such as T1w; left out: those that suit
     the model."""
 
+    split: Literal["training", "validation", "test"] | None = None
+    """Of a datalist: only this list."""
+
     engine: Literal["local", "ray"] = "local"
     """Processes on this machine, or a Ray cluster (extra `ray`)."""
 
@@ -223,7 +226,12 @@ def main(argv: Sequence[str]) -> int:
     fixed = command.fixed if isinstance(command, Register) else None
     selection = _selection(command)
     found = discover(
-        command.where, task.verb, fixed=fixed, leave_out=command.out, selection=selection
+        command.where,
+        task.verb,
+        fixed=fixed,
+        leave_out=command.out,
+        selection=selection,
+        split=command.split,
     )
     cases = _shard(found, command.shard)
     hidden = command.pseudonyms()

@@ -60,6 +60,31 @@ def test_globs(tmp_path):
         discover(tmp_path / "*.nii", "detect")
 
 
+def test_a_datalist_made_by_medrl(tmp_path, monkeypatch):
+    touch(tmp_path, "scans/a.nii.gz", "scans/b.nii.gz", "labels/b.nii.gz", "list/points.csv")
+    entries = [
+        {
+            "image": f"../scans/{name}.nii.gz",
+            "label": "../labels/b.nii.gz",
+            "landmarks": "points.csv",
+        }
+        for name in "ab"
+    ]
+    content = {"landmarks": ["AC", "PC"], "training": entries[:1], "test": entries[1:]}
+    (tmp_path / "list" / "datalist.json").write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    assert names(discover("list/datalist.json", "detect")) == ["a", "b"]
+    (case,) = discover("list/datalist.json", "detect", split="test")
+    assert case.name == "b"
+    # What the scan should be answered with is none of the task's business.
+    assert set(case.sources) == {"scan"}
+    assert not case.options
+    with pytest.raises(MedrlError, match="has no list 'validation'; it has training, test"):
+        discover("list/datalist.json", "detect", split="validation")
+    with pytest.raises(MedrlError, match="is no datalist"):
+        discover("scans", "detect", split="test")
+
+
 @pytest.mark.parametrize("kind", ["csv", "tsv", "json", "datalist"])
 def test_manifests(tmp_path, kind):
     touch(tmp_path, "one.nii.gz", "sub/two.nii.gz", "sub/two.seeds.mrk.json")
