@@ -56,6 +56,13 @@ _TOLD = {
     "agents": "The path of every agent",
     "xfm": "Brings the image onto the other one: points of that one's world go to the image's",
 }
+_README = """# {name}
+
+Made by `{made}`. For research; not for diagnosis.
+
+`report.html` shows the whole run, `results.csv` is its table, `failures.csv` lists what failed and
+why, `run.json` says with which versions and options. World coordinates are RAS+ mm.
+"""
 _LANDMARK_COLUMNS = {
     "name": {"Description": "Of the landmark"},
     **{key: {"Description": "RAS+ world coordinate", "Units": "mm"} for key in "xyz"},
@@ -106,6 +113,8 @@ def describe_dataset(
     _write_json(root / DESCRIPTION, content)
     with atomic_path(root / ".bidsignore") as temporary:
         temporary.write_text("\n".join(_IGNORED) + "\n", encoding="utf-8")
+    with atomic_path(root / "README.md") as temporary:
+        temporary.write_text(_README.format(name=content["Name"], made=made), encoding="utf-8")
 
 
 def arrange(folder: Path, case: Case, record: Record) -> Record:

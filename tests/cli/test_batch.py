@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+import subprocess
 
 import nibabel as nib
 import numpy as np
@@ -173,6 +175,8 @@ def test_masks_of_a_bids_dataset(dataset, tmp_path):
     with open(f"{stem}.tsv", newline="") as stream:
         table = {row["index"]: row["name"] for row in csv.DictReader(stream, delimiter="\t")}
     assert {str(n) for n in np.unique(np.asarray(mask.dataobj))} - {"0"} == set(table)
+    if validator := shutil.which("bids-validator-deno"):  # from PyPI, where somebody has it
+        subprocess.run([validator, out], check=True)
 
 
 @pytest.mark.parametrize(
