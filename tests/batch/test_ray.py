@@ -7,14 +7,20 @@ import socket
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from medrl import LandmarkDetector, read
 from medrl.batch.cases import Case, Source
 from medrl.batch.discover import discover
 from medrl.batch.engines.parcel import are_here, pack, stamps, unpack
 from medrl.batch.pipeline import DEPTH
 from medrl.batch.run import run
+from medrl.batch.tasks.detect import DetectTask
+from medrl.cli.demo import write_template
 from medrl.errors import MedrlError
+from medrl.trajectory import read_trajectory
+from medrl.volume.points import read_points
 
 ray = pytest.importorskip("ray")
 
@@ -111,6 +117,25 @@ def test_without_a_shared_file_system_bytes_cross(batch, tmp_path, monkeypatch):
         source = tmp_path / "in" / f"case{number:02d}.nii"
         assert known["case"]["sources"]["scan"]["path"] == str(source)
     assert rows(tmp_path / "out") == {"case00": 1, "case01": 1, "case03": 1}
+
+
+def test_landmarks_are_those_of_this_machine(cluster, tmp_path, monkeypatch):
+    pytest.importorskip("nilearn")
+    (tmp_path / "in").mkdir()
+    write_template(tmp_path / "in" / "head.nii.gz")
+    monkeypatch.setattr(engine_module, "stamps", lambda case: [("/no/such/file", 1, 1)])
+    cases = discover(tmp_path / "in", "detect")
+    out = tmp_path / "out"
+    summary = run(DetectTask(picture=False), cases, out, RayEngine(1, address=cluster.address))
+    assert (summary.done, summary.failed) == (1, 0)
+    found = LandmarkDetector.load("brain-t1").detect(read(tmp_path / "in" / "head.nii.gz"))
+    there = read_points(out / "head" / "head.mrk.json")
+    assert len(there) > 20
+    for name, place in there.items():
+        np.testing.assert_allclose(place, found[name].position_world, atol=1e-3)
+    # The path is that of the scan, not of the copy that was read.
+    trajectory = read_trajectory(out / "head" / "head.trajectory.json")
+    assert trajectory.provenance["scan"] == str(tmp_path / "in" / "head.nii.gz")
 
 
 def test_other_versions_are_refused(batch, monkeypatch):
