@@ -154,7 +154,10 @@ def find_images(root: Path, selection: Selection) -> list[Case]:
         for path in _files(root / f"sub-{label}"):
             relative = path.relative_to(root)
             ending = next((e for e in _ENDINGS if path.name.endswith(e)), None)
-            if ending is None or ignored(relative.as_posix()):
+            # As CT has no chapter in BIDS, datasets have to ignore its folders to be valid.
+            new = relative.parts[-2] == "ct"
+            listed = f"{relative.parent.parent.as_posix()}/" if new else relative.as_posix()
+            if ending is None or ignored(listed):
                 continue
             name = parse_name(path.name.removesuffix(ending))
             if name is None or name.suffix not in suffixes or not _lies_right(relative, name):

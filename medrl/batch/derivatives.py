@@ -28,10 +28,10 @@ from medrl.files import atomic_path
 _VERSION = "1.10.0"
 #: Entities of raw images that come after ``space`` in the order that BIDS prescribes.
 _AFTER_SPACE = ("split", "recording", "chunk")
-#: What BIDS knows no suffix for, and the tables of the run.
+#: What BIDS knows no names for, and the tables of the run.
 _IGNORED = (
     *("*_landmarks.*", "*_agents.*", "*_seeds.*", "*_xfm.*", "*_dseg.png"),
-    *("sub-*/**/pet/*_dseg.*", "sub-*/**/ct/"),
+    *("*_inv-*_dseg.*", "*_flip-*_dseg.*", "*_mt-*_dseg.*", "sub-*/**/pet/*_dseg.*", "ct"),
     *("results.csv", "results.parquet", "failures.csv", "run.json", "report.html", ".medrl/"),
 )
 #: How a result's ending becomes a suffix and an ending; None stands for that of its source.

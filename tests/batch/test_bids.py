@@ -151,6 +151,12 @@ def test_what_bidsignore_names_is_left_out(dataset, lines, left):
         assert set(said.stdout.split()) == set(paths.values()) - found
 
 
+@pytest.mark.parametrize(("lines", "there"), [("ct", True), ("**/ct/", True), ("sub-03/", False)])
+def test_ct_may_be_listed_in_bidsignore_as_bids_does_not_know_it(dataset, lines, there):
+    (dataset / ".bidsignore").write_text(lines)
+    assert ("sub-03_ct" in names(discover(dataset, "detect"))) == there
+
+
 def test_wrong_choices_are_one_line(dataset, tmp_path):
     with pytest.raises(MedrlError, match="no participant 09"):
         discover(dataset, "detect", selection=Selection(participants=("01", "09")))
