@@ -15,7 +15,7 @@ from medrl.batch.store import Store
 from medrl.batch.tasks import Worker
 from medrl.errors import MedrlError, describe
 
-Stage = Literal["reading", "working", "writing"]
+Stage = Literal["reading", "working", "writing", "waiting"]
 
 
 def depth(together: int) -> int:
@@ -32,7 +32,7 @@ DEPTH = depth(1)
 
 
 class Message(NamedTuple):
-    """What a worker tells: a stage of a case begins, or the case has ended.
+    """What a worker tells: a stage of a case begins, it waits for the next, or it has ended.
 
     Attributes:
         name: Of the case.
@@ -117,7 +117,9 @@ class Pipeline:
         self._tell(Message(case.name, "reading"))
         began = time.perf_counter()
         data = self._worker.read(case)
-        return _Read(case, data, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        self._tell(Message(case.name, "waiting"))
+        return _Read(case, data, seconds)
 
     def _work(self, group: Sequence[_Read]) -> None:
         for one in group:
@@ -138,6 +140,7 @@ class Pipeline:
             if isinstance(result, BaseException):
                 self._end(one.case, result)
             else:
+                self._tell(Message(one.case.name, "waiting"))
                 seconds = {"reading": one.seconds, "working": working}
                 self._writer.submit(self._write, one.case, result, seconds)
 

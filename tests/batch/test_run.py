@@ -51,9 +51,15 @@ def wait_for(condition, seconds=60):
         time.sleep(0.02)
 
 
-def start(task, scans, out, workers=1):
-    arguments = [sys.executable, str(STUB), str(task.log), str(scans), str(out), str(workers)]
-    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+def start(task, scans, out, workers=1, flavour="plain"):
+    """A run in a process group of its own, as a shell makes one."""
+    arguments = [str(task.log), str(scans), str(out), str(workers), flavour]
+    return subprocess.Popen(
+        [sys.executable, str(STUB), *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def test_every_case_is_done_once(task, scans, tmp_path):
@@ -147,20 +153,118 @@ def alive(processes):
     return bool(psutil.wait_procs(processes, timeout=0)[1])
 
 
-def test_an_interruption_ends_the_run_at_once(task, scans, tmp_path):
-    out = tmp_path / "out"
-    (scans / "scan1.nii.gz").write_text("hang")
-    process = start(task, scans, out)
-    wait_for(lambda: out.exists() and whole(out) == ["scan0"])
-    workers = psutil.Process(process.pid).children(recursive=True)
-    assert alive(workers)
-    process.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    process.wait(timeout=20)
-    assert time.monotonic() - began < 10
+def children(process):
+    """What a run has started: Python's own tracker of shared memory, then workers."""
+    found = psutil.Process(process.pid).children(recursive=True)
+    return sorted(found, key=lambda child: child.pid)
+
+
+#: How a run is told to end: by Ctrl-C in a terminal, which all its processes get; by `kill`; by a
+#: scheduler.
+ENDS = {
+    "ctrl-c": lambda process: os.killpg(process.pid, signal.SIGINT),
+    "sigint": lambda process: process.send_signal(signal.SIGINT),
+    "sigterm": lambda process: process.send_signal(signal.SIGTERM),
+    "slurm": lambda process: os.killpg(process.pid, signal.SIGTERM),
+    "sighup": lambda process: process.send_signal(signal.SIGHUP),
+}
+
+
+def assert_ends(process, how):
+    """It ends soon, says nothing of its own, and leaves no process; what hangs does for 600 s."""
+    left = children(process)
+    ENDS[how](process)
+    assert process.wait(timeout=20) == 130
+    assert process.stderr.read() == ""
     # Python's own tracker of shared memory goes a moment after the run.
-    wait_for(lambda: not alive(workers), seconds=5)
-    assert [row["case"] for row in rows(out / "results.csv")] == ["scan0"]
+    wait_for(lambda: not alive(left), seconds=10)
+
+
+@pytest.mark.parametrize(("content", "how"), [("hang", "sigint"), *(("stuck", h) for h in ENDS)])
+def test_an_interruption_ends_the_run_at_once(content, how, task, scans, tmp_path):
+    out = tmp_path / "out"
+    (scans / "scan1.nii.gz").write_text(content)
+    process = start(task, scans, out)
+    if content == "stuck":  # with it, whatever else its worker does
+        wait_for(lambda: "scan1" in logged(task))
+    else:
+        wait_for(lambda: out.exists() and whole(out) == ["scan0"])
+    assert_ends(process, how)
+    done = whole(out)
+    assert [row["case"] for row in rows(out / "results.csv")] == done
+    (scans / "scan1.nii.gz").write_text("1")
+    assert run(task, discover(scans, "detect"), out, LocalEngine(1)).done == 6
+    assert all(logged(task).count(name) == 1 for name in done)
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "sigterm"])
+def test_an_interruption_while_workers_load(how, task, scans, tmp_path):
+    process = start(task, scans, tmp_path / "out", workers=2, flavour="stuck")
+    wait_for(task.log.with_name("loading").exists)
+    assert_ends(process, how)
+    assert whole(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "slurm"])
+def test_an_interruption_while_workers_are_born(how, task, scans, tmp_path):
+    process = start(task, scans, tmp_path / "out", workers=2)
+    wait_for(lambda: len(children(process)) > 1)
+    assert_ends(process, how)
+
+
+def test_no_worker_outlives_a_run_that_is_killed_while_they_load(task, scans, tmp_path):
+    process = start(task, scans, tmp_path / "out", workers=2, flavour="stuck")
+    wait_for(task.log.with_name("loading").exists)
+    left = children(process)
+    process.kill()
+    process.wait()
+    wait_for(lambda: not alive(left), seconds=10)
+
+
+def test_a_worker_that_is_killed_from_outside_costs_nothing(task, scans, tmp_path):
+    out = tmp_path / "out"
+    for number in range(6):
+        (scans / f"scan{number}.nii.gz").write_text("slow")
+    process = start(task, scans, out, workers=2)
+    wait_for(lambda: out.exists() and len(whole(out)) >= 1)
+    children(process)[-1].kill()
+    assert process.wait(timeout=120) == 0
+    assert whole(out) == [f"scan{n}" for n in range(6)]
+    assert rows(out / "failures.csv") == []
+
+
+def test_a_worker_that_dies_while_it_loads_is_replaced(task, scans, tmp_path):
+    from stub_task import StubTask
+
+    unlucky = StubTask(task.log, "unlucky")
+    cases = discover(scans, "detect")
+    task.log.with_name("deaths").write_text("2")
+    assert run(unlucky, cases, tmp_path / "out", LocalEngine(1)).done == 6
+    # If none can, the run says so.
+    task.log.with_name("deaths").write_text("100")
+    with pytest.raises(MedrlError, match="end before they begin: SIGKILL, out of memory"):
+        run(unlucky, cases, tmp_path / "other", LocalEngine(1))
+
+
+def test_a_case_that_hangs_among_others_is_found_out(task, scans, tmp_path):
+    from stub_task import StubTask
+
+    (scans / "scan2.nii.gz").write_text("stuck")
+    several = StubTask(task.log, together=4)
+    cases = discover(scans, "detect")
+    summary = run(several, cases, tmp_path / "out", LocalEngine(1), timeout=1.5)
+    assert (summary.done, summary.failed) == (5, 1)
+    (row,) = rows(tmp_path / "out" / "failures.csv")
+    assert (row["case"], row["reason"]) == ("scan2", "working took longer than 1.5 s (--timeout)")
+
+
+def test_the_cores_that_are_granted_are_divided_among_the_workers(monkeypatch):
+    from medrl.batch.engines import local
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 6, 7, 9, 11})
+    assert local.threads_of(2) == 3
+    assert local.threads_of(4) == 1
+    assert local.threads_of(9) == 1
 
 
 def test_two_runs_on_one_folder(task, scans, tmp_path):

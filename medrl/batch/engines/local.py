@@ -82,7 +82,7 @@ class LocalEngine:
         resource_tracker.ensure_running()  # it lets signals through again
         with _undisturbed():
             ours, theirs = self._context.Pipe()
-            threads = max(1, _cores() // self.workers)
+            threads = threads_of(self.workers)
             process = self._context.Process(
                 target=_serve,
                 args=(theirs, task, root, threads, os.getpid()),
@@ -96,11 +96,13 @@ class LocalEngine:
         return started[-1]
 
 
-def _cores() -> int:
-    """Cores that this process may use; a cluster's scheduler may grant less than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def threads_of(workers: int) -> int:
+    """How many threads each of some workers has; the cores that are granted are divided."""
+    if hasattr(os, "sched_getaffinity"):  # a cluster's scheduler may grant less than there are
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, cores // workers)
 
 
 @contextmanager

@@ -53,7 +53,7 @@ class _Flight:
     case: Case
     deaths: int = 0
     suspect: bool = False
-    stage: Stage | None = None
+    stage: Stage = "waiting"
     since: float = 0.0
 
 
@@ -136,7 +136,7 @@ def run_pool(
 
 
 def _send(seat: _Seat[_R], flight: _Flight) -> None:
-    flight.stage = None
+    flight.stage = "waiting"
     seat.flights[flight.case.name] = flight
     seat.worker.send(flight.case)
 
@@ -162,21 +162,24 @@ def _late(seat: _Seat[_R], timeout: float | None) -> _Flight | None:
     if timeout is None:
         return None
     now = time.monotonic()
-    flights = seat.flights.values()
-    return next((f for f in flights if f.stage is not None and now - f.since > timeout), None)
+    running = (flight for flight in seat.flights.values() if flight.stage != "waiting")
+    return next((flight for flight in running if now - flight.since > timeout), None)
 
 
 def _give_up(
     seat: _Seat[_R], late: _Flight, timeout: float, tell: Callable[[Outcome], None]
 ) -> None:
-    """A case has taken too long, unless it has just ended or others were worked on with it."""
-    together = [f for f in seat.flights.values() if f.stage == late.stage == "working"]
-    if len(together) > 1:
-        for flight in together:
+    """A case has taken too long, unless it has just ended."""
+    if late.case.name not in seat.flights:
+        return
+    running = [flight for flight in seat.flights.values() if flight.stage != "waiting"]
+    if len(running) > 1:
+        # One that hangs may hold up others; which it is shows when each goes alone.
+        for flight in running:
             flight.suspect = True
-    elif seat.flights.pop(late.case.name, None) is not None:
-        line = f"{late.stage} took longer than {timeout:g} s (--timeout)"
-        tell(Outcome(late.case, line))
+        return
+    del seat.flights[late.case.name]
+    tell(Outcome(late.case, f"{late.stage} took longer than {timeout:g} s (--timeout)"))
 
 
 def _bury(

@@ -1,5 +1,6 @@
 """A task that does what the names of its cases say, and writes down every time it is done."""
 
+import ctypes
 import errno
 import os
 import signal
@@ -15,7 +16,8 @@ from medrl.errors import MedrlError
 @dataclass(frozen=True)
 class StubTask:
     """Behaves by file content: a number, `crash`, `crash once`, `hang`, `refuse`, `bug`,
-    `memory`, `full`, `slow`."""
+    `memory`, `full`, `slow`, `stuck` (in native code). Flavours `stuck` and `unlucky`: so is every
+    worker while it loads; it dies so often (a number in a file) before it does."""
 
     log: Path
     flavour: str = "plain"
@@ -23,10 +25,24 @@ class StubTask:
     together: int = 1
 
     def open(self, threads):
+        if self.flavour == "stuck":
+            self.log.with_name("loading").touch()
+            be_stuck()
+        if self.flavour == "unlucky":
+            count = self.log.with_name("deaths")
+            left = int(count.read_text())
+            count.write_text(str(left - 1))
+            if left:
+                os.kill(os.getpid(), signal.SIGKILL)
         return Stub(self)
 
     def facts(self):
         return {"flavour": self.flavour}
+
+
+def be_stuck():
+    """Sleep in C with Python's lock: no other thread runs, no signal handler is called."""
+    ctypes.PyDLL(None).sleep(600)
 
 
 class Stub:
@@ -53,6 +69,8 @@ class Stub:
             raise MedrlError("this is no scan")
         if data == "bug":
             raise KeyError("what")
+        if data == "stuck":
+            be_stuck()
         if data == "memory":
             raise MemoryError
         if data == "slow":
@@ -70,14 +88,18 @@ class Stub:
 
 
 def main():
-    """Run a batch in this process, to be killed from outside: LOG IN OUT WORKERS."""
-    from medrl.batch.discover import discover
+    """Run a batch in this process, to be ended from outside: LOG IN OUT WORKERS [FLAVOUR]."""
+    from medrl.batch.cases import Case, Source
     from medrl.batch.engines.local import LocalEngine
     from medrl.batch.run import run
 
-    log, where, out, workers = sys.argv[1:]
-    cases = discover(where, "detect")
-    run(StubTask(Path(log)), cases, Path(out), LocalEngine(int(workers)))
+    log, where, out, workers, *flavour = sys.argv[1:]
+    files = sorted(Path(where).glob("*.nii.gz"))
+    cases = [Case(file.name.removesuffix(".nii.gz"), {"scan": Source(file)}) for file in files]
+    try:
+        run(StubTask(Path(log), *flavour), cases, Path(out), LocalEngine(int(workers)))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":
