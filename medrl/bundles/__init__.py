@@ -1,10 +1,10 @@
 """Trained models: a folder of safetensors and JSON, checked when it is read. No pickle, ever."""
 
+from medrl.bundles.build import assemble, damaged, settings_from
 from medrl.bundles.folder import (
     Bundle,
     available,
     find,
-    load_state,
     load_weights,
     read_manifest,
     save,
@@ -16,12 +16,14 @@ __all__ = [
     "VERSION",
     "Bundle",
     "Manifest",
+    "assemble",
     "available",
     "check_manifest",
+    "damaged",
     "find",
-    "load_state",
     "load_weights",
     "new_manifest",
     "read_manifest",
     "save",
+    "settings_from",
 ]

@@ -16,7 +16,7 @@ from medrl.bundles.manifest import Manifest, check_manifest
 from medrl.errors import MedrlError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 MANIFEST_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -158,28 +158,6 @@ def load_weights(folder: str | Path) -> dict[str, Tensor]:
         name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
         for name, tensor in tensors.items()
     }
-
-
-def load_state(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
-    """Put weights into a network, all of them and nothing else.
-
-    Args:
-        module: The network.
-        tensors: Weights by name, as in ``module.state_dict()``.
-        source: The model's folder, to name it in an error.
-
-    Raises:
-        MedrlError: If a tensor is missing, left over, or of another shape than the network's.
-    """
-    own = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name in sorted(own.keys() | given.keys()):
-        if own.get(name) != given.get(name):
-            raise MedrlError(
-                f"the weights in {source} do not fit the network that its settings describe: "
-                f"{name!r} is {given.get(name, 'missing')}, wanted {own.get(name, 'nothing')}"
-            )
-    module.load_state_dict(dict(tensors))
 
 
 def save(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +64,13 @@ class ModelSettings:
         Raises:
             MedrlError: If a setting is missing or unknown.
         """
-        names = {f.name for f in fields(ModelSettings)}
-        if set(values) != names:
-            odd = sorted(names ^ set(values))
-            raise MedrlError(f"the model's settings do not fit this version of medrl: {odd}")
-        plain: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
-        try:
-            plain["preprocessing"] = Preprocessing(**plain["preprocessing"])
-            return ModelSettings(**plain)
-        except TypeError as error:
-            raise MedrlError(f"the model's settings are damaged: {error}") from error
+        from medrl.bundles import settings_from
+
+        settings = settings_from(ModelSettings, values)
+        if not settings.spacings or min(settings.spacings) <= 0:
+            raise MedrlError("the model's settings name no voxel sizes")
+        level_strides(settings.spacings)
+        return settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,34 +131,28 @@ class LandmarkModel:
         Raises:
             MedrlError: If tensors are missing or of the wrong shape.
         """
+        from medrl.bundles import assemble, damaged
+
         networks = []
         for level in range(len(settings.spacings)):
-            network = settings.build_network(len(names))
             prefix = f"scale{level}."
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            wanted = network.state_dict()
-            counters = {k: v for k, v in wanted.items() if k.endswith("num_batches_tracked")}
-            try:
-                network.load_state_dict({**{k: v.float() for k, v in own.items()}, **counters})
-            except RuntimeError as error:
-                raise MedrlError(
-                    f"the model's weights do not fit its settings at scale {level}"
-                ) from error
-            network.eval().to(device)
-            networks.append(network)
+            make = partial(settings.build_network, len(names))
+            networks.append(assemble(make, own, source=f"the model (scale {level})").to(device))
         shape = confidence = None
-        if "shape.mean" in tensors:
-            shape = ShapePrior(
-                tensors["shape.mean"].double().numpy(),
-                tensors["shape.covariance"].double().numpy(),
-                float(tensors["shape.limit"][0]),
-            )
-        if "confidence.weights" in tensors:
-            center, scale, weights, bias = (
-                tensors[f"confidence.{name}"].double().numpy()
-                for name in ("center", "scale", "weights", "bias")
-            )
-            confidence = Confidence(center, scale, weights, float(bias[0]))
+        with damaged("the model's shape prior or confidence is damaged"):
+            if "shape.mean" in tensors:
+                shape = ShapePrior(
+                    tensors["shape.mean"].double().numpy(),
+                    tensors["shape.covariance"].double().numpy(),
+                    float(tensors["shape.limit"][0]),
+                )
+            if "confidence.weights" in tensors:
+                center, scale, weights, bias = (
+                    tensors[f"confidence.{name}"].double().numpy()
+                    for name in ("center", "scale", "weights", "bias")
+                )
+                confidence = Confidence(center, scale, weights, float(bias[0]))
         return LandmarkModel(names, settings, tuple(networks), shape, confidence)
 
     @staticmethod

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,20 +60,14 @@ class ModelSettings:
         """Read what :func:`dataclasses.asdict` wrote.
 
         Raises:
-            MedrlError: If a setting is missing or unknown.
+            MedrlError: If a setting is missing, unknown or of the wrong type.
         """
-        names = {f.name for f in fields(ModelSettings)}
-        if set(values) != names:
-            odd = sorted(names ^ set(values))
-            raise MedrlError(f"the model's settings do not fit this version of medrl: {odd}")
-        try:
-            levels = tuple(LevelSettings(**_plain(level)) for level in values["levels"])
-            search = SearchSettings(**_plain(values["search"]))
-            stored = values["confidence"]
-            confidence = None if stored is None else Confidence(**_plain(stored))
-        except TypeError as error:
-            raise MedrlError(f"the model's settings are damaged: {error}") from error
-        return ModelSettings(levels, search, confidence)
+        from medrl.bundles import settings_from
+
+        settings = settings_from(ModelSettings, values)
+        if not settings.levels:
+            raise MedrlError("the model's settings name no level")
+        return settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +173,7 @@ class RegistrationModel:
         Raises:
             MedrlError: If it is not a registration bundle of this version, or damaged.
         """
-        from medrl.bundles import load_state, load_weights, read_manifest
+        from medrl.bundles import assemble, load_weights, read_manifest
 
         manifest = read_manifest(bundle)
         if manifest["task"] != "registration":
@@ -187,14 +182,10 @@ class RegistrationModel:
         tensors = load_weights(bundle)
         networks = []
         for level, options in enumerate(settings.levels):
-            network = RegistrationNetwork(options)
             prefix = f"level{level}."
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            counters = {
-                k: v for k, v in network.state_dict().items() if k.endswith("batches_tracked")
-            }
-            load_state(network, {**own, **counters}, source=bundle)
-            networks.append(network.eval().fuse().to(device))
+            network = assemble(partial(RegistrationNetwork, options), own, source=bundle)
+            networks.append(network.fuse().to(device))
         return RegistrationModel(settings, tuple(networks)), dict(manifest)
 
 
@@ -213,12 +204,3 @@ def _center(pyramid: Pyramid) -> NDArray[np.float64]:
 
 #: Normalised intensity below which a voxel is taken for air.
 _AIR = 0.15
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON's lists as tuples."""
-    return {key: _tuple(value) for key, value in values.items()}
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(_tuple(v) for v in value) if isinstance(value, list) else value

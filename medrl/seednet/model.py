@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,19 +79,12 @@ class ModelSettings:
         Raises:
             MedrlError: If a setting is missing, unknown or damaged.
         """
-        names = {f.name for f in fields(ModelSettings)}
-        if set(values) != names:
-            odd = sorted(names ^ set(values))
-            raise MedrlError(f"the model's settings do not fit this version of medrl: {odd}")
-        try:
-            channels = tuple(Channel(**entry) for entry in values["channels"])
-            targets = tuple(
-                Target(entry["name"], tuple(entry["labels"])) for entry in values["targets"]
-            )
-            plain = {**values, "widths": tuple(values["widths"])}
-            return ModelSettings(**{**plain, "channels": channels, "targets": targets})
-        except (TypeError, KeyError) as error:
-            raise MedrlError(f"the model's settings are damaged: {error}") from error
+        from medrl.bundles import settings_from
+
+        settings = settings_from(ModelSettings, values)
+        if not settings.channels or not settings.targets:
+            raise MedrlError("the model's settings name no channel or no target")
+        return settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,13 +214,10 @@ class SeedModel:
         Raises:
             MedrlError: If tensors are missing or of the wrong shape.
         """
-        network = settings.build_network()
-        counters = {k: v for k, v in network.state_dict().items() if k.endswith("batches_tracked")}
-        try:
-            network.load_state_dict({**{k: v.float() for k, v in tensors.items()}, **counters})
-        except RuntimeError as error:
-            raise MedrlError("the model's weights do not fit its settings") from error
-        return SeedModel(settings, network.eval().fuse())
+        from medrl.bundles import assemble
+
+        network = assemble(settings.build_network, tensors, source="the model")
+        return SeedModel(settings, network.fuse())
 
     @staticmethod
     def load(bundle: Path) -> tuple[SeedModel, dict[str, Any]]:

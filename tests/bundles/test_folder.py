@@ -3,14 +3,24 @@
 import hashlib
 import json
 import struct
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from medrl.bundles import available, find, load_state, load_weights, read_manifest, save
+from medrl.bundles import (
+    assemble,
+    available,
+    find,
+    load_weights,
+    read_manifest,
+    save,
+    settings_from,
+)
 from medrl.errors import MedrlError
 
 
@@ -186,19 +196,74 @@ def test_tensors_that_the_manifest_does_not_list(bundle: Path):
         load_weights(bundle)
 
 
-def test_load_state():
-    network = nn.Linear(3, 2)
-    good = {name: tensor + 1 for name, tensor in network.state_dict().items()}
-    load_state(network, good, source="there")
+def test_assemble():
+    good = {name: tensor + 1 for name, tensor in nn.Linear(3, 2).state_dict().items()}
+    network = assemble(lambda: nn.Linear(3, 2), good, source="there")
     assert torch.equal(network.weight, good["weight"])
+    assert not network.training
     for bad in (
         {"weight": good["weight"]},
         {**good, "extra": torch.zeros(1)},
         {**good, "bias": torch.zeros(3)},
     ):
-        with pytest.raises(MedrlError, match="do not fit the network"):
-            load_state(network, bad, source="there")
-    assert torch.equal(network.weight, good["weight"])
+        with pytest.raises(MedrlError, match="there do not fit the network"):
+            assemble(lambda: nn.Linear(3, 2), bad, source="there")
+
+
+def test_settings_that_ask_for_too_much_are_refused_before_anything_is_made():
+    """A layer of 2^60 weights: would end in no memory, if it were made."""
+    good = dict(nn.Linear(3, 2).state_dict())
+    with pytest.raises(MedrlError, match="do not fit the network"):
+        assemble(lambda: nn.Linear(2**30, 2**30), good, source="there")
+    with pytest.raises(MedrlError, match="describe no network"):
+        assemble(lambda: nn.Linear(3, -2), good, source="there")
+
+
+@dataclass(frozen=True)
+class Inner:
+    sizes: tuple[int, ...]
+    mode: Literal["a", "b"] = "a"
+
+
+@dataclass(frozen=True)
+class Settings:
+    ratio: float
+    inner: tuple[Inner, ...]
+    flag: bool = False
+    extra: Inner | None = None
+
+
+def test_settings_survive_json():
+    settings = Settings(2.0, (Inner((1, 2), "b"),), True, Inner(()))
+    assert settings_from(Settings, json.loads(json.dumps(asdict(settings)))) == settings
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"ratio": "2"},
+        {"ratio": True},
+        {"ratio": float("nan")},
+        {"ratio": None},
+        {"ratio": 10**400},
+        {"inner": {}},
+        {"inner": [[]]},
+        {"inner": [{"sizes": [1.5]}]},
+        {"inner": [{"sizes": [2**40]}]},
+        {"inner": [{"sizes": [], "mode": "c"}]},
+        {"inner": [{"sizes": [], "mode": []}]},
+        {"inner": [{"mode": "a"}]},
+        {"inner": [{"sizes": [], "other": 1}]},
+        {"flag": 1},
+        {"extra": 3},
+        {"more": 1},
+    ],
+)
+def test_settings_of_the_wrong_type_are_refused(odd: dict[str, Any]):
+    good = {"ratio": 1, "inner": [], "flag": False, "extra": None}
+    assert settings_from(Settings, good) == Settings(1.0, ())
+    with pytest.raises(MedrlError, match="settings"):
+        settings_from(Settings, {**good, **odd})
 
 
 def test_find(bundle: Path, tmp_path: Path):

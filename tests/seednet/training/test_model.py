@@ -60,7 +60,7 @@ def test_settings_are_plain_json(settings: ModelSettings) -> None:
         (lambda s: s.update(colour=3), "colour"),
         (lambda s: s.update(channels=[{"nome": "CT"}]), "damaged"),
         (lambda s: s.update(channels=3), "damaged"),
-        (lambda s: s.update(targets=[{"name": "a"}]), "damaged"),
+        (lambda s: s.update(targets=[{"labels": [1]}]), "damaged"),
         (lambda s: s.update(widths=None), "damaged"),
         (lambda s: s.update(widths=[4, 4, 8, 16]), "do not fit"),
     ],
