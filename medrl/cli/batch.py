@@ -257,7 +257,10 @@ def _work(
     known = plan(cases, command.out, retry=command.retry)
     if len(known.todo) < len(cases):
         before = len(cases) - len(known.todo)
-        print(f"medrl: {before} of {len(cases)} scans have ended before", file=sys.stderr)
+        line = f"medrl: {before} of {len(cases)} scans have ended before"
+        if known.failed:
+            line += f", {len(known.failed)} of them failed: --retry tries these again"
+        print(line, file=sys.stderr)
     options = _plain(command)
     log.start(task, known, options)
     how = "finished"

@@ -52,6 +52,10 @@ def test_a_folder_of_scans(folder, tmp_path, capfd):
     assert page.count("data:image/jpeg") == 1
     assert "<script" not in page
     assert "http" not in page
+    # Once more: nothing is left to do, and what has failed is not forgotten.
+    capfd.readouterr()
+    assert main(["batch", "detect", str(folder), str(out)]) == 1
+    assert "2 of 2 scans have ended before, 1 of them failed: --retry" in capfd.readouterr().err
 
 
 def test_a_dry_run_touches_nothing(folder, tmp_path, capfd):
