@@ -12,8 +12,8 @@ from pathlib import Path
 
 from medrl.errors import MedrlError
 
-#: Endings that a scan's name loses.
-_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".dcm")
+#: Endings of scans' names, that of their format.
+SCAN_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".dcm")
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def prepare_folder(folder: Path) -> Path:
 def stem_of(scan: Path) -> str:
     """A scan's file or folder name without the ending of its format; a link has its own name."""
     name = Path(os.path.abspath(scan)).name
-    for ending in _ENDINGS:
+    for ending in SCAN_ENDINGS:
         if name.lower().endswith(ending) and len(name) > len(ending):
             return name[: -len(ending)]
     return name

@@ -16,11 +16,10 @@ from medrl.batch.bids import Selection, find_images, is_raw_dataset
 from medrl.batch.cases import ROLES, Case, Source, Verb, name_of
 from medrl.datalist import SPLITS
 from medrl.errors import MedrlError
-from medrl.volume.read import SUFFIXES
-from medrl.volume.series import group_series
+from medrl.files import SCAN_ENDINGS
 
 #: Endings of scans in one file; .raw and .img files belong to a header beside them.
-_FILES = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
+_FILES = tuple(ending for ending in SCAN_ENDINGS if ending != ".dcm")
 _MANIFESTS = (".csv", ".tsv", ".json")
 #: Columns of a manifest that are no roles of scans; the last two are what a datalist's scans should
 #: be answered with.
@@ -118,6 +117,11 @@ def _dotted(name: str) -> bool:
 
 def _series_in(root: Path, files: Sequence[Path]) -> list[Case]:
     """A case for every DICOM series among the files."""
+    if not files:
+        return []
+    # What reads DICOM takes seconds to import, and most folders hold none.
+    from medrl.volume.series import group_series
+
     try:
         found = group_series(root, files)
     except MedrlError:
@@ -208,7 +212,9 @@ def _texts(path: Path, number: int, entry: Any) -> dict[str, str]:
 
 def _is_scan(path: Path) -> bool:
     # These ask of any text whether it is a path, too long ones included.
-    return os.path.isdir(path) or (os.path.isfile(path) and path.name.lower().endswith(SUFFIXES))
+    return os.path.isdir(path) or (
+        os.path.isfile(path) and path.name.lower().endswith(SCAN_ENDINGS)
+    )
 
 
 def _with_roles(case: Case, verb: Verb, fixed: Path | None) -> Case:

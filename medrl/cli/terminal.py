@@ -188,6 +188,8 @@ def check_device(name: str) -> str:
     Raises:
         MedrlError: If PyTorch does not know it or it is not there.
     """
+    if name == "cpu":
+        return name  # there without having to import PyTorch, which takes seconds
     import torch
 
     try:

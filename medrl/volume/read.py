@@ -15,7 +15,7 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import DTypeLike, NDArray
 
 from medrl.errors import MedrlError
-from medrl.files import atomic_path
+from medrl.files import SCAN_ENDINGS, atomic_path
 from medrl.volume._archive import unpack
 from medrl.volume._checks import quiet
 from medrl.volume._dicom import LoadedDicom, load_dicom
@@ -38,7 +38,7 @@ _LOADERS: dict[str, tuple[str, _Loader]] = {
 }
 
 #: File name endings that `read` knows besides DICOM folders.
-SUFFIXES = (*_LOADERS, ".zip", ".dcm")
+SUFFIXES = SCAN_ENDINGS
 
 
 def read(
