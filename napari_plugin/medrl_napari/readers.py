@@ -128,7 +128,7 @@ def _read_dicom(folder: Path, frame: Frame | None) -> list[LayerData]:
         try:
             scan = read(folder, series=series.uid)
         except MedrlError as error:
-            left_out.append(MedrlError(f"series {series.description or series.uid}: {error}"))
+            left_out.append(MedrlError(f"series {series.uid}: {error}"))
             continue
         name = (len(found) > 1 and series.description) or stem_of(folder)
         new = scan_layers_of(scan, frame, name=name)

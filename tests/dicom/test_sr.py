@@ -4,6 +4,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+from read_back import items, meaning
 
 from medrl.dicom import Maker, ReportedPoint, draft_report
 from medrl.dicom.objects import save
@@ -22,20 +23,6 @@ def written(path, scan, points=POINTS, **options) -> pydicom.Dataset:
     assert drafted.remarks == ()
     save(path, drafted.dataset)
     return pydicom.dcmread(path)
-
-
-def items(dataset, kind):
-    """All content items of a value type, in order; no library."""
-    found = []
-    for item in dataset.get("ContentSequence", ()):
-        if item.ValueType == kind:
-            found.append(item)
-        found += items(item, kind)
-    return found
-
-
-def meaning(item):
-    return item.ConceptNameCodeSequence[0].CodeMeaning
 
 
 @pytest.mark.parametrize("how", ["folder", "zip", "frames"])
