@@ -18,6 +18,7 @@ from medrl.volume.views import (
     BACKGROUND,
     FAINT,
     INK,
+    PNG_EFFORT,
     SAGITTAL,
     SLAB_MM,
     VIEWS,
@@ -72,7 +73,9 @@ def write_picture(
     """
     figure = draw_detection(scan, detection, title=title)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, facecolor=BACKGROUND)
+        figure.savefig(
+            temporary, dpi=110, facecolor=BACKGROUND, pil_kwargs={"compress_level": PNG_EFFORT}
+        )
 
 
 def draw_detection(scan: MetaTensor, detection: Detection, *, title: str = "") -> Figure:

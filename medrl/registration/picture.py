@@ -14,6 +14,7 @@ from medrl.volume.views import (
     BACKGROUND,
     FAINT,
     INK,
+    PNG_EFFORT,
     VIEWS,
     Array,
     Stage,
@@ -159,7 +160,9 @@ def draw_checkerboard(
 
 def _save(path: str | Path, figure: Figure) -> None:
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=_DPI, facecolor=BACKGROUND)
+        figure.savefig(
+            temporary, dpi=_DPI, facecolor=BACKGROUND, pil_kwargs={"compress_level": PNG_EFFORT}
+        )
 
 
 def _grey(stage: Stage, view: View, at_mm: float) -> Array:

@@ -20,6 +20,7 @@ from medrl.volume.views import (
     BACKGROUND,
     FAINT,
     INK,
+    PNG_EFFORT,
     VIEWS,
     Array,
     Stage,
@@ -57,7 +58,9 @@ def write_picture(path: str | Path, session: SeedSession, *, title: str = "") ->
     """
     figure = draw_segmentation(session, title=title)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, facecolor=BACKGROUND)
+        figure.savefig(
+            temporary, dpi=110, facecolor=BACKGROUND, pil_kwargs={"compress_level": PNG_EFFORT}
+        )
 
 
 def draw_segmentation(session: SeedSession, *, title: str = "") -> Figure:

@@ -24,6 +24,9 @@ Array = NDArray[np.float64]
 #: Colours of a picture: around the panels, of what is written, of what matters less.
 BACKGROUND, INK, FAINT = "#0b0d10", "#e8eaed", "#9aa0a6"
 
+#: zlib's level for pictures: a third of the time of the usual 6, for 7 % more bytes.
+PNG_EFFORT = 3
+
 #: A point this near to a slice (mm) is drawn as lying on it.
 SLAB_MM = 5.0
 _MOST_VOXELS = 3e7
