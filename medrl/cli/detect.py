@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -131,7 +132,7 @@ def main(argv: Sequence[str]) -> int:
         raise MedrlError(f"{command.model} {_OTHERS[task]}")
     detector = LandmarkDetector.load(command.model, device=device)
     check_landmarks(detector, command.landmarks)
-    scans = list({scan.resolve(): scan for scan in command.scans}.values())
+    scans = list({os.path.realpath(scan): scan for scan in command.scans}.values())
     stems = distinct_stems(scans)
     if pseudonyms is not None:
         stems = [pseudonyms.case(stem) for stem in stems]

@@ -124,8 +124,9 @@ def without_paths(line: str, paths: Iterable[Path], pseudonym: str) -> str:
     """
     names: set[str] = set()
     for path in paths:
-        names |= {str(path), str(path.absolute()), str(path.resolve()), path.name}
-        names |= {str(path.parent), str(path.absolute().parent), str(path.resolve().parent)}
+        real = Path(os.path.realpath(path))
+        names |= {str(path), str(path.absolute()), str(real), path.name}
+        names |= {str(path.parent), str(path.absolute().parent), str(real.parent)}
         if path.is_dir():
             for number, file in enumerate(path.rglob("*")):
                 names |= {file.name, str(file.relative_to(path))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -65,7 +66,7 @@ def transform_text(file: Path) -> str:
         MedrlError: If ITK cannot read it.
     """
     with tempfile.TemporaryDirectory(prefix="medrl-") as folder:
-        _run(_TRANSFORM, [str(file.resolve()), folder], folder, file.stat().st_size)
+        _run(_TRANSFORM, [os.path.realpath(file), folder], folder, file.stat().st_size)
         try:
             return (Path(folder) / "transform.tfm").read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -79,7 +80,7 @@ def images(files: Sequence[str | Path]) -> list[ItkImage]:
         MedrlError: If ITK cannot read one.
     """
     with tempfile.TemporaryDirectory(prefix="medrl-") as folder:
-        paths = [Path(file).resolve() for file in files]
+        paths = [Path(os.path.realpath(file)) for file in files]
         size = sum(path.stat().st_size for path in paths)
         _run(_IMAGES, [[str(path) for path in paths], folder], folder, size)
         facts = json.loads((Path(folder) / "facts.json").read_text(encoding="utf-8"))

@@ -180,7 +180,10 @@ def read_headers(path: Path, files: Iterable[Path], *, strict: bool = True) -> l
 def _header(file: Path) -> pydicom.Dataset:
     """A file's header, every value converted, so that damaged ones fail here."""
     with file.open("rb") as stream:
-        if _DEFLATED in stream.read(_LONGEST_META):
+        start = stream.read(_LONGEST_META)
+        if start[128:132] != b"DICM":
+            raise InvalidDicomError
+        if _DEFLATED in start:
             # pydicom inflates it whole, however large that is.
             raise ValueError("deflated")
         stream.seek(0)
