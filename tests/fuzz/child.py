@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+import psutil
 from inputs import Files, Link
 from targets import SECRET_BYTE, Finding, run
 
-#: Seconds that an input may take.
-DEADLINE = 10.0
+#: Seconds of the processor that an input may take, and seconds of the clock: a machine may be busy.
+DEADLINE, PATIENCE = 10.0, 60.0
 #: An input may take this many times its size in memory, and the slack, which is about twice what
 #: the whole seeds take beyond that (their reading, two copies of an interpreter's odds and ends).
 FACTOR, SLACK = 4, 64 * 2**20
@@ -96,7 +97,7 @@ class Outcome:
     Attributes:
         what: ``read``, ``refused``, or what was found.
         finding: Whether something must be mended.
-        seconds: Wall time.
+        seconds: By the clock.
         excess: Bytes of memory beyond what the process began with.
         said: What libraries wrote to the terminal past Python.
     """
@@ -169,10 +170,11 @@ class Workplace:
         seconds = time.monotonic() - started
         said = self._said.read_text(errors="replace")[-2000:]
         if answer is None:
+            late = self._reader.late
             status, most = self._reader.end()
             self._reader = None
             how = "ended by itself"
-            if seconds >= DEADLINE:
+            if late:
                 how = f"takes longer than {DEADLINE:g} s"
             elif os.WIFSIGNALED(status):
                 how = f"ended by signal {os.WTERMSIG(status)}: {said[-600:]}"
@@ -210,7 +212,7 @@ class _Reader:
     """A forked process that reads one input after another."""
 
     def __init__(self, place: Workplace) -> None:
-        self.age = 0
+        self.age, self.late = 0, False
         asked, ask = os.pipe()
         answered, answer = os.pipe()
         self._pid = os.fork()
@@ -230,8 +232,14 @@ class _Reader:
             self._ask.flush()
         except BrokenPipeError:
             return None
-        if not select.select([self._answered], [], [], DEADLINE)[0]:
-            return None
+        process = psutil.Process(self._pid)
+        started, before = time.monotonic(), _processor(process)
+        while not select.select([self._answered], [], [], 0.5)[0]:
+            self.late = (
+                _processor(process) - before > DEADLINE or time.monotonic() - started > PATIENCE
+            )
+            if self.late:
+                return None
         line = self._answered.readline()
         return json.loads(line) if line else None
 
@@ -284,6 +292,17 @@ def _serve(place: Workplace, asked: TextIO, answer: TextIO) -> None:
         answer.write(json.dumps({"what": what, "finding": finding, "excess": excess}) + "\n")
         answer.flush()
     os._exit(0)
+
+
+def _processor(process: psutil.Process) -> float:
+    """Seconds of the processor that a process has had, with those that it has started."""
+    total = 0.0
+    with contextlib.suppress(psutil.Error):
+        for one in (process, *process.children(recursive=True)):
+            times = one.cpu_times()
+            total += times.user + times.system
+        total += process.cpu_times().children_user + process.cpu_times().children_system
+    return total
 
 
 def _pages() -> tuple[int, int]:
@@ -340,7 +359,10 @@ class _Guard:
             self._path(event, arguments[0], bool(flags & _WRITING))
         elif event in _CHANGES:
             # What is given relative to an open folder is below one that was checked.
-            for argument in arguments[: 2 if event in ("os.rename", "os.link") else 1]:
+            paths = {"os.rename": arguments[:2], "os.link": arguments[:2]}
+            for argument in paths.get(
+                event, arguments[1:2] if "symlink" in event else arguments[:1]
+            ):
                 if not any(isinstance(a, int) and a > 2 for a in arguments[-1:]):
                     self._path(event, argument, True)
         elif event in _LISTINGS:

@@ -25,8 +25,9 @@ import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -35,6 +36,8 @@ from inputs import Files, Link, Seed, make_seeds
 from mutate import Mutated, mutate
 from targets import through_command_line
 
+#: Whole inputs that medrl does not take.
+_REFUSED = ("deflated",)
 CORPUS = Path(__file__).parent / "corpus"
 
 
@@ -53,11 +56,11 @@ class Trial:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the fuzzer; 1 if anything was found."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--count", type=int, default=10_000, help="damaged inputs")
+    parser.add_argument("--count", type=int, default=0, help="damaged inputs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
     parser.add_argument("--kinds", nargs="*", help="kinds of inputs, such as scan; all if left out")
-    parser.add_argument("--whole", action="store_true", help="read the seeds as they are")
+    parser.add_argument("--whole", action="store_true", help="read whole inputs")
     parser.add_argument("--corpus", action="store_true", help="read what was found before")
     parser.add_argument("--keep", type=Path, help="folder for findings")
     parser.add_argument("--json", type=Path, help="file for the numbers of the run")
@@ -71,13 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = _model(Path(folder) / "model", make_seeds())
         workplace = Workplace(Path(folder) / "work", model)
         _warm_up(workplace, seeds)
-        if options.whole:
-            trials = _whole(workplace, seeds)
-        elif options.corpus:
-            trials = _corpus(workplace, seeds)
-        else:
-            numbers = range(options.first, options.first + options.count)
-            trials = _damaged(workplace, seeds, options.seed, numbers)
+        numbers = range(options.first, options.first + options.count)
+        trials = chain(
+            _whole(workplace, seeds) if options.whole else (),
+            _corpus(workplace, seeds) if options.corpus else (),
+            _damaged(workplace, seeds, options.seed, numbers),
+        )
         findings, report = _follow(trials, options.keep)
         workplace.close()
     report["seed"], report["minutes"] = options.seed, round((time.monotonic() - started) / 60, 1)
@@ -115,7 +117,9 @@ def _whole(workplace: Workplace, seeds: Sequence[Seed]) -> Iterator[Trial]:
     for seed in seeds:
         for line in (False, True):
             outcome = workplace.run(seed.kind, seed.files, seed.path, seed.size, command_line=line)
-            yield Trial(seed.name, seed.kind, seed.files, seed.path, (), outcome)
+            if not line and outcome.what == "refused" and seed.name not in _REFUSED:
+                outcome = replace(outcome, what="is whole, and refused", finding=True)
+            yield Trial(f"whole {seed.name}", seed.kind, seed.files, seed.path, (), outcome)
 
 
 def _damaged(
@@ -135,10 +139,10 @@ def _corpus(workplace: Workplace, seeds: Sequence[Seed]) -> Iterator[Trial]:
         kind, path, files, size = unpack(json.loads(file.read_text()), seeds)
         for line in (False, True):
             outcome = workplace.run(kind, files, path, size, command_line=line)
-            yield Trial(file.stem, kind, files, path, (), outcome)
+            yield Trial(f"corpus {file.stem}", kind, files, path, (), outcome)
 
 
-def _follow(trials: Iterator[Trial], keep: Path | None) -> tuple[list[dict], dict]:
+def _follow(trials: Iterable[Trial], keep: Path | None) -> tuple[list[dict], dict]:
     """Count, and tell of findings as they come."""
     outcomes: dict[str, Counter] = {}
     findings, slowest, most = [], 0.0, 0
