@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -26,7 +24,6 @@ _FIGURES: dict[Verb, tuple[str, ...]] = {
     "register": ("confidence", "predicted_error_mm", "turn_deg", "shift_mm", "nmi_after"),
 }
 _GROUP: dict[Verb, str | None] = {"detect": "landmark", "segment": "target", "register": None}
-_THUMBNAIL = (420, 260)
 _BINS = 24
 #: Robust standard deviations beyond which a scan stands out.
 _OUTLIER = 3.5
@@ -68,7 +65,7 @@ def write_report(store: Store, verb: Verb, facts: Mapping[str, Any]) -> None:
     reasons = _reasons(done, verb)
     scores = {name: found[0].score if found else 0.0 for name, found in reasons.items()}
     order = sorted(done, key=lambda name: (-scores[name], name))
-    cards = [_card(store.root, name, done[name], reasons[name]) for name in order]
+    cards = [_card(store, name, done[name], reasons[name]) for name in order]
     failures = "".join(
         f"<tr><td>{escape(name)}</td><td>{escape(str(known['reason']))}</td></tr>"
         for name, known in failed.items()
@@ -148,41 +145,29 @@ def _reasons(done: Mapping[str, Mapping[str, Any]], verb: Verb) -> dict[str, lis
     return {name: sorted(found, reverse=True) for name, found in reasons.items()}
 
 
-def _card(root: Path, name: str, record: Mapping[str, Any], reasons: Sequence[_Reason]) -> str:
+def _card(store: Store, name: str, record: Mapping[str, Any], reasons: Sequence[_Reason]) -> str:
     """A scan: its picture, why it stands out, what is to be said of it, a link to its folder."""
-    place = Case.of_plain(record["case"]).folder
+    case = Case.of_plain(record["case"])
     far = [reason for reason in reasons if reason.score > _OUTLIER]
     why = "".join(f'<br><span class="why">{escape(r.text)}</span>' for r in far[:_REASONS])
     if len(far) > _REASONS:
         why += f'<br><span class="why">and {len(far) - _REASONS} more</span>'
     image = ""
     if picture := record.get("picture"):
-        try:
-            small = _thumbnail(root / place / str(picture))
-        except OSError:
+        small = store.thumbnail(case, str(picture))
+        if small is None:
             why += "<br>its picture cannot be read"
         else:
-            link = quote(f"{place}/{picture}")
-            image = f'<a href="{link}"><img alt="" loading="lazy" src="{small}"></a>'
+            data = f"data:image/jpeg;base64,{base64.b64encode(small).decode()}"
+            link = quote(f"{case.folder}/{picture}")
+            image = f'<a href="{link}"><img alt="" loading="lazy" src="{data}"></a>'
     warnings = "".join(f"<br>{escape(str(line))}" for line in record["warnings"])
     seconds = sum(record["seconds"].values())
     return (
         f'<div class="card{" out" if far else ""}">{image}'
-        f'<b><a href="{quote(place)}/">{escape(name)}</a></b>'
+        f'<b><a href="{quote(case.folder)}/">{escape(name)}</a></b>'
         f'<span class="faint"> {seconds:.1f} s</span>{why}{warnings}</div>'
     )
-
-
-def _thumbnail(path: Path) -> str:
-    """A small copy of a picture, as a data URL."""
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        small = picture.convert("RGB")
-        small.thumbnail(_THUMBNAIL)
-        out = io.BytesIO()
-        small.save(out, "JPEG", quality=75)
-    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def _plots(done: Mapping[str, Mapping[str, Any]], verb: Verb) -> str:

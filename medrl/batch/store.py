@@ -26,6 +26,7 @@ from typing import Any
 from medrl.batch.cases import Case
 from medrl.batch.derivatives import arrange
 from medrl.batch.tasks import Record
+from medrl.batch.thumbnails import make_thumbnail
 from medrl.errors import MedrlError
 from medrl.files import atomic_path, prepare_folder
 
@@ -128,8 +129,21 @@ class Store:
         content = {"case": case.plain(), **asdict(record), "seconds": seconds}
         if case.layout == "bids":
             content["files"] = sorted(path.name for path in folder.iterdir())
+        if record.picture is not None:
+            make_thumbnail(folder / record.picture, self._thumbnail(case))
         self._write(folder / MARKER, content)
         self._settle(case, folder)
+
+    def thumbnail(self, case: Case, picture: str) -> bytes | None:
+        """A small JPEG of the picture of a case that is done; None if that cannot be read.
+
+        Raises:
+            MedrlError: If it is not there yet and cannot be written.
+        """
+        path = self._thumbnail(case)
+        if not path.exists() and not make_thumbnail(self.root / case.folder / picture, path):
+            return None
+        return path.read_bytes()
 
     def take(self, case: Case) -> dict[str, bytes]:
         """The files of a case that is done, by their paths in its folder, which is removed."""
@@ -150,6 +164,7 @@ class Store:
         Raises:
             MedrlError: If they cannot be written.
         """
+        self._thumbnail(case).unlink(missing_ok=True)
         folder = self.work_folder(case)
         try:
             for name, content in files.items():
@@ -207,6 +222,9 @@ class Store:
         shutil.rmtree(self._own / "failed", ignore_errors=True)
 
     # ---------------------------------------------------------------------------------------------
+
+    def _thumbnail(self, case: Case) -> Path:
+        return self.own("thumbnails") / f"{_token(case)}.jpg"
 
     def _home(self, case: Case) -> Path:
         """The folder that a case is done with."""

@@ -1,15 +1,19 @@
 """The tables of a run, its history and its log of events."""
 
+import base64
 import csv
+import io
 import json
 import math
 import os
 import platform
 import re
+import shutil
 import sys
 from datetime import datetime
 
 import pytest
+from PIL import Image
 
 from medrl.batch.cases import Case, Source
 from medrl.batch.discover import discover
@@ -201,3 +205,32 @@ def test_among_few_scans_none_stands_out(tmp_path):
         store.finish(case, store.work_folder(case), Record(rows), {"working": 1.0})
     write_report(store, "detect", {})
     assert 'card out"' not in (store.root / "report.html").read_text()
+
+
+def test_the_report_shows_the_pictures_that_are_there(tmp_path):
+    near, far = Store(tmp_path / "near"), Store(tmp_path / "far")
+    case = Case("a/b", {"scan": Source(tmp_path / "scan.nii")})
+
+    def finish(store, colour):
+        folder = store.work_folder(case)
+        Image.new("RGBA", (1000, 500), colour).save(folder / "p.png")
+        store.finish(case, folder, Record([], picture="p.png"), {})
+
+    def shown():
+        write_report(near, "detect", {})
+        page = (near.root / "report.html").read_text()
+        (data,) = re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page)
+        picture = Image.open(io.BytesIO(base64.b64decode(data)))
+        assert picture.size == (420, 210)
+        return picture.getpixel((100, 100))
+
+    finish(near, "red")
+    assert shown()[0] > 200
+    # What is done again, here or elsewhere, has another picture.
+    shutil.rmtree(near.root / "a")
+    finish(near, "lime")
+    assert shown()[1] > 200
+    shutil.rmtree(near.root / "a")
+    finish(far, "blue")
+    near.put(case, far.take(case))
+    assert shown()[2] > 200
