@@ -92,7 +92,8 @@ def describe_dataset(
     if (root / DESCRIPTION).exists():
         known = read_description(root)
         by = known.get("GeneratedBy")
-        if not (isinstance(by, list) and by and by[0] == {**by[0], "Name": "medrl"}):
+        first = by[0] if isinstance(by, list) and by else None
+        if not (isinstance(first, dict) and first.get("Name") == "medrl"):
             raise MedrlError(
                 f"{root}: is a BIDS dataset that medrl has not made; choose another folder, such "
                 f"as {raw / 'derivatives' / 'medrl'}"
@@ -100,21 +101,22 @@ def describe_dataset(
     source = read_description(raw)
     within = root.resolve().is_relative_to(raw.resolve())
     where = os.path.relpath(raw.resolve(), root.resolve()) if within else raw.resolve().as_uri()
-    known = {"URL": where, "DOI": source.get("DatasetDOI")}
+    links = {"URL": where, "DOI": source.get("DatasetDOI")}
     made = f"medrl batch {verb}, model {facts.get('model')}, sha256 {facts.get('sha256')}"
     content = {
         "Name": f"medrl {verb}: {source.get('Name', 'unnamed')}",
         "BIDSVersion": _VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "medrl", "Version": medrl.__version__, "Description": made}],
-        "SourceDatasets": [{key: value for key, value in known.items() if value}],
+        "SourceDatasets": [{key: text for key, text in links.items() if isinstance(text, str)}],
         "DatasetLinks": {"raw": where},
     }
     _write_json(root / DESCRIPTION, content)
     with atomic_path(root / ".bidsignore") as temporary:
         temporary.write_text("\n".join(_IGNORED) + "\n", encoding="utf-8")
     with atomic_path(root / "README.md") as temporary:
-        temporary.write_text(_README.format(name=content["Name"], made=made), encoding="utf-8")
+        text = _README.format(name=content["Name"], made=made)
+        temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
 def arrange(folder: Path, case: Case, record: Record) -> Record:
@@ -232,5 +234,4 @@ def _write_tsv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     with atomic_path(path) as temporary:
-        text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

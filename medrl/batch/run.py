@@ -99,8 +99,8 @@ def run(
     """
     store = Store(root)
     with store.locked(shard):
-        describe_dataset(root, cases, task.verb, task.facts())
         store.agree(task.facts())
+        describe_dataset(root, cases, task.verb, task.facts())
         if not shard:
             store.sweep()
         for case in cases:

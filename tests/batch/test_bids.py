@@ -274,6 +274,19 @@ def task(tmp_path):
     return StubTask(tmp_path / "log.txt")
 
 
+TO_BE_KILLED = """
+import sys
+from pathlib import Path
+from medrl.batch.discover import discover
+from medrl.batch.engines.local import LocalEngine
+from medrl.batch.run import run
+stubs, log, where, out = sys.argv[1:]
+sys.path.insert(0, stubs)
+from stub_task import StubTask
+run(StubTask(Path(log)), discover(where, "detect"), Path(out), LocalEngine(1))
+"""
+
+
 def published(out):
     """Files of results, below the folders of subjects."""
     return sorted(p.relative_to(out).as_posix() for p in out.glob("sub-*/**/*") if p.is_file())
@@ -344,9 +357,9 @@ def test_kill_9_of_a_run_on_a_dataset(task, tmp_path):
     for image in root.glob("sub-*/anat/*"):
         image.write_text("slow")
     out, cases = tmp_path / "out", discover(root, "detect")
-    script = Path(__file__).parent / "stubs" / "stub_task.py"
-    line = [sys.executable, script, task.log, root, out, "1"]
-    process = subprocess.Popen([str(part) for part in line])
+    process = subprocess.Popen(
+        [sys.executable, "-c", TO_BE_KILLED, Path(__file__).parent / "stubs", task.log, root, out]
+    )
     end = time.monotonic() + 60
     while len(published(out)) < 8:
         assert time.monotonic() < end
@@ -380,10 +393,21 @@ def test_other_datasets_are_not_written_into(task, dataset, tmp_path):
     cases = discover(dataset, "detect")
     with pytest.raises(MedrlError, match=re.escape(os.path.join("derivatives", "medrl"))):
         run(task, cases, dataset, LocalEngine(1))
-    other = make(tmp_path / "other", DatasetType="derivative", GeneratedBy=[{"Name": "fMRIPrep"}])
-    with pytest.raises(MedrlError, match="has not made"):
-        run(task, cases, other, LocalEngine(1))
+    for by in ([{"Name": "fMRIPrep"}], ["fMRIPrep"], []):
+        other = make(tmp_path / "other", DatasetType="derivative", GeneratedBy=by)
+        with pytest.raises(MedrlError, match="has not made"):
+            run(task, cases, other, LocalEngine(1))
     assert json.loads((dataset / "dataset_description.json").read_text())["Name"] == "Toy"
+
+
+def test_odd_descriptions_do_no_harm(task, tmp_path):
+    odd = {"Name": "\ud800 {x} \n", "DatasetDOI": ["10"], "GeneratedBy": "us"}
+    root = make(tmp_path / "bids", "sub-1/anat/sub-1_T1w.nii.gz", **odd)
+    out = tmp_path / "out"
+    assert run(task, discover(root, "detect"), out, LocalEngine(1)).done == 1
+    description = json.loads((out / "dataset_description.json").read_text())
+    assert description["SourceDatasets"] == [{"URL": root.resolve().as_uri()}]
+    assert (out / "README.md").read_text().startswith("# medrl detect: ")
 
 
 def test_cases_of_datasets_survive_json(dataset):
