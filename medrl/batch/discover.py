@@ -65,6 +65,8 @@ def discover(
         raise MedrlError(f"{text}: is no BIDS dataset, in which participants could be chosen")
     if split is not None and not (path.is_file() and path.name.lower().endswith(".json")):
         raise MedrlError(f"{text}: is no datalist, of which one list could be chosen")
+    if bids and leave_out is not None and leave_out.resolve() == path.resolve():
+        raise MedrlError(f"{text}: is the dataset itself; write into {path}/derivatives/medrl")
     if bids:
         found = find_images(path, selection or Selection())
         if not found:

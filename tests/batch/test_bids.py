@@ -165,6 +165,8 @@ def test_wrong_choices_are_one_line(dataset, tmp_path):
     (tmp_path / "plain").mkdir()
     with pytest.raises(MedrlError, match="no BIDS dataset"):
         discover(tmp_path / "plain", "detect", selection=Selection(participants=("01",)))
+    with pytest.raises(MedrlError, match="derivatives/medrl"):
+        discover(dataset, "detect", leave_out=dataset / "sub-01" / "..")
     make(dataset, "sub-02/anat/sub-02_T1w.nii")
     with pytest.raises(MedrlError, match="leave one"):
         discover(dataset, "detect")
