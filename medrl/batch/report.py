@@ -199,7 +199,10 @@ def _histogram(title: str, values: NDArray[np.float64], size: Sequence[int] = (2
     """Bars as SVG, with the least and the greatest value under them."""
     if not len(values):
         return ""
-    counts, edges = np.histogram(values, bins=_BINS)
+    low, high = float(values.min()), float(values.max())
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        low, high = low - 0.5, high + 0.5  # all are the same but for rounding
+    counts, edges = np.histogram(values, bins=_BINS, range=(low, high))
     width, height = size[0] / _BINS, size[1]
     bars = "".join(
         f'<rect x="{n * width:.1f}" y="{height * (1 - c / counts.max()):.1f}" '

@@ -234,3 +234,13 @@ def test_the_report_shows_the_pictures_that_are_there(tmp_path):
     finish(far, "blue")
     near.put(case, far.take(case))
     assert shown()[2] > 200
+
+
+def test_values_that_differ_by_rounding_alone_have_a_histogram(tmp_path):
+    store = Store(tmp_path / "out")
+    for number, value in enumerate((0.1 + 0.2, 0.3)):
+        case = Case(f"c{number}", {"scan": Source(tmp_path / "scan.nii")})
+        record = Record([{"landmark": "AC", "confidence": value}])
+        store.finish(case, store.work_folder(case), record, {"working": 1.0})
+    write_report(store, "detect", {})
+    assert (store.root / "report.html").read_text().count("<svg") == 2
