@@ -21,8 +21,8 @@ from pydicom.valuerep import format_number_as_ds
 import medrl
 from medrl.dicom.deidentify import Pseudonyms
 from medrl.errors import MedrlError
-from medrl.volume._checks import quiet
 from medrl.volume.dicom_origin import IDENTITY_TAGS, DicomOrigin
+from medrl.volume.silence import quiet
 
 #: Of the patient and the study modules, what must be there, and may be empty (type 2).
 _EMPTY = (

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from medrl.errors import MedrlError
@@ -15,24 +12,6 @@ from medrl.errors import MedrlError
 MOST_VOXELS = 2**31
 #: Deflate cannot shrink data by more than this.
 MOST_DEFLATION = 1032
-
-_LOGGERS = ("nibabel.global", "nibabel", "pydicom", "highdicom", "nrrd")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the warnings and log lines of the readers' libraries off the terminal."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL + 1)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
 
 
 def check_grid(path: Path, shape: Sequence[int], *, spatial: int = 3) -> None:

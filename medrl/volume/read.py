@@ -17,12 +17,12 @@ from numpy.typing import DTypeLike, NDArray
 from medrl.errors import MedrlError
 from medrl.files import SCAN_ENDINGS, atomic_path
 from medrl.volume._archive import unpack
-from medrl.volume._checks import quiet
 from medrl.volume._dicom import LoadedDicom, load_dicom
 from medrl.volume._metaimage import load_metaimage
 from medrl.volume._nifti import load_nifti
 from medrl.volume._nrrd import load_nrrd
 from medrl.volume.dicom_origin import DicomOrigin
+from medrl.volume.silence import quiet
 from medrl.volume.space import as_affine
 
 _Loaded = tuple[NDArray[np.generic], NDArray[np.float64], list[str]]

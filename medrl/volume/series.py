@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from medrl.volume._checks import quiet
 from medrl.volume._dicom import Slice, read_headers
+from medrl.volume.silence import quiet
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -92,9 +91,9 @@ def become_worker(threads: int) -> None:
     import numba
     import torch
 
-    warnings.simplefilter("ignore")
-    for library in ("pydicom", "highdicom"):
-        logging.getLogger(library).setLevel(logging.CRITICAL + 1)
+    from medrl.volume.silence import quiet_for_good
+
+    quiet_for_good()
     torch.set_num_threads(threads)
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 
