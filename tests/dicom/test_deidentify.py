@@ -1,5 +1,6 @@
 """What is left of a patient in objects that are to leave the house."""
 
+import json
 import stat
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from monai.data.meta_tensor import MetaTensor
 
+from medrl.batch.cases import Case, Source
 from medrl.dicom import (
     Maker,
     Pseudonyms,
@@ -152,3 +154,16 @@ def test_lines_without_paths(tmp_path, monkeypatch):
     assert "slice" in said
     assert str(tmp_path) not in said
     assert "Doe" not in without_paths("Doe^Jane (1961) is bad", [Path("Doe^Jane (1961)")], "c")
+
+
+def test_a_case_under_a_pseudonym_says_nothing_of_where_it_lies(pseudonyms):
+    sources = {"scan": Source(Path("/data/sub-Doe/anat/sub-Doe_T1w.nii.gz"), "1.2.3")}
+    name = "sub-Doe/anat/sub-Doe_T1w"
+    case = Case(name, sources, {"seeds": "/data/Doe.mrk.json"}, layout="bids").under(pseudonyms)
+    assert case.sources == sources
+    assert case.folder == case.name == case.stem
+    assert case == Case(name, sources, dict(case.options)).under(pseudonyms)
+    written = json.dumps(case.plain())
+    assert not [said for said in ("Doe", "data", "1.2.3") if said in written + case.name]
+    assert "Doe" not in case.discreet("/data/Doe.mrk.json: is damaged; /copies/data/sub-Doe/anat")
+    assert Case.of_plain(json.loads(written)).folder == case.folder
