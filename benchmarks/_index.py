@@ -212,6 +212,23 @@ def registration_ablation(result: Result) -> str:
     return f"coarse walks without lookahead: {learning}; search: {search}"
 
 
+def batch_speed(result: Result) -> str:
+    """Times the speed of the loop, and of one worker."""
+    runs = ", ".join(f"{k} {v['scans_a_minute']:.0f}/min" for k, v in result["runs"].items())
+    return (
+        f"{result['over_loop']:.1f}x over the loop ({result['scans']} scans, start and all); two "
+        f"workers {result['two_workers_over_one']:.2f}x one; {runs}"
+    )
+
+
+def batch_memory(result: Result) -> str:
+    """Memory of a worker and how it grows."""
+    return (
+        f"{result['worker_mib']:.0f} MiB after 20 scans, {result['growth_percent']:+.1f} % at most "
+        f"over {result['scans']}"
+    )
+
+
 #: Claim, script, result and figure files, and how the result reads in one line.
 ROWS: tuple[tuple[str, str, tuple[str, ...], Callable[[Result], str]], ...] = (
     ("Cropping is fast", "roi_crop.py", ("roi_crop.json",), roi_crop),
@@ -341,6 +358,18 @@ ROWS: tuple[tuple[str, str, tuple[str, ...], Callable[[Result], str]], ...] = (
         "registration_ablation.py",
         ("registration_ablation.json",),
         registration_ablation,
+    ),
+    (
+        "A batch is faster than a shell loop, and two workers than one",
+        "batch_speed.py",
+        ("batch_speed.json",),
+        batch_speed,
+    ),
+    (
+        "A worker's memory stays flat",
+        "batch_memory.py",
+        ("batch_memory.json",),
+        batch_memory,
     ),
 )
 
