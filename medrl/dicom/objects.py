@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pydicom
-from monai.data.meta_tensor import MetaTensor
 from pydicom.valuerep import format_number_as_ds
 
 import medrl
@@ -23,6 +22,9 @@ from medrl.dicom.deidentify import Pseudonyms
 from medrl.errors import MedrlError
 from medrl.volume.dicom_origin import IDENTITY_TAGS, DicomOrigin
 from medrl.volume.silence import quiet
+
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
 
 #: Of the patient and the study modules, what must be there, and may be empty (type 2).
 _EMPTY = (

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pydicom
-from monai.data.meta_tensor import MetaTensor
 
 from medrl.dicom.codes import property_codes
 from medrl.dicom.deidentify import Pseudonyms
 from medrl.dicom.objects import Drafted, Maker, draft, new_uid, plain, stamp
 from medrl.errors import MedrlError
 from medrl.volume.dicom_origin import DicomOrigin
+
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,10 @@ import math
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pydicom
-from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 
 from medrl.dicom.codes import ANATOMY, SCHEME, private_code
@@ -18,6 +17,9 @@ from medrl.dicom.deidentify import Pseudonyms
 from medrl.dicom.objects import Drafted, Maker, draft, new_uid, plain, stamp
 from medrl.volume.dicom_origin import DicomOrigin
 from medrl.volume.space import ras_to_lps
+
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
 
 _CERTAINTY = ("111012", "DCM", "Certainty of Finding")
 _PERCENT = ("%", "UCUM", "Percent")
