@@ -1,8 +1,8 @@
-"""DICOM series from a folder, a zip or one multi-frame file, through MONAI's PydicomReader.
+"""DICOM series from a folder, a zip or one multi-frame file, decoded by pydicom slice by slice.
 
-PydicomReader takes the geometry from the positions of the first and last slice, so a tilted gantry
-(a sheared volume) comes out right; ITK's series reader would straighten it. What MONAI leaves to
-the user is done here: telling series apart, sorting along the normal, and refusing gaps.
+The geometry is taken from the positions of the first and last slice, so a tilted gantry (a sheared
+volume) comes out right; ITK's series reader would straighten it. (MONAI's PydicomReader holds a
+series in memory seven times over.)
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from monai.data.image_reader import PydicomReader
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 
@@ -50,6 +49,8 @@ _MOST_FILES = 50_000
 _ROWS, _COLUMNS = 0x00280010, 0x00280011
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _LONGEST_META = 1024
+#: Slices that are put into the volume together.
+_BLOCK = 16
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 
 LoadedDicom = tuple[NDArray[np.generic], NDArray[np.float64], list[str], DicomOrigin]
@@ -98,8 +99,7 @@ def load_dicom(path: Path, files: Iterable[Path], *, series: str | None) -> Load
     ordered, remarks = _ordered(path, found)
     rows, columns, *_ = ordered[0].plane
     check_grid(path, (columns, rows, len(ordered)))
-    reader = _SeriesReader()
-    array, meta = reader.get_data(reader.read([str(s.file) for s in ordered]))
+    array = _stack(path, ordered)
     origin = DicomOrigin(
         ordered[0].header,
         tuple(str(s.header.get("SOPInstanceUID") or "") for s in ordered),
@@ -107,33 +107,55 @@ def load_dicom(path: Path, files: Iterable[Path], *, series: str | None) -> Load
         tuple(float(v) for v in ordered[0].header.ImageOrientationPatient),
         (float(ordered[0].header.PixelSpacing[0]), float(ordered[0].header.PixelSpacing[1])),
     )
-    return array[None], np.asarray(meta["affine"], dtype=np.float64), remarks, origin
+    return array[None], affine_to_lps(_affine_lps(ordered)), remarks, origin
 
 
-class _SeriesReader(PydicomReader):
-    """MONAI's reader for slices that are sorted already, of any transfer syntax."""
+def _stack(path: Path, ordered: list[Slice]) -> NDArray[np.float32]:
+    """Intensities (I, J, K) of slices in order, some at a time, so that memory holds them once."""
+    rows, columns, *_ = ordered[0].plane
+    volume = np.empty((columns, rows, len(ordered)), dtype=np.float32)
+    # GDCM decodes what pydicom has no decoder for, once for all slices.
+    decoded: dict[Path, ItkImage] = {}
+    block: list[NDArray[np.generic]] = []
+    for number, item in enumerate(ordered, 1):
+        pixels = _pixels(item.file, [one.file for one in ordered], decoded)
+        if pixels.shape != (rows, columns):
+            raise MedrlError(f"{path}: the pixels of a slice do not fit its header; export it anew")
+        block.append(pixels)
+        if len(block) == _BLOCK or number == len(ordered):
+            volume[:, :, number - len(block) : number] = np.stack(block, axis=-1).swapaxes(0, 1)
+            block.clear()
+    return volume
 
-    def read(self, data: list[str], **kwargs: Any) -> list[pydicom.Dataset]:
-        """Read the files as the slices of one volume, in the order given."""
-        slices: list[pydicom.Dataset] = [pydicom.dcmread(name, **kwargs) for name in data]
-        for number, dataset in enumerate(slices):
-            dataset.InstanceNumber = number + 1  # by this MONAI sorts
-        self.filenames = [data]
-        self._decoded: dict[str, ItkImage] = {}
-        self.has_series = True
-        return slices
 
-    def _get_array_data(self, img: pydicom.Dataset, filename: str) -> NDArray[np.generic]:
-        """Decode by pydicom, or by GDCM where pydicom has no decoder installed."""
-        try:
-            _ = img.pixel_array
-        except (RuntimeError, NotImplementedError):
-            # GDCM applies the rescale slope and intercept itself.
-            if filename not in self._decoded:
-                files = self.filenames[0]
-                self._decoded = dict(zip(files, images(files), strict=True))
-            return self._decoded.pop(filename).array[0]
-        return super()._get_array_data(img, filename)
+def _pixels(file: Path, files: list[Path], decoded: dict[Path, ItkImage]) -> NDArray[np.generic]:
+    """Intensities (rows, columns) of one slice of a series, rescaled as its header says."""
+    dataset = pydicom.dcmread(file)
+    try:
+        pixels = dataset.pixel_array
+    except (RuntimeError, NotImplementedError):
+        if file not in decoded:
+            decoded.update(zip(files, images(files), strict=True))
+        # GDCM applies the rescale slope and intercept itself.
+        return decoded.pop(file).array[0]
+    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+    if slope is None and intercept is None:
+        return pixels
+    slope, intercept = 1 if slope is None else slope, 0 if intercept is None else intercept
+    return np.asarray(pixels.astype(np.float32) * float(slope) + float(intercept))
+
+
+def _affine_lps(ordered: list[Slice]) -> NDArray[np.float64]:
+    """Voxel to LPS of slices in order (DICOM PS3.3 C.7.6.2.1.1), a tilted gantry included."""
+    header = ordered[0].header
+    cosines = np.array(header.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
+    between_rows, between_columns = (float(step) for step in header.PixelSpacing)
+    affine = np.eye(4)
+    affine[:3, 0] = cosines[0] * between_columns
+    affine[:3, 1] = cosines[1] * between_rows
+    affine[:3, 2] = (ordered[-1].position - ordered[0].position) / (len(ordered) - 1)
+    affine[:3, 3] = ordered[0].position
+    return affine
 
 
 def read_headers(path: Path, files: Iterable[Path], *, strict: bool = True) -> list[Slice]:
@@ -293,10 +315,7 @@ def _check_spacing(path: Path, positions: NDArray[np.float64], normal: NDArray[n
 
 
 def _load_frames(path: Path, item: Slice) -> LoadedDicom:
-    """Read an enhanced multi-frame file: pixels by GDCM, geometry checked frame by frame.
-
-    (PydicomReader gives multi-frame files the identity for an affine.)
-    """
+    """Read an enhanced multi-frame file: pixels by GDCM, geometry checked frame by frame."""
     header = pydicom.dcmread(item.file, stop_before_pixels=True, specific_tags=_FRAME_TAGS)
     frames = header.get("PerFrameFunctionalGroupsSequence")
     if not frames or "PlanePositionSequence" not in frames[0]:
