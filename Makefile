@@ -13,11 +13,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MEDRL_DATA
 
-.PHONY: help demo test lint train-landmark train-hippocampus train-sarcoma train-rigid-head \
+.PHONY: help demo test fuzz lint train-landmark train-hippocampus train-sarcoma train-rigid-head \
         bench docs docs-napari clean
 help:
 	@echo "make demo            detect landmarks in a real head MRI and draw them"
 	@echo "make test            run every test"
+	@echo "make fuzz            read ten thousand damaged files (FUZZ_COUNT, FUZZ_SEED)"
 	@echo "make lint            ruff and mypy --strict"
 	@echo "make train-landmark  train the landmark model that ships (MEDRL_DATA: the scans)"
 	@echo "make train-hippocampus, make train-sarcoma"
@@ -64,6 +65,11 @@ $(VENV)/.screen: $(VENV)/.created Makefile
 
 demo: $(VENV)/.installed-samples
 	$(BIN)/medrl demo
+
+FUZZ_COUNT ?= 10000
+FUZZ_SEED ?= 0
+fuzz: $(VENV)/.installed-test
+	$(BIN)/python tests/fuzz/run.py --whole --corpus --count $(FUZZ_COUNT) --seed $(FUZZ_SEED)
 
 test: $(VENV)/.installed-test $(VENV)/.screen
 	$(BIN)/python -m pytest
