@@ -299,12 +299,12 @@ def _parse_itk(text: str) -> sitk.Transform:
             continue
         if key == "Transform":
             named, numbered = True, False
-            known = re.fullmatch(r"[A-Za-z]\w{1,60}_(double|float)_\d_\d", value)
+            known = bool(re.fullmatch(r"[A-Za-z]\w{1,60}_(double|float)_\d_\d", value))
         elif key in ("Parameters", "FixedParameters"):
             known = named and not (key == "Parameters" and numbered) and _are_numbers(value)
             numbered = numbered or key == "Parameters"
         else:
-            known = None
+            known = False
         if not known:
             raise MedrlError(_NOT_ITK)
     with tempfile.TemporaryDirectory(prefix="medrl-") as folder, _no_itk_errors(_NOT_ITK):
