@@ -229,6 +229,17 @@ def batch_memory(result: Result) -> str:
     )
 
 
+def batch_holdout(result: Result) -> str:
+    """Errors of the table of a batch next to the mean position, and what a kill cost."""
+    return (
+        f"{result['scans']} heads, {result['scans_per_minute']:.0f} a minute with "
+        f"{result['workers']} workers, start included; {result['landmarks']['found']} of "
+        f"{result['landmarks']['of']} landmarks, mean error {result['error_mm']['mean']:.2f} mm "
+        f"(mean position {result['mean_position_error_mm']['mean']:.1f} mm); killed after "
+        f"{result['killed']['done_before']} and resumed: the same rows"
+    )
+
+
 #: Claim, script, result and figure files, and how the result reads in one line.
 ROWS: tuple[tuple[str, str, tuple[str, ...], Callable[[Result], str]], ...] = (
     ("Cropping is fast", "roi_crop.py", ("roi_crop.json",), roi_crop),
@@ -364,6 +375,12 @@ ROWS: tuple[tuple[str, str, tuple[str, ...], Callable[[Result], str]], ...] = (
         "batch_speed.py",
         ("batch_speed.json",),
         batch_speed,
+    ),
+    (
+        "A lab's run: the holdout heads, killed halfway and resumed",
+        "batch_holdout.py",
+        ("batch_holdout.json",),
+        batch_holdout,
     ),
     (
         "A worker's memory stays flat",
