@@ -29,7 +29,7 @@ from medrl.errors import MedrlError
 _KNOCK = 10.0
 #: How long an actor waits for something to tell before it says so (s).
 _PATIENCE = 5.0
-#: How long a cluster may take to start the first actor (s).
+#: How long a cluster may take to start an actor while there is none (s).
 _START = 120.0
 #: How long an actor that is to be ended may take to remove its copies (s).
 _FAREWELL = 0.3
@@ -124,7 +124,10 @@ class RayEngine:
                 return _Actor(task, store, token, self.gpus)
 
             def wait(actors: Sequence[_Actor], seconds: float) -> None:
-                if time.monotonic() > deadline and not any(actor.began for actor in actors):
+                nonlocal deadline
+                if any(actor.began for actor in actors):
+                    deadline = time.monotonic() + _START
+                elif time.monotonic() > deadline:
                     raise MedrlError(f"no worker has started within {_START:g} s: {self._needs()}")
                 _wait(actors, seconds)
 
@@ -368,4 +371,7 @@ class _Serving:
         elif self._shared:
             self._news.put(message)
         else:
-            self._news.put(_Result(case.name, store.take(case)))
+            try:
+                self._news.put(_Result(case.name, store.take(case)))
+            except OSError as error:
+                self._news.put(Message(case.name, None, reason(error)))
