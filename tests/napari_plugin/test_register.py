@@ -608,7 +608,7 @@ def test_a_loaded_transform_is_shown_and_applied(
     (tmp_path / "broken.tfm").write_text("nothing")
     choose_file(monkeypatch, "getOpenFileName", tmp_path / "broken.tfm")
     click(qtbot, widget.load_transform)
-    assert "broken.tfm: cannot be read" in widget.status.text()
+    assert "broken.tfm: is damaged" in widget.status.text()
 
 
 def test_a_fixed_scan_that_lies_askew_in_the_viewer(

@@ -229,7 +229,7 @@ def test_what_cannot_be_done_is_said_in_one_line(viewer, smooth, tmp_path):
     with pytest.raises(MedrlError, match="not linear"):
         read_transform_file(written(bent, tmp_path / "bent.tfm"))
     (tmp_path / "broken.h5").write_bytes(b"nothing")
-    with pytest.raises(MedrlError, match=r"broken\.h5: cannot be read"):
+    with pytest.raises(MedrlError, match=r"broken\.h5: is damaged"):
         read_transform_file(str(tmp_path / "broken.h5"))
     (tmp_path / "fsl.mat").write_text("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
     with pytest.raises(MedrlError, match="means nothing without the two scans"):
