@@ -114,7 +114,9 @@ class EventLog:
         if self._stream is None:
             return
         try:
-            line = json.dumps({"event": event, "time": now(), **content}, allow_nan=False)
+            line = json.dumps(
+                {"event": event, "time": now(to="milliseconds"), **content}, allow_nan=False
+            )
             self._stream.write(line + "\n")
             self._stream.flush()
         except OSError as error:

@@ -83,9 +83,9 @@ def entries(store: Store) -> list[dict[str, Any]]:
     return [content for content in found if content is not None]
 
 
-def now() -> str:
-    """The time, with its zone, as ISO 8601 has it."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
+def now(*, to: str = "seconds") -> str:
+    """The time, with its zone, as ISO 8601 has it, to seconds or milliseconds."""
+    return datetime.now().astimezone().isoformat(timespec=to)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
