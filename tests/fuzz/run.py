@@ -20,6 +20,7 @@ import argparse
 import base64
 import json
 import random
+import re
 import sys
 import tempfile
 import time
@@ -39,6 +40,7 @@ from targets import through_command_line
 #: Whole inputs that the first reader of their kind does not take.
 _REFUSED = ("deflated", "curves.mrk.json")
 CORPUS = Path(__file__).parent / "corpus"
+_SCRATCH = "medrl-fuzz-"
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.kinds:
         seeds = [seed for seed in seeds if seed.kind in options.kinds]
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="medrl-fuzz-") as folder:
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH) as folder:
         model = _model(Path(folder) / "model", make_seeds())
         workplace = Workplace(Path(folder) / "work", model)
         _warm_up(workplace, seeds)
@@ -189,7 +191,9 @@ def pack(trial: Trial) -> dict:
             files[name] = {"of": trial.name.split()[1]}
         else:
             files[name] = base64.b64encode(zlib.compress(content, 9)).decode()
-    return {"found": trial.outcome.what, "kind": trial.kind, "path": trial.path, "files": files}
+    # Where the folder lay tells nothing of the input.
+    found = re.sub(rf"/[^\s']*/{_SCRATCH}[^/]+/work/", "", trial.outcome.what)
+    return {"found": found, "kind": trial.kind, "path": trial.path, "files": files}
 
 
 def unpack(content: dict, seeds: Sequence[Seed]) -> tuple[str, str, Files, int]:
