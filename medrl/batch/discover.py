@@ -14,7 +14,7 @@ from typing import Any
 
 from medrl.batch.bids import Selection, find_images, is_raw_dataset
 from medrl.batch.cases import ROLES, Case, Source, Verb, name_of
-from medrl.datalist import SPLITS
+from medrl.data.datalist import SPLITS
 from medrl.errors import MedrlError
 from medrl.files import SCAN_ENDINGS
 

@@ -21,7 +21,7 @@ import medrl
 from medrl.dicom.deidentify import Pseudonyms
 from medrl.errors import MedrlError
 from medrl.volume.dicom_origin import IDENTITY_TAGS, DicomOrigin
-from medrl.volume.silence import quiet
+from medrl.volume.log_filter import libraries_muted
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
@@ -92,7 +92,7 @@ def draft(
         said = f"its images cannot be referred to: they have no {' and no '.join(lacking)}"
         return Drafted(remarks=(f"no {ending}: {said}",))
     try:
-        with quiet():
+        with libraries_muted():
             made = make(origin, references(origin, pseudonyms))
             _carry_identity(origin, made, pseudonyms)
             if pseudonyms is not None:
@@ -168,7 +168,7 @@ def save(path: Path, made: pydicom.Dataset) -> None:
         OSError: If it cannot be written.
     """
     try:
-        with quiet():
+        with libraries_muted():
             made.save_as(path, enforce_file_format=True)
     except OSError:
         raise

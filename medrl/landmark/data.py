@@ -14,7 +14,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
 
-from medrl.datalist import SPLITS, read_content, read_splits
+from medrl.data.datalist import SPLITS, read_content, read_splits
 from medrl.errors import MedrlError
 from medrl.files import all_or_nothing, prepare_folder, stem_of
 from medrl.landmark.pool import LabelledScan

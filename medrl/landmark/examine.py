@@ -18,9 +18,9 @@ from medrl.landmark.paths import in_world
 from medrl.landmark.search import SearchResult, StepRecord
 from medrl.landmark.shape import ShapeVerdict
 from medrl.trajectory.live import Watch
-from medrl.volume.fitness import check_volume, in_hounsfield
 from medrl.volume.pyramid import Pyramid, build_pyramid
 from medrl.volume.space import depth_inside, voxel_to_world, world_to_voxel
+from medrl.volume.validation import check_volume, in_hounsfield
 
 Array = NDArray[np.float64]
 Status = Literal["found", "absent", "corrected", "by hand"]

@@ -11,7 +11,7 @@ from scipy import ndimage
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from medrl.datalist import read_splits
+from medrl.data.datalist import read_splits
 from medrl.errors import MedrlError
 from medrl.registration.synthesis import Source
 from medrl.volume.intensity import NormalizeForeground

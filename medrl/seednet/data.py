@@ -12,7 +12,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
-from medrl.datalist import read_splits
+from medrl.data.datalist import read_splits
 from medrl.errors import MedrlError
 from medrl.seednet.windows import Channel, Grid, to_grid
 from medrl.volume.read import read

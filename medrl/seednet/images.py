@@ -9,7 +9,7 @@ from monai.data.meta_tensor import MetaTensor
 
 from medrl.errors import MedrlError
 from medrl.seednet.windows import Channel
-from medrl.volume.fitness import check_volume, in_hounsfield
+from medrl.volume.validation import check_volume, in_hounsfield
 
 #: No body has this standardized uptake value in one voxel of a hundred.
 _IMPOSSIBLE_SUV = 100.0

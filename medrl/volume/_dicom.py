@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 
 from medrl.errors import MedrlError
-from medrl.volume._apart import ItkImage, images
 from medrl.volume._checks import check_grid, check_stored, reject_pixels
+from medrl.volume._subprocess_io import ItkImage, images
 from medrl.volume.dicom_origin import IDENTITY_TAGS, DicomOrigin
 from medrl.volume.space import affine_to_lps
 

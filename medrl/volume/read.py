@@ -22,7 +22,7 @@ from medrl.volume._metaimage import load_metaimage
 from medrl.volume._nifti import load_nifti
 from medrl.volume._nrrd import load_nrrd
 from medrl.volume.dicom_origin import DicomOrigin
-from medrl.volume.silence import quiet
+from medrl.volume.log_filter import libraries_muted
 from medrl.volume.space import as_affine
 
 _Loaded = tuple[NDArray[np.generic], NDArray[np.float64], list[str]]
@@ -67,7 +67,7 @@ def read(
     source = Path(path)
     kind, load = _loader(source, series)
     try:
-        with quiet():
+        with libraries_muted():
             array, affine, remarks, *origin = load(source)
         return _finish(source, array, affine, remarks, allow_constant, *origin)
     except MedrlError:

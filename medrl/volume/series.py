@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medrl.volume._dicom import Slice, read_headers
-from medrl.volume.silence import quiet
+from medrl.volume.log_filter import libraries_muted
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def group_series(path: Path, files: Iterable[Path]) -> list[Series]:
         MedrlError: If there is none, or they are too many.
     """
     groups: dict[str, list[Slice]] = defaultdict(list)
-    with quiet():
+    with libraries_muted():
         # One bad file must not hide the others; whoever reads its series will find it.
         for item in read_headers(path, files, strict=False):
             groups[str(item.header.SeriesInstanceUID)].append(item)

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
-from medrl.volume import _apart
+from medrl.volume import _subprocess_io
 from medrl.volume.space import LPS_FROM_RAS, apply_affine, as_affine, ras_to_lps, voxel_to_world
 
 Matrix = NDArray[np.float64]
@@ -226,7 +226,7 @@ def read_transform(
             return _from_nitransforms("lta", text, None, None)
         if text.startswith(_ITK_BANNER) or ending in _ITK_ENDINGS or b"\0" in content[:512]:
             if not text.startswith(_ITK_BANNER):
-                text = _apart.transform_text(file)
+                text = _subprocess_io.transform_text(file)
             return from_itk(_parse_itk(text))
         rows = _rows(text)
         if ending != ".mat":

@@ -10,7 +10,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 
-from medrl.volume.fitness import in_hounsfield
+from medrl.volume.validation import in_hounsfield
 
 #: Voxels that are looked at, at most, along each axis of a scan.
 _SAMPLES = 64

@@ -368,7 +368,7 @@ class _Guard:
         elif event in _LISTINGS:
             self._path(event, arguments[0], False)
         elif event == "subprocess.Popen" and arguments[0] == sys.executable:
-            pass  # medrl.volume._apart
+            pass  # medrl.volume._subprocess_io
         elif event in _CODE:
             self.found.append(f"{event} {arguments}"[:300])
         elif event == "exec":

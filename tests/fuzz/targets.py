@@ -183,7 +183,7 @@ def _registration(path: Path, out: Path) -> None:
 
 
 def _datalist(path: Path, out: Path) -> None:
-    from medrl.datalist import read_splits
+    from medrl.data.datalist import read_splits
 
     if path.name.endswith(".json"):
         read_splits(path, what="scans")

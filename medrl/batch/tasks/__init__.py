@@ -91,9 +91,9 @@ def become_worker(threads: int) -> None:
     import numba
     import torch
 
-    from medrl.volume.silence import quiet_for_good
+    from medrl.volume.log_filter import mute_libraries
 
-    quiet_for_good()
+    mute_libraries()
     torch.set_num_threads(threads)
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 

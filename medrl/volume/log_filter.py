@@ -12,7 +12,7 @@ _SILENT = logging.CRITICAL + 1
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def libraries_muted() -> Iterator[None]:
     """Keep warnings and log lines off while the block runs; not with other threads beside it."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
@@ -27,7 +27,7 @@ def quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def quiet_for_good() -> None:
+def mute_libraries() -> None:
     """Keep warnings and log lines off in this process, whatever its threads do."""
     warnings.simplefilter("ignore")
     for name in _LOGGERS:

@@ -1,0 +1,1 @@
+"""Datalists, labelled scans, and loading them with progress and errors that name the file."""
