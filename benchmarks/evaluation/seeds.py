@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from medrl.errors import MedrlError
-from medrl.seednet.data import Case, LabelledGrid, load_labelled
+from medrl.seednet.data import LabelledGrid, Sample, load_labelled
 from medrl.seednet.model import ModelSettings
 from medrl_datasets import get
 
@@ -27,7 +27,7 @@ def root(name: str) -> Path:
     return folder
 
 
-def cases(model: str, split: str, *, mask: str = "CT") -> list[Case]:
+def cases(model: str, split: str, *, mask: str = "CT") -> list[Sample]:
     """Files of one split.
 
     Args:
@@ -40,11 +40,11 @@ def cases(model: str, split: str, *, mask: str = "CT") -> list[Case]:
     subjects = [case["subject"] for case in get(name).datalist(folder)[_SPLITS[split]]]
     if name == "msd_hippocampus":
         return [
-            Case({"MR": folder / "images" / f"{s}.nii.gz"}, folder / "labels" / f"{s}.nii.gz")
+            Sample({"MR": folder / "images" / f"{s}.nii.gz"}, folder / "labels" / f"{s}.nii.gz")
             for s in subjects
         ]
     return [
-        Case(
+        Sample(
             {m: folder / m.lower() / f"{s}.nii.gz" for m in ("PET", "CT")},
             folder / f"{mask.lower()}_gtv" / f"{s}.nii.gz",
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medrl.errors import MedrlError
-from medrl_datasets.card import Card, Case, Datalist, Landmarks, Splits
+from medrl_datasets.card import Card, Datalist, Entry, Landmarks, Splits
 from medrl_datasets.local import all_held_out, build_datalist, verify_files
 
 #: Image and the template whose fiducials belong to it.
@@ -78,10 +78,10 @@ def splits(root: Path) -> Splits:
 def datalist(root: Path) -> Datalist:
     """List the templates; `landmarks` has the points under their anatomical names."""
 
-    def case_of(subject: str) -> Case:
+    def entry_of(subject: str) -> Entry:
         return {"image": str(root / "images" / f"{subject}.nii.gz"), "subject": subject}
 
-    return build_datalist(splits(root), case_of)
+    return build_datalist(splits(root), entry_of)
 
 
 def landmarks(root: Path) -> Landmarks:

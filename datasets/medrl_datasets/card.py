@@ -9,11 +9,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-#: One case: `image`, `subject` and, where the set has them, `label`, `landmarks` and further files.
-Case = dict[str, str]
+#: `image`, `subject` and, where the set has them, `label`, `landmarks` and further files.
+Entry = dict[str, str]
 
-#: MONAI's datalist: cases under `training`, `validation` and `test` (the holdout).
-Datalist = dict[str, list[Case]]
+#: MONAI's datalist: entries under `training`, `validation` and `test` (the holdout).
+Datalist = dict[str, list[Entry]]
 
 #: Subjects under `train`, `val` and `holdout`.
 Splits = dict[str, tuple[str, ...]]
@@ -79,7 +79,7 @@ class MultiChannelDataSet(DataSet, Protocol):
     """A set with several images of each patient, and a mask.
 
     Attributes:
-        CHANNELS: Name of each image for a model, and the key of its file in a case.
+        CHANNELS: Name of each image for a model, and the key of its file in an entry.
     """
 
     CHANNELS: dict[str, str]

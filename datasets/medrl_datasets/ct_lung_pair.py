@@ -8,7 +8,7 @@ import numpy as np
 
 from medrl.errors import MedrlError
 from medrl.volume.space import lps_to_ras
-from medrl_datasets.card import Card, Case, Datalist, Landmarks, Splits
+from medrl_datasets.card import Card, Datalist, Entry, Landmarks, Splits
 from medrl_datasets.local import all_held_out, build_datalist, verify_files
 
 #: Date, scan, and the role that the names of mask and points give it.
@@ -54,7 +54,7 @@ def splits(root: Path) -> Splits:
 def datalist(root: Path) -> Datalist:
     """List both dates with the masks of the lungs."""
 
-    def case_of(subject: str) -> Case:
+    def entry_of(subject: str) -> Entry:
         scan, role = _DATES[subject]
         return {
             "image": str(root / scan),
@@ -62,7 +62,7 @@ def datalist(root: Path) -> Datalist:
             "subject": subject,
         }
 
-    return build_datalist(splits(root), case_of)
+    return build_datalist(splits(root), entry_of)
 
 
 def landmarks(root: Path) -> Landmarks:

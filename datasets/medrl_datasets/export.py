@@ -13,7 +13,7 @@ from medrl.errors import MedrlError
 from medrl.files import atomic_path
 from medrl.volume.points import write_markups, write_points_csv
 from medrl_datasets import get
-from medrl_datasets.card import Case, Datalist, Landmarks
+from medrl_datasets.card import Datalist, Entry, Landmarks
 
 PointFormat = Literal["csv", "mrk.json"]
 
@@ -60,7 +60,7 @@ def export(
         raise MedrlError(
             f"{root} is not a whole copy of {name}: {len(problems)} files, first {problems[0]}"
         )
-    if masks and not any("label" in case for case in _cases(dataset.datalist(root))):
+    if masks and not any("label" in entry for entry in _entries(dataset.datalist(root))):
         raise MedrlError(f"{name} has no masks: leave out --masks")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -120,23 +120,23 @@ def _write_points(landmarks: Landmarks, folder: Path, points: PointFormat) -> di
     return files
 
 
-def _cases(datalist: Datalist) -> list[Case]:
-    """The cases of all splits."""
-    return [case for cases in datalist.values() for case in cases]
+def _entries(datalist: Datalist) -> list[Entry]:
+    """The entries of all splits."""
+    return [entry for entries in datalist.values() for entry in entries]
 
 
 def _masks(datalist: Datalist, channels: Mapping[str, str], out: Path) -> dict[str, object]:
     """Image and mask of every subject that has one, relative to the datalist's folder."""
 
-    def relative(case: Case) -> dict[str, object]:
-        image: object = _place(case["image"], out)
+    def relative(entry: Entry) -> dict[str, object]:
+        image: object = _place(entry["image"], out)
         if channels:
-            image = {channel: _place(case[key], out) for channel, key in channels.items()}
-        return {"subject": case["subject"], "image": image, "label": _place(case["label"], out)}
+            image = {channel: _place(entry[key], out) for channel, key in channels.items()}
+        return {"subject": entry["subject"], "image": image, "label": _place(entry["label"], out)}
 
     return {
-        key: [relative(case) for case in cases if "label" in case]
-        for key, cases in datalist.items()
+        key: [relative(entry) for entry in entries if "label" in entry]
+        for key, entries in datalist.items()
     }
 
 
@@ -148,11 +148,11 @@ def _place(path: str | Path, out: Path) -> str:
 def _relative(datalist: Datalist, files: dict[str, Path], out: Path) -> Datalist:
     """Add the landmark files and make every path relative to the datalist's folder."""
 
-    def relative(case: Case) -> Case:
-        subject = case["subject"]
-        placed = {key: _place(value, out) for key, value in case.items() if key != "subject"}
+    def relative(entry: Entry) -> Entry:
+        subject = entry["subject"]
+        placed = {key: _place(value, out) for key, value in entry.items() if key != "subject"}
         if subject in files:
             placed["landmarks"] = _place(files[subject], out)
         return {"subject": subject, **placed}
 
-    return {key: [relative(case) for case in cases] for key, cases in datalist.items()}
+    return {key: [relative(entry) for entry in entries] for key, entries in datalist.items()}

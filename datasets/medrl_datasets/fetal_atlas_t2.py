@@ -10,7 +10,7 @@ from nibabel.filebasedimages import ImageFileError
 
 from medrl.errors import MedrlError
 from medrl.volume.space import voxel_to_world
-from medrl_datasets.card import Card, Case, Datalist, Landmarks, Splits
+from medrl_datasets.card import Card, Datalist, Entry, Landmarks, Splits
 from medrl_datasets.local import all_held_out, build_datalist, verify_files
 
 #: Landmark of each value in lmks.nii.gz.
@@ -71,14 +71,14 @@ def splits(root: Path) -> Splits:
 def datalist(root: Path) -> Datalist:
     """List the templates with their tissues."""
 
-    def case_of(subject: str) -> Case:
+    def entry_of(subject: str) -> Entry:
         return {
             "image": str(root / subject / "srr.nii.gz"),
             "label": str(root / subject / "parcellation.nii.gz"),
             "subject": subject,
         }
 
-    return build_datalist(splits(root), case_of)
+    return build_datalist(splits(root), entry_of)
 
 
 def landmarks(root: Path) -> Landmarks:

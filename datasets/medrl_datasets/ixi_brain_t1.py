@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from medrl.errors import MedrlError
-from medrl_datasets.card import Card, Case, Datalist, Landmarks, Splits
+from medrl_datasets.card import Card, Datalist, Entry, Landmarks, Splits
 from medrl_datasets.local import build_datalist, read_splits, read_table, verify_files
 
 #: Landmarks that are the centroid of one region: landmark name, region name in labels.csv.
@@ -109,14 +109,14 @@ def splits(root: Path) -> Splits:
 def datalist(root: Path) -> Datalist:
     """List the scans with their label maps; `landmarks` has the points."""
 
-    def case_of(subject: str) -> Case:
+    def entry_of(subject: str) -> Entry:
         return {
             "image": str(root / "t1" / f"{subject}.nii.gz"),
             "label": str(root / "labels" / f"{subject}.nii.gz"),
             "subject": subject,
         }
 
-    return build_datalist(splits(root), case_of)
+    return build_datalist(splits(root), entry_of)
 
 
 def landmarks(root: Path) -> Landmarks:

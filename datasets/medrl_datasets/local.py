@@ -1,4 +1,4 @@
-"""Local copies of data sets: splits, case lists and checksums."""
+"""Local copies of data sets: splits, datalists and checksums."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from medrl.errors import MedrlError
-from medrl_datasets.card import Card, Case, Datalist, Splits
+from medrl_datasets.card import Card, Datalist, Entry, Splits
 
 _SPLIT_NAMES = ("train", "val", "holdout")
 _DATALIST_KEYS = {"train": "training", "val": "validation", "holdout": "test"}
@@ -88,10 +88,10 @@ def all_held_out(*subjects: str) -> Splits:
     return {"train": (), "val": (), "holdout": subjects}
 
 
-def build_datalist(splits: Splits, case_of: Callable[[str], Case]) -> Datalist:
-    """List the cases of each split under the keys that MONAI uses."""
+def build_datalist(splits: Splits, entry_of: Callable[[str], Entry]) -> Datalist:
+    """List the entries of each split under the keys that MONAI uses."""
     return {
-        _DATALIST_KEYS[split]: [case_of(subject) for subject in splits[split]]
+        _DATALIST_KEYS[split]: [entry_of(subject) for subject in splits[split]]
         for split in _SPLIT_NAMES
     }
 

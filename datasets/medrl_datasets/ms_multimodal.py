@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medrl_datasets.card import Card, Case, Datalist, Splits
+from medrl_datasets.card import Card, Datalist, Entry, Splits
 from medrl_datasets.local import all_held_out, build_datalist, verify_files
 
 CARD = Card(
@@ -53,7 +53,7 @@ def splits(root: Path) -> Splits:
 def datalist(root: Path) -> Datalist:
     """List the patient: `image` is the first FLAIR, `t1`, `t2` and `followup` the other scans."""
 
-    def case_of(subject: str) -> Case:
+    def entry_of(subject: str) -> Entry:
         folder = root / subject
         return {
             "image": str(folder / "study1_FLAIR.nii.gz"),
@@ -68,7 +68,7 @@ def datalist(root: Path) -> Datalist:
             "subject": subject,
         }
 
-    return build_datalist(splits(root), case_of)
+    return build_datalist(splits(root), entry_of)
 
 
 def verify(root: Path) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
 from medrl.volume.space import voxel_to_world
-from medrl_datasets.card import Card, Case, Datalist, Landmarks, Splits
+from medrl_datasets.card import Card, Datalist, Entry, Landmarks, Splits
 from medrl_datasets.local import build_datalist, read_splits, verify_files
 
 ANTERIOR, POSTERIOR = 1, 2
@@ -70,7 +70,7 @@ CARD = Card(
         "a copy compressed again has the same voxels and other checksums"
     ),
     traps=(
-        "Intensities span 112 to 1.7e6 between cases: normalise each scan",
+        "Intensities span 112 to 1.7e6 between scans: normalise each scan",
         "The crops are centred alike, so a constant position is a strong guess: `medrl datasets "
         "export` cuts, pads and shifts them at random",
         "The world coordinates mean nothing: every crop starts at (1, 1, 1) mm",
@@ -94,14 +94,14 @@ def splits(root: Path) -> Splits:
 def datalist(root: Path) -> Datalist:
     """List the crops as published, with their masks."""
 
-    def case_of(subject: str) -> Case:
+    def entry_of(subject: str) -> Entry:
         return {
             "image": str(root / "images" / f"{subject}.nii.gz"),
             "label": str(root / "labels" / f"{subject}.nii.gz"),
             "subject": subject,
         }
 
-    return build_datalist(splits(root), case_of)
+    return build_datalist(splits(root), entry_of)
 
 
 def points_of(
@@ -141,10 +141,10 @@ def points_of(
 def landmarks(root: Path) -> Landmarks:
     """Derive the landmarks of every crop as published, RAS+ millimetres of its own affine."""
     points = {}
-    for cases in datalist(root).values():
-        for case in cases:
-            mask, affine, _ = _load(Path(case["label"]))
-            points[case["subject"]] = points_of(mask, affine)
+    for entries in datalist(root).values():
+        for entry in entries:
+            mask, affine, _ = _load(Path(entry["label"]))
+            points[entry["subject"]] = points_of(mask, affine)
     return points
 
 
@@ -203,14 +203,14 @@ def write_shifted(root: Path, out: Path, *, seed: int) -> tuple[Datalist, Landma
         (out / kind).mkdir(parents=True, exist_ok=True)
     points: Landmarks = {}
     written: Datalist = {}
-    for key, cases in datalist(root).items():
+    for key, entries in datalist(root).items():
         written[key] = []
-        for case in cases:
-            subject = case["subject"]
-            image, affine, spacing = _load(Path(case["image"]))
-            mask, mask_affine, _ = _load(Path(case["label"]))
+        for entry in entries:
+            subject = entry["subject"]
+            image, affine, spacing = _load(Path(entry["image"]))
+            mask, mask_affine, _ = _load(Path(entry["label"]))
             if image.shape != mask.shape or not np.allclose(affine, mask_affine, atol=1e-3):
-                raise MedrlError(f"{case['label']} is not on the grid of {case['image']}")
+                raise MedrlError(f"{entry['label']} is not on the grid of {entry['image']}")
             image, mask = shift(
                 image, mask.astype(np.uint8), seed=zlib.crc32(f"{seed}:{subject}".encode())
             )

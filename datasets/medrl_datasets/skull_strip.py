@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_closing, binary_dilation, binary_fill_holes
 
 from medrl.files import atomic_path
-from medrl_datasets.card import Case, Datalist
+from medrl_datasets.card import Datalist, Entry
 
 
 def brain_mask(labels: NDArray[np.integer], *, grow: int = 1) -> NDArray[np.bool_]:
@@ -39,7 +39,7 @@ def add_brains(datalist: Datalist, folder: Path) -> Datalist:
 
     Returns:
         The datalist with the copies, which keep their subject's name and so its landmarks; the
-        test cases stay as they are.
+        test entries stay as they are.
 
     Raises:
         OSError: If a copy cannot be written.
@@ -48,16 +48,16 @@ def add_brains(datalist: Datalist, folder: Path) -> Datalist:
     extended = dict(datalist)
     for split in ("training", "validation"):
         copies = []
-        for number, case in enumerate(datalist[split][::2]):
-            path = folder / f"{case['subject']}_brain.nii.gz"
-            _write_brain(case, path, grow=number % 3)
-            copies.append({**case, "image": str(path)})
+        for number, entry in enumerate(datalist[split][::2]):
+            path = folder / f"{entry['subject']}_brain.nii.gz"
+            _write_brain(entry, path, grow=number % 3)
+            copies.append({**entry, "image": str(path)})
         extended[split] = [*datalist[split], *copies]
     return extended
 
 
-def _write_brain(case: Case, path: Path, *, grow: int) -> None:
-    head, labels = nib.load(case["image"]), nib.load(case["label"])
+def _write_brain(entry: Entry, path: Path, *, grow: int) -> None:
+    head, labels = nib.load(entry["image"]), nib.load(entry["label"])
     mask = brain_mask(np.asanyarray(labels.dataobj).astype(np.int32), grow=grow)
     brain = np.where(mask, np.asanyarray(head.dataobj), 0)
     image = nib.Nifti1Image(brain.astype(np.float32), head.affine)

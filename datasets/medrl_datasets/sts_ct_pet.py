@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medrl_datasets.card import Card, Case, Datalist, Splits
+from medrl_datasets.card import Card, Datalist, Entry, Splits
 from medrl_datasets.local import build_datalist, read_splits, verify_files
 
-#: Which file of a case is which image of a model, which works on the grid of the first.
+#: Which file of an entry is which image of a model, which works on the grid of the first.
 CHANNELS = {"PET": "pet", "CT": "image"}
 
 CARD = Card(
@@ -51,12 +51,12 @@ def splits(root: Path) -> Splits:
 def datalist(root: Path) -> Datalist:
     """List the CTs with their tumours; `pet` and `pet_label` are the same for PET."""
 
-    def case_of(subject: str) -> Case:
+    def entry_of(subject: str) -> Entry:
         folders = {"image": "ct", "label": "ct_gtv", "pet": "pet", "pet_label": "pet_gtv"}
         files = {key: str(root / name / f"{subject}.nii.gz") for key, name in folders.items()}
         return {**files, "subject": subject}
 
-    return build_datalist(splits(root), case_of)
+    return build_datalist(splits(root), entry_of)
 
 
 def verify(root: Path) -> tuple[str, ...]:

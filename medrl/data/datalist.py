@@ -3,32 +3,103 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from medrl.errors import MedrlError
 
 SPLITS = ("training", "validation", "test")
 
+T = TypeVar("T")
 
-def read_splits(path: Path, *, what: str) -> dict[str, list[Any]]:
-    """Read the entries of a datalist, a JSON object with a list for each split.
+
+@dataclass(frozen=True)
+class Entry:
+    """One object of a datalist, as it stands there.
+
+    Attributes:
+        fields: What it holds, by key.
+        datalist: The file; paths in the object are relative to it.
+        where: Which object it is, for messages.
+    """
+
+    fields: dict[str, Any]
+    datalist: Path
+    where: str
+
+    def path(self, key: str) -> Path:
+        """The path that a key names, whether it is there or not."""
+        return self.datalist.parent / str(self.fields[key])
+
+    def file(self, key: str) -> Path:
+        """The file or folder that a key names.
+
+        Raises:
+            MedrlError: If it is not there.
+        """
+        return self._existing(self.path(key))
+
+    def images(self, channels: Sequence[str]) -> dict[str, Path]:
+        """Files or folders by channel: ``image`` is one path, or an object of paths.
+
+        Args:
+            channels: The names that are known; a single path is the first.
+
+        Raises:
+            MedrlError: If there is none, one is not known or not there.
+        """
+        named = self.fields["image"]
+        if not isinstance(named, dict):
+            named = {channels[0]: named}
+        unknown = sorted(set(named) - set(channels))
+        if unknown or not named:
+            raise MedrlError(
+                f"{self.datalist}: {self.where} has images {unknown}; "
+                f"the model knows {list(channels)}"
+            )
+        folder = self.datalist.parent
+        return {name: self._existing(folder / str(file)) for name, file in named.items()}
+
+    def _existing(self, path: Path) -> Path:
+        if not path.exists():
+            raise MedrlError(f"{self.datalist}: {path} does not exist")
+        return path
+
+
+def read_samples(
+    path: Path, *, keys: Sequence[str], sample: Callable[[Entry], T]
+) -> dict[str, list[T]]:
+    """Read a datalist, a JSON object with a list of objects for each split.
 
     Args:
         path: The JSON file.
-        what: What the entries are of, for messages.
+        keys: What every object must have.
+        sample: Makes a labelled scan of an object.
 
     Returns:
-        Entries of each split, as they stand there; missing splits are empty.
+        Samples of each split; missing splits are empty.
 
     Raises:
-        MedrlError: If the file cannot be read, is not JSON, a split is not a list, or there is
-            nothing to train on.
+        MedrlError: If the file cannot be read, is not JSON, an entry is not as expected, there is
+            nothing to train on, or what ``sample`` raises.
     """
     content = read_content(path)
     if not content.get("training"):
-        raise MedrlError(f'{path} has no "training" list of {what}')
-    return {split: content.get(split) or [] for split in SPLITS}
+        raise MedrlError(f'{path} has no "training" list of {" and ".join(keys)}')
+
+    def entry(split: str, number: int, fields: Any) -> Entry:
+        where = f'entry {number} of "{split}"'
+        if not isinstance(fields, dict) or not set(keys) <= set(fields):
+            needed = " and ".join(f'"{key}"' for key in keys)
+            raise MedrlError(f"{path}: {where} needs {needed}")
+        return Entry(fields, path, where)
+
+    return {
+        split: [sample(entry(split, n, one)) for n, one in enumerate(content.get(split) or [])]
+        for split in SPLITS
+    }
 
 
 def read_content(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
-from medrl.landmark.data import Case, points_array
+from medrl.landmark.data import Sample, points_array
 from medrl.landmark.shape import similarity
 from medrl.volume.itk import to_sitk
 from medrl.volume.read import read
@@ -25,7 +25,7 @@ class MeanPosition:
 
     name = "mean position"
 
-    def __init__(self, training: Sequence[Case], landmarks: Sequence[str]) -> None:
+    def __init__(self, training: Sequence[Sample], landmarks: Sequence[str]) -> None:
         """Average the training points.
 
         Args:
@@ -50,7 +50,7 @@ class AffineAtlas:
     """
 
     def __init__(
-        self, training: Sequence[Case], landmarks: Sequence[str], *, count: int, spacing: float
+        self, training: Sequence[Sample], landmarks: Sequence[str], *, count: int, spacing: float
     ) -> None:
         """Read the atlases: the training cases whose landmark sets are most typical.
 

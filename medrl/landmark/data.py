@@ -14,7 +14,8 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
 
-from medrl.data.datalist import SPLITS, read_content, read_splits
+from medrl.data.datalist import SPLITS, read_content, read_samples
+from medrl.data.loading import load_samples
 from medrl.errors import MedrlError
 from medrl.files import all_or_nothing, prepare_folder, stem_of
 from medrl.landmark.pool import LabelledScan
@@ -28,8 +29,8 @@ _LEAST_SCANS = 5
 
 
 @dataclass(frozen=True)
-class Case:
-    """One entry of a datalist.
+class Sample:
+    """A scan of a datalist with its landmarks.
 
     Attributes:
         image: The scan's file or folder.
@@ -45,7 +46,7 @@ class Case:
         return self.image.name.split(".")[0]
 
 
-def read_datalist(path: Path) -> dict[str, list[Case]]:
+def read_datalist(path: Path) -> dict[str, list[Sample]]:
     """Read a MONAI datalist of scans with landmark files.
 
     The file is JSON: ``{"training": [{"image": "a.nii.gz", "landmarks": "a.mrk.json"}, ...],
@@ -55,28 +56,19 @@ def read_datalist(path: Path) -> dict[str, list[Case]]:
         path: The JSON file.
 
     Returns:
-        Cases of each split; missing splits are empty.
+        Samples of each split; missing splits are empty.
 
     Raises:
         MedrlError: If the file or one it names is missing or not as expected.
     """
-    cases: dict[str, list[Case]] = {}
-    for split, entries in read_splits(path, what="images and landmarks").items():
-        cases[split] = []
-        for number, entry in enumerate(entries):
-            if not isinstance(entry, dict) or not {"image", "landmarks"} <= set(entry):
-                raise MedrlError(
-                    f'{path}: entry {number} of "{split}" needs "image" and "landmarks"'
-                )
-            image = path.parent / str(entry["image"])
-            if not image.exists():
-                raise MedrlError(f"{path}: {image} does not exist")
-            points = read_points(path.parent / str(entry["landmarks"]))
-            cases[split].append(Case(image, points))
-    return cases
+    return read_samples(
+        path,
+        keys=("image", "landmarks"),
+        sample=lambda entry: Sample(entry.file("image"), read_points(entry.path("landmarks"))),
+    )
 
 
-def add_case(
+def add_sample(
     datalist: Path, image: Path, points_world: Mapping[str, ArrayLike], *, split: str = "training"
 ) -> Path:
     """Add a scan with its landmarks to a MONAI datalist, as :func:`read_datalist` reads it.
@@ -145,27 +137,29 @@ def _free_name(folder: Path, image: Path, taken_by_itself: str | None) -> Path:
     return path
 
 
-def landmark_names(cases: Sequence[Case]) -> tuple[str, ...]:
+def landmark_names(samples: Sequence[Sample]) -> tuple[str, ...]:
     """Names of the landmarks that enough scans are labelled with, sorted.
 
     Raises:
         MedrlError: If there is none.
     """
-    seen = Counter(name for case in cases for name in case.points_world)
-    names = tuple(sorted(n for n, count in seen.items() if count >= min(_LEAST_SCANS, len(cases))))
+    seen = Counter(name for sample in samples for name in sample.points_world)
+    names = tuple(
+        sorted(n for n, count in seen.items() if count >= min(_LEAST_SCANS, len(samples)))
+    )
     if not names:
         raise MedrlError(f"no landmark is labelled in {_LEAST_SCANS} or more training scans")
     return names
 
 
-def points_array(case: Case, names: Sequence[str]) -> NDArray[np.float64]:
+def points_array(sample: Sample, names: Sequence[str]) -> NDArray[np.float64]:
     """(K, 3) RAS mm in the order of the names, NaN where not labelled."""
     missing = np.full(3, np.nan)
-    return np.stack([np.asarray(case.points_world.get(name, missing)) for name in names])
+    return np.stack([np.asarray(sample.points_world.get(name, missing)) for name in names])
 
 
 def load_labelled(
-    cases: Sequence[Case],
+    samples: Sequence[Sample],
     names: Sequence[str],
     preprocessing: Preprocessing,
     *,
@@ -174,26 +168,23 @@ def load_labelled(
     """Read scans onto the grid where agents walk, before normalisation.
 
     Args:
-        cases: What to read.
+        samples: What to read.
         names: Landmarks, in the model's order.
         preprocessing: Gives the grid's spacing.
         progress: Called with the scans read and their number.
 
     Returns:
-        One labelled scan a case.
+        One labelled scan a sample.
 
     Raises:
         MedrlError: If a scan cannot be read.
     """
     resample = ResampleIsotropic(spacing=preprocessing.spacing)
-    scans = []
-    for case in cases:
-        grid: MetaTensor = resample(read(case.image))
-        points = world_to_voxel(points_array(case, names), as_affine(grid.affine))
+
+    def load(sample: Sample) -> LabelledScan:
+        grid: MetaTensor = resample(read(sample.image))
+        points = world_to_voxel(points_array(sample, names), as_affine(grid.affine))
         volume = grid.as_tensor()
-        scans.append(
-            LabelledScan(case.name, volume - volume.min(), torch.from_numpy(points).float())
-        )
-        if progress is not None:
-            progress(len(scans), len(cases))
-    return scans
+        return LabelledScan(sample.name, volume - volume.min(), torch.from_numpy(points).float())
+
+    return load_samples(samples, load, files=lambda sample: [sample.image], progress=progress)

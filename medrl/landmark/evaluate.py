@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
 from medrl.landmark.confidence import GOOD_MM
-from medrl.landmark.data import Case, points_array
+from medrl.landmark.data import Sample, points_array
 from medrl.landmark.detect import LandmarkDetector
 from medrl.volume.read import read
 from medrl.volume.space import as_affine, inside
@@ -134,7 +134,7 @@ class Evaluation:
 
 def evaluate(
     detector: LandmarkDetector,
-    cases: Sequence[Case],
+    cases: Sequence[Sample],
     *,
     baselines: Sequence[Baseline] = (),
     progress: Callable[[int, int, str], None] | None = None,

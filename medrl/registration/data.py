@@ -11,7 +11,8 @@ from scipy import ndimage
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from medrl.data.datalist import read_splits
+from medrl.data.datalist import read_samples
+from medrl.data.loading import load_samples
 from medrl.errors import MedrlError
 from medrl.registration.synthesis import Source
 from medrl.volume.intensity import NormalizeForeground
@@ -36,17 +37,7 @@ def read_datalist(path: Path) -> dict[str, list[Path]]:
     Raises:
         MedrlError: If the file or one it names is missing or not as expected.
     """
-    scans: dict[str, list[Path]] = {}
-    for split, entries in read_splits(path, what="images").items():
-        scans[split] = []
-        for number, entry in enumerate(entries):
-            if not isinstance(entry, dict) or "image" not in entry:
-                raise MedrlError(f'{path}: entry {number} of "{split}" needs "image"')
-            image = path.parent / str(entry["image"])
-            if not image.exists():
-                raise MedrlError(f"{path}: {image} does not exist")
-            scans[split].append(image)
-    return scans
+    return read_samples(path, keys=("image",), sample=lambda entry: entry.file("image"))
 
 
 def load_sources(
@@ -69,22 +60,17 @@ def load_sources(
     """
     resample, normalize = ResampleIsotropic(spacing=spacing / 2), NormalizeForeground()
     generator = Generator().manual_seed(seed)
-    sources = []
-    for scan in scans:
-        try:
-            volume = normalize(resample(read(scan))).as_tensor()[:1]
-            volume = volume[:, *(slice(n // 2 * 2) for n in volume.shape[1:])]
-            low = F.avg_pool3d(volume, 2)
-            body = body_mask(low)
-            points = body_points(low, body, generator=generator)
-        except MedrlError as error:
-            line = str(error)
-            raise MedrlError(line if str(scan) in line else f"{scan}: {line}") from error
+
+    def load(scan: Path) -> Source:
+        volume = normalize(resample(read(scan))).as_tensor()[:1]
+        volume = volume[:, *(slice(n // 2 * 2) for n in volume.shape[1:])]
+        low = F.avg_pool3d(volume, 2)
+        body = body_mask(low)
+        points = body_points(low, body, generator=generator)
         stored = (volume * (255 / 1.5)).round().to(torch.uint8)
-        sources.append(Source(stored, F.avg_pool3d(body.float(), 3, 1, 1), points))
-        if progress is not None:
-            progress(len(sources), len(scans))
-    return sources
+        return Source(stored, F.avg_pool3d(body.float(), 3, 1, 1), points)
+
+    return load_samples(scans, load, files=lambda scan: [scan], progress=progress)
 
 
 def body_mask(volume: Tensor) -> Tensor:

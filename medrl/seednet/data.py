@@ -12,7 +12,8 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
-from medrl.data.datalist import read_splits
+from medrl.data.datalist import read_samples
+from medrl.data.loading import load_samples
 from medrl.errors import MedrlError
 from medrl.seednet.windows import Channel, Grid, to_grid
 from medrl.volume.read import read
@@ -46,8 +47,8 @@ def parse_target(text: str) -> Target:
 
 
 @dataclass(frozen=True)
-class Case:
-    """One entry of a datalist.
+class Sample:
+    """Images of a datalist with their mask.
 
     Attributes:
         images: Files or folders by channel.
@@ -78,7 +79,7 @@ class LabelledGrid:
     truth: Tensor
 
 
-def read_datalist(path: Path, channels: Sequence[str]) -> dict[str, list[Case]]:
+def read_datalist(path: Path, channels: Sequence[str]) -> dict[str, list[Sample]]:
     """Read a MONAI datalist of images with masks.
 
     The file is JSON: ``{"training": [{"image": "a.nii.gz", "label": "a_mask.nii.gz"}, ...],
@@ -90,35 +91,16 @@ def read_datalist(path: Path, channels: Sequence[str]) -> dict[str, list[Case]]:
         channels: Names of the model's channels.
 
     Returns:
-        Cases of each split; missing splits are empty.
+        Samples of each split; missing splits are empty.
 
     Raises:
         MedrlError: If the file or one it names is missing or not as expected.
     """
-    return {
-        split: [
-            _case(entry, path=path, where=f'entry {number} of "{split}"', channels=channels)
-            for number, entry in enumerate(entries)
-        ]
-        for split, entries in read_splits(path, what="images and labels").items()
-    }
-
-
-def _case(entry: Any, *, path: Path, where: str, channels: Sequence[str]) -> Case:
-    if not isinstance(entry, dict) or not {"image", "label"} <= set(entry):
-        raise MedrlError(f'{path}: {where} needs "image" and "label"')
-    named = entry["image"]
-    if not isinstance(named, dict):
-        named = {channels[0]: named}
-    unknown = sorted(set(named) - set(channels))
-    if unknown or not named:
-        raise MedrlError(f"{path}: {where} has images {unknown}; the model knows {list(channels)}")
-    images = {name: path.parent / str(file) for name, file in named.items()}
-    mask = path.parent / str(entry["label"])
-    for file in (*images.values(), mask):
-        if not file.exists():
-            raise MedrlError(f"{path}: {file} does not exist")
-    return Case(images, mask)
+    return read_samples(
+        path,
+        keys=("image", "label"),
+        sample=lambda entry: Sample(entry.images(channels), entry.file("label")),
+    )
 
 
 def read_mask(path: Path, target: Target) -> MetaTensor:
@@ -130,7 +112,7 @@ def read_mask(path: Path, target: Target) -> MetaTensor:
 
 
 def load_labelled(
-    cases: Sequence[Case],
+    samples: Sequence[Sample],
     *,
     channels: Sequence[Channel],
     targets: Sequence[Target],
@@ -140,35 +122,39 @@ def load_labelled(
     """Read images and masks onto the model's grid.
 
     Args:
-        cases: What to read.
+        samples: What to read.
         channels: The model's.
         targets: The model's.
         spacing: The model's voxel size, mm.
-        progress: Called with the cases read and their number.
+        progress: Called with the samples read and their number.
 
     Returns:
-        One for each case.
+        One for each sample.
 
     Raises:
         MedrlError: If a file cannot be read, or a mask holds none of the targets.
     """
-    out = []
-    for case in cases:
-        images = {name: read(path) for name, path in case.images.items()}
+
+    def load(sample: Sample) -> LabelledGrid:
+        images = {name: read(path) for name, path in sample.images.items()}
         grid = to_grid(images, channels, spacing)
         masks = []
         for target in targets:
-            mask = read_mask(case.mask, target)
+            mask = read_mask(sample.mask, target)
             onto = resample_onto(mask, affine=grid.affine, shape=grid.shape, background=0.0)
             masks.append(onto.as_tensor()[0] > 0.5)
         truth = torch.stack(masks)
         if not truth.any():
             wanted = sorted({value for target in targets for value in target.labels})
-            raise MedrlError(f"{case.mask} has none of the labels {wanted} inside its image")
-        out.append(LabelledGrid(case.name, grid, truth))
-        if progress is not None:
-            progress(len(out), len(cases))
-    return out
+            raise MedrlError(f"{sample.mask} has none of the labels {wanted} inside its image")
+        return LabelledGrid(sample.name, grid, truth)
+
+    return load_samples(
+        samples,
+        load,
+        files=lambda sample: [*sample.images.values(), sample.mask],
+        progress=progress,
+    )
 
 
 def dice(mask: Any, truth: Any) -> float:

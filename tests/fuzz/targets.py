@@ -183,10 +183,10 @@ def _registration(path: Path, out: Path) -> None:
 
 
 def _datalist(path: Path, out: Path) -> None:
-    from medrl.data.datalist import read_splits
+    from medrl.data.datalist import read_samples
 
     if path.name.endswith(".json"):
-        read_splits(path, what="scans")
+        read_samples(path, keys=("image",), sample=lambda entry: entry.file("image"))
 
 
 def _store(path: Path, out: Path) -> None:

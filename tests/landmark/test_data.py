@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from medrl.errors import MedrlError
-from medrl.landmark.data import add_case, landmark_names, load_labelled, points_array, read_datalist
+from medrl.landmark.data import (
+    add_sample,
+    landmark_names,
+    load_labelled,
+    points_array,
+    read_datalist,
+)
 from medrl.volume.prepare import Preprocessing
 
 
@@ -82,7 +88,7 @@ def test_a_case_added_to_a_new_datalist_is_read_back(tmp_path):
     image = place(tmp_path / "scans", "s1")
     points = {"a": (10.0, -20.5, 3.25), "b": np.array([-1.0, 2.0, 1e-3])}
     datalist = tmp_path / "lists" / "mine.json"
-    written = add_case(datalist, image, points)
+    written = add_sample(datalist, image, points)
     (case,) = read_datalist(datalist)["training"]
     assert written == datalist.parent / "s1.mrk.json"
     assert case.image.resolve() == image
@@ -106,8 +112,8 @@ def test_a_case_added_again_replaces_its_points_and_stays_in_its_split(tmp_path)
     }
     datalist = tmp_path / "d.json"
     datalist.write_text(json.dumps(before))
-    add_case(datalist, first, {"a": (7, 8, 9)})
-    add_case(datalist, first, {"a": (7, 8, 10)})
+    add_sample(datalist, first, {"a": (7, 8, 9)})
+    add_sample(datalist, first, {"a": (7, 8, 10)})
     after = json.loads(datalist.read_text())
     assert after["description"] == "ours"
     assert after["training"] == before["training"]
@@ -117,7 +123,7 @@ def test_a_case_added_again_replaces_its_points_and_stays_in_its_split(tmp_path)
         "a": (7, 8, 10),
         "by hand": (4, 5, 6),
     }
-    add_case(datalist, second, {"a": (0, 0, 1)}, split="validation")
+    add_sample(datalist, second, {"a": (0, 0, 1)}, split="validation")
     assert len(read_datalist(datalist)["training"]) == 1
     assert not read_datalist(datalist)["validation"]
 
@@ -126,7 +132,7 @@ def test_scans_of_the_same_name_keep_their_own_points(tmp_path):
     images = [place(tmp_path / visit, "T1") for visit in ("first", "second")]
     (tmp_path / "T1.mrk.json").write_text("somebody else's")
     for number, image in enumerate(images):
-        add_case(tmp_path / "d.json", image, {"a": (number, 0, 0)})
+        add_sample(tmp_path / "d.json", image, {"a": (number, 0, 0)})
     cases = read_datalist(tmp_path / "d.json")["training"]
     assert [case.points_world["a"][0] for case in cases] == [0, 1]
     assert (tmp_path / "T1.mrk.json").read_text() == "somebody else's"
@@ -148,7 +154,7 @@ def test_a_case_that_cannot_be_added_changes_nothing(tmp_path, content, points, 
     folder.mkdir()
     (folder / "d.json").write_text(content)
     with pytest.raises(MedrlError, match=says) as caught:
-        add_case(folder / "d.json", image, points, **options)
+        add_sample(folder / "d.json", image, points, **options)
     assert "\n" not in str(caught.value)
     assert (folder / "d.json").read_text() == content
     assert [path.name for path in folder.iterdir()] == ["d.json"]
@@ -156,5 +162,5 @@ def test_a_case_that_cannot_be_added_changes_nothing(tmp_path, content, points, 
 
 def test_a_scan_that_is_not_there_is_not_added(tmp_path):
     with pytest.raises(MedrlError, match="does not exist"):
-        add_case(tmp_path / "d.json", tmp_path / "none.nii.gz", {"a": (1, 2, 3)})
+        add_sample(tmp_path / "d.json", tmp_path / "none.nii.gz", {"a": (1, 2, 3)})
     assert not list(tmp_path.iterdir())

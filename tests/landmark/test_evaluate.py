@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from medrl.errors import MedrlError
 from medrl.landmark.baselines import AffineAtlas, MeanPosition
-from medrl.landmark.data import Case
+from medrl.landmark.data import Sample
 from medrl.landmark.evaluate import evaluate, figures
 from medrl.volume.itk import from_sitk
 from medrl.volume.read import write_nifti
@@ -50,13 +50,13 @@ class FakeDetector:
 
 
 @pytest.fixture
-def cases(tmp_path: Path) -> list[Case]:
+def cases(tmp_path: Path) -> list[Sample]:
     """Two scans of 0 to 95 mm; C is outside the second, A not labelled in it."""
     first = {"A": np.array([10.0, 20, 30]), "B": np.array([50.0, 50, 50]), "C": np.full(3, 80.0)}
     second = {"B": np.array([40.0, 50, 50]), "C": np.array([80.0, 80, 200])}
     return [
-        Case(save_scan(tmp_path / "s1.nii", 1), first),
-        Case(save_scan(tmp_path / "s2.nii", 2), second),
+        Sample(save_scan(tmp_path / "s1.nii", 1), first),
+        Sample(save_scan(tmp_path / "s2.nii", 2), second),
     ]
 
 
@@ -103,7 +103,7 @@ def test_confidence_auc(cases):
 
 def test_a_bad_scan_does_not_stop_the_others(cases, tmp_path: Path):
     (tmp_path / "broken.nii").touch()
-    broken = Case(tmp_path / "broken.nii", cases[0].points_world)
+    broken = Sample(tmp_path / "broken.nii", cases[0].points_world)
     detector = FakeDetector((0, 0, 1))
     detector.truth = iter([cases[0].points_world])
     result = evaluate(detector, [broken, cases[0]])
@@ -112,7 +112,7 @@ def test_a_bad_scan_does_not_stop_the_others(cases, tmp_path: Path):
     with pytest.raises(MedrlError, match="no scan could be used"):
         evaluate(detector, [broken])
     with pytest.raises(MedrlError, match="labelled"):
-        evaluate(detector, [Case(cases[0].image, {"Z": np.zeros(3)})])
+        evaluate(detector, [Sample(cases[0].image, {"Z": np.zeros(3)})])
 
 
 def test_figures_of_nothing():
@@ -133,7 +133,7 @@ def test_affine_atlas_undoes_a_known_affine(data_root: Path, tmp_path: Path):
     points_lps = np.array([[0.0, 0, 0], [30, 20, 10], [-30, 20, 10], [0, -40, 25]])
     names = ("A", "B", "C", "D")
     points = dict(zip(names, points_lps * (-1, -1, 1), strict=True))
-    atlas = AffineAtlas([Case(tmp_path / "atlas.nii.gz", points)], names, count=1, spacing=4.0)
+    atlas = AffineAtlas([Sample(tmp_path / "atlas.nii.gz", points)], names, count=1, spacing=4.0)
     found = atlas.predict(from_sitk(moved))
     expected = np.array([moved_from_head.TransformPoint(p) for p in points_lps.tolist()])
     assert np.linalg.norm(found - expected * (-1, -1, 1), axis=1).max() < 2.0

@@ -12,7 +12,7 @@ from monai.data.meta_tensor import MetaTensor
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder, stem_of
 from medrl.landmark.corrections import corrected_by_hand
-from medrl.landmark.data import add_case
+from medrl.landmark.data import add_sample
 from medrl.landmark.detect import Detection, Landmark
 from medrl.landmark.results import write_results
 from medrl.trajectory import AgentPath, Trajectory
@@ -100,7 +100,7 @@ class Result:
         Raises:
             MedrlError: If it cannot be written.
         """
-        add_case(datalist, Path(self._file), points_world)
+        add_sample(datalist, Path(self._file), points_world)
         self.unsaved = False
 
     @property
