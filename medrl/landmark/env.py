@@ -20,7 +20,7 @@ from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from medrl.errors import MedrlError
 from medrl.landmark.dynamics import LEFT, MOVES, WALKING, SearchState
 from medrl.landmark.episodes import REACHED, Episodes, EpisodeSettings
-from medrl.rl.env import AgentsEnv
+from medrl.rl.old_env import AgentsEnv
 from medrl.roi import crop
 from medrl.volume.prepare import Preprocessing
 from medrl.volume.pyramid import Pyramid, build_pyramid

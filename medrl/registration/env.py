@@ -25,7 +25,7 @@ from medrl.registration.model import ModelSettings, RegistrationModel
 from medrl.registration.network import ACTIONS, LevelSettings, RegistrationNetwork
 from medrl.registration.rewards import RewardKind, RewardSettings, mean_distance, step_rewards
 from medrl.registration.transforms import KINDS, Kind, about, compose, constrain, move
-from medrl.rl.env import AgentsEnv
+from medrl.rl.old_env import AgentsEnv
 from medrl.volume.pyramid import Pyramid
 from medrl.volume.space import apply_affine
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 
 from medrl.errors import MedrlError
-from medrl.rl.env import AgentsEnv
+from medrl.rl.old_env import AgentsEnv
 from medrl.seednet.dynamics import SeedDynamics, SeedState, dilate, seed_maps
 from medrl.seednet.edges import intensity_edges
 from medrl.seednet.rewards import RewardKind, RewardSettings, dice, seed_rewards
