@@ -1,0 +1,417 @@
+"""The registry: what the house may know of a system, and which there are.
+
+A system is one kind of agent with everything that makes it a tool: landmark search, seeds,
+registration. The command line, batches, trained models and the napari panel iterate over what is
+registered here; none of them knows a system by name. Another package adds its own by an entry point
+of the group ``medrl.systems``::
+
+    [project.entry-points."medrl.systems"]
+    brightest = "my_package.system:BrightestSystem"
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from medrl.errors import MedrlError
+
+if TYPE_CHECKING:
+    from medrl.engines import Engine
+    from medrl.results.findings import Finding
+    from medrl.trajectory import Trajectory, Watch
+
+#: One line a system: loaded on first use, so that asking what there is costs nothing.
+_OWN = {
+    "landmark": "medrl.landmark.system:LandmarkSystem",
+    "seednet": "medrl.seednet.system:SeedNetSystem",
+    "registration": "medrl.registration.system:RegistrationSystem",
+}
+_GROUP = "medrl.systems"
+
+#: Called with how much is done and how much there is.
+Progress = Callable[[int, int], None]
+#: Called with what is being done, the steps done, all steps, and numbers worth showing.
+Report = Callable[[str, int, int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Of a system that leaves nothing to choose."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One kind of file that a result leaves.
+
+    Attributes:
+        suffix: What BIDS calls it (``landmarks``, ``dseg``, ``xfm``); None for that of the scan.
+        ending: Its ending in a BIDS derivative.
+        meaning: What it is, in a sentence, for the sidecar.
+    """
+
+    suffix: str | None
+    ending: str
+    meaning: str
+
+
+class Result(Protocol):
+    """What every predictor returns: a frozen dataclass with at least this.
+
+    ``confidence`` is the probability of what the system states, or None where it judges nothing as
+    a whole.
+    """
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """What the agents did."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know, one line each."""
+
+    @property
+    def seconds(self) -> float:
+        """Wall time from preprocessing to answer."""
+
+    @property
+    def confidence(self) -> float | None:
+        """How sure it is."""
+
+    def save(self, folder: Path, stem: str | None = None, **options: Any) -> dict[str, Path]:
+        """Write standard files, all of them or none; paths by kind.
+
+        Options are ``picture`` (draw one) and ``pseudonyms`` (take identities out of DICOM).
+        """
+
+
+class System(ABC):
+    """What the rest of the house knows of a system; ``<system>/system.py`` has the subclass.
+
+    The module that holds it is imported for ``medrl --help``: it imports nothing heavy outside of
+    its methods.
+
+    Attributes:
+        name: What ``medrl train`` calls it, and the ``task`` of its models.
+        verb: What it does, as a command: ``medrl detect``.
+        summary: One line for ``medrl --help``.
+        description: What the command does and writes, for ``medrl VERB --help``.
+        default_model: Name of the model that is used unless another is named.
+        roles: Scans that a case consists of.
+        options: A frozen dataclass: what a user may choose. Fields have a type, a default, and a
+            docstring below them; they become options of the commands, are part of what a batch
+            was run with, and make the form of the panel.
+        given: A frozen dataclass of texts and paths that come with a case: seeds, masks, a start.
+            Options of ``medrl VERB``, columns of a batch's manifest.
+        several: Whether ``medrl VERB`` takes several cases at once.
+        artifacts: What :meth:`Result.save` writes, by ending.
+        group: Column of :meth:`rows` by which a report groups them, if any.
+        figures: Columns of :meth:`rows` that tell cases apart in a report.
+        train_settings: The recipe, a frozen dataclass; None for a system that cannot be trained.
+        evaluate_options: What may be chosen in an evaluation, a frozen dataclass.
+    """
+
+    name: ClassVar[str]
+    verb: ClassVar[str]
+    summary: ClassVar[str]
+    description: ClassVar[str] = ""
+    default_model: ClassVar[str | None] = None
+    roles: ClassVar[tuple[str, ...]] = ("scan",)
+    options: ClassVar[type[Any]] = NoOptions
+    given: ClassVar[type[Any]] = NoOptions
+    several: ClassVar[bool] = False
+    artifacts: ClassVar[Mapping[str, Artifact]] = {}
+    group: ClassVar[str | None] = None
+    figures: ClassVar[tuple[str, ...]] = ("confidence",)
+    evaluate_options: ClassVar[type[Any]] = NoOptions
+
+    # Using a model ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def load(self, bundle: Path, *, device: str = "cpu") -> Any:
+        """The predictor of a trained model.
+
+        Args:
+            bundle: Its folder.
+            device: Torch device.
+
+        Raises:
+            MedrlError: If the model is damaged or of another system.
+        """
+
+    def check(self, predictor: Any, options: Any) -> None:  # noqa: B027 - most have nothing to refuse
+        """Refuse options that do not fit a model, before any scan is read.
+
+        Raises:
+            MedrlError: If one does not.
+        """
+
+    def read(self, predictor: Any, scans: Mapping[str, Any], given: Any, options: Any) -> Any:
+        """Make what :meth:`predict` takes of the scans of a case and what comes with it.
+
+        Args:
+            predictor: From :meth:`load`.
+            scans: The scans by role, as :func:`medrl.volume.read` gives them; further ones by the
+                name of their channel.
+            given: Of the type :attr:`given`.
+            options: Of the type :attr:`options`.
+
+        Raises:
+            MedrlError: If something is missing or not fit.
+        """
+        return scans[self.roles[0]]
+
+    @abstractmethod
+    def predict(
+        self,
+        predictor: Any,
+        data: Sequence[Any],
+        options: Any,
+        *,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
+    ) -> Sequence[Any]:
+        """Do it for some cases, several at a time where that is faster.
+
+        Args:
+            predictor: From :meth:`load`.
+            data: One of :meth:`read` for each case.
+            options: Of the type :attr:`options`.
+            progress: Told how far it is.
+            watch: Told of every step of the agents; only for a single case.
+
+        Returns:
+            A result for each case, or the MedrlError that says why there is none.
+        """
+
+    def batch_size(self, device: str) -> int:
+        """How many cases :meth:`predict` is best given at once."""
+        return 1
+
+    # What came of it ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def rows(self, result: Any) -> list[dict[str, Any]]:
+        """The result as rows of a table, in terms of JSON."""
+
+    def report(self, result: Any) -> dict[str, Any]:
+        """What ``medrl VERB --json`` prints of a result."""
+        return {"rows": self.rows(result), "warnings": list(result.warnings)}
+
+    def tables(self, results: Mapping[str, Any]) -> Sequence[Any]:
+        """What ``medrl VERB`` prints: tables of rich, of results by the name of their case."""
+        from medrl.results.tables import plain_table
+
+        return [plain_table(name, self.rows(result)) for name, result in results.items()]
+
+    def findings(self, result: Any) -> Sequence[Finding]:
+        """What there is to see in a result."""
+        return ()
+
+    # Models -------------------------------------------------------------------------------------
+
+    def check_manifest(self, manifest: Mapping[str, Any]) -> None:  # noqa: B027 - as above
+        """Refuse a ``model.json`` that lacks what only this system needs.
+
+        Raises:
+            MedrlError: If it does.
+        """
+
+    def contents(self, manifest: Mapping[str, Any]) -> dict[str, list[str]]:
+        """What a model knows, by kind: landmarks, targets, images."""
+        return {}
+
+    def finds(self, manifest: Mapping[str, Any]) -> str:
+        """What a model finds, in a few words."""
+        return ", ".join(f"{len(names)} {kind}" for kind, names in self.contents(manifest).items())
+
+    def modality(self, manifest: Mapping[str, Any]) -> str:
+        """``MR``, ``CT``, ``PET`` or ``any``: what a model looks at."""
+        return str(manifest["settings"].get("modality", "any"))
+
+    def sidecar(self, scan: Path) -> Mapping[str, str]:
+        """What lies beside a scan that a batch has found: texts for fields of :attr:`given`."""
+        return {}
+
+    # Learning and measuring ---------------------------------------------------------------------
+
+    @property
+    def train_settings(self) -> type[Any] | None:
+        """The recipe as a frozen dataclass with at least ``name``, ``seed`` and ``resume``."""
+        return None
+
+    def train(
+        self,
+        settings: Any,
+        *,
+        data: Path,
+        out: Path,
+        card: Mapping[str, Any],
+        report: Report | None = None,
+        engine: Engine | None = None,
+    ) -> Path:
+        """Train a model; the folder of its bundle.
+
+        Args:
+            settings: Of the type :attr:`train_settings`.
+            data: A datalist.
+            out: Output folder, with checkpoints to go on from.
+            card: The model card.
+            report: Told how it goes.
+            engine: Where stages that do not need each other run side by side; None for this
+                process, one after the other.
+
+        Raises:
+            MedrlError: If the data or settings are unusable.
+        """
+        raise MedrlError(f"{self.name} models cannot be trained")
+
+    def evaluate(
+        self,
+        predictor: Any,
+        *,
+        data: Path,
+        split: str,
+        options: Any,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> Any:
+        """Measure a model on labelled scans, next to what it has to beat.
+
+        Args:
+            predictor: From :meth:`load`.
+            data: A datalist.
+            split: ``training``, ``validation`` or ``test``.
+            options: Of the type :attr:`evaluate_options`.
+            progress: Told how far it is, and with what.
+
+        Returns:
+            A :class:`medrl.evaluation.Evaluation`.
+
+        Raises:
+            MedrlError: If nothing can be measured.
+        """
+        raise MedrlError(f"{self.name} models cannot be evaluated")
+
+
+# Which there are --------------------------------------------------------------------------------
+
+
+@cache
+def _sources() -> dict[str, str | EntryPoint]:
+    """Where each system is, by name; medrl's own win over others of the same name."""
+    others = {point.name: point for point in entry_points(group=_GROUP)}
+    return {**_OWN, **{name: point for name, point in others.items() if name not in _OWN}}
+
+
+def names() -> tuple[str, ...]:
+    """Names of all systems, loaded or not."""
+    return tuple(_sources())
+
+
+@cache
+def get(name: str) -> System:
+    """The system of a name.
+
+    Raises:
+        MedrlError: If there is none, or the package that brings it is broken.
+    """
+    source = _sources().get(name)
+    if source is None:
+        raise MedrlError(
+            f"there is no system {name!r}: a newer medrl or another package may have it; "
+            f"there are {', '.join(names())}"
+        )
+    if isinstance(source, str):
+        module, _, attribute = source.partition(":")
+        found = getattr(import_module(module), attribute)
+    else:
+        try:
+            found = source.load()
+        except Exception as error:
+            raise MedrlError(
+                f"the system {name!r} of {source.value} cannot be loaded: {error}"
+            ) from error
+    system = found()
+    if not isinstance(system, System) or system.name != name:
+        raise MedrlError(f"{found!r} is not the medrl system {name!r}")
+    return system
+
+
+def all_systems() -> list[System]:
+    """All systems; one of another package that is broken is left out."""
+    found = []
+    for name in names():
+        try:
+            found.append(get(name))
+        except MedrlError:
+            if name in _OWN:
+                raise
+    return found
+
+
+def by_verb(verb: str) -> System:
+    """The system that does something.
+
+    Raises:
+        MedrlError: If none does.
+    """
+    for system in all_systems():
+        if system.verb == verb:
+            return system
+    raise MedrlError(
+        f"no system does {verb!r}: there are {', '.join(s.verb for s in all_systems())}"
+    )
+
+
+def of_model(name_or_folder: str | Path) -> tuple[System, Path]:
+    """The system of a model, and the model's folder.
+
+    Raises:
+        MedrlError: If there is no such model, or no such system.
+    """
+    from medrl.bundles import find, read_manifest
+
+    bundle = find(name_or_folder)
+    return get(read_manifest(bundle)["task"]), bundle
+
+
+def load(name_or_folder: str | Path, *, device: str = "cpu") -> Any:
+    """Load a trained model of any system.
+
+    Args:
+        name_or_folder: Name of a model that ships with medrl (``medrl models``), or the folder of
+            any.
+        device: Torch device: ``cpu``, ``cuda``, ``cuda:1``.
+
+    Returns:
+        The predictor of the model's system: :class:`medrl.LandmarkDetector`,
+        :class:`medrl.SeedSegmenter`, :class:`medrl.Registrar`, or another package's.
+
+    Raises:
+        MedrlError: If there is no such model, it is damaged, or the device is not there.
+    """
+    system, bundle = of_model(name_or_folder)
+    check_device(device)
+    return system.load(bundle, device=device)
+
+
+def check_device(device: str) -> None:
+    """Refuse a torch device that is not there.
+
+    Raises:
+        MedrlError: If it is not.
+    """
+    import torch
+
+    try:
+        kind = torch.device(device)
+    except RuntimeError:
+        raise MedrlError(f"{device!r} is no device: cpu, cuda or cuda:N") from None
+    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+        raise MedrlError(f"device {device} is not available here: use cpu")
