@@ -9,7 +9,7 @@ from medrl.evaluation.calibration import (
 )
 from medrl.evaluation.measurements import Failure, Measurements, Row, measure
 from medrl.evaluation.report import (
-    Report,
+    Evaluation,
     Table,
     plain,
     provenance,
@@ -31,12 +31,12 @@ from medrl.evaluation.statistics import (
 __all__ = [
     "Confusion",
     "Difference",
+    "Evaluation",
     "Failure",
     "LogisticRegression",
     "Measurements",
     "Reliability",
     "ReliabilityBin",
-    "Report",
     "Row",
     "Table",
     "auc",

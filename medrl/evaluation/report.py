@@ -75,7 +75,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Report:
+class Evaluation:
     """All that comes out of an evaluation.
 
     Attributes:

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from medrl.errors import MedrlError
-from medrl.evaluation import Report, Table, provenance, read_json, write_json
+from medrl.evaluation import Evaluation, Table, provenance, read_json, write_json
 from medrl.evaluation.report import write_csv
 
 
@@ -46,14 +46,14 @@ def test_tables_for_documents_and_terminals() -> None:
 
 def test_a_report_is_written_in_whole(tmp_path) -> None:
     rows = [{"case": "a,b", "mm": 1.5}, {"case": "c", "mm": float("nan")}]
-    path = Report({"mean": np.float32(1.5)}, files={"errors.csv": rows}).write(tmp_path)
+    path = Evaluation({"mean": np.float32(1.5)}, files={"errors.csv": rows}).write(tmp_path)
     assert json.loads(path.read_text()) == {"mean": 1.5}
     assert (tmp_path / "errors.csv").read_text() == 'case,mm\n"a,b",1.5\nc,\n'
     with pytest.raises(MedrlError, match="differ"):
         write_csv(tmp_path / "bad.csv", [{"a": 1}, {"b": 2}])
     assert not (tmp_path / "bad.csv").exists()
     with pytest.raises(MedrlError, match="no folder"):
-        Report({}).write(tmp_path / "missing")
+        Evaluation({}).write(tmp_path / "missing")
 
 
 def test_provenance_names_weights_and_versions() -> None:
