@@ -274,7 +274,8 @@ class LandmarkDetector:
         provenance: dict[str, str | int | float] = {
             "scan": str(scan.meta.get("filename_or_obj", "")),
             "model": str(self.manifest.get("name")),
-            "medrl": medrl.__version__,
+            "version": medrl.__version__,
+            "seed": 0,
             "windows": exam.result.evaluated,
             "window_voxels": self.model.settings.window,
         }

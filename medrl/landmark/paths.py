@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -42,7 +41,7 @@ def in_world(
         scales_mm=scales,
         actions=action,
         values=value.astype(np.float64) * scales,
-        transforms=None,
+        value_unit="mm",
     )
 
 
@@ -55,19 +54,9 @@ def only(names: Sequence[str], watch: Watch) -> Watch:
     """
 
     def selective(step: Step) -> None:
-        rows = [row for row, name in enumerate(step.names) if name in names]
-        if rows:
-            watch(
-                replace(
-                    step,
-                    names=tuple(step.names[row] for row in rows),
-                    starts=step.starts[rows],
-                    positions_world=step.positions_world[rows],
-                    scales_mm=step.scales_mm[rows],
-                    actions=step.actions[rows],
-                    values=step.values[rows],
-                )
-            )
+        wanted = np.array([name in names for name in step.names])
+        if wanted.any():
+            watch(step.select(wanted))
 
     return selective
 
@@ -84,18 +73,15 @@ def paths_of(result: SearchResult, pyramid: Pyramid, names: Sequence[str]) -> di
     who = np.array(steps.names)
     paths = {}
     for k, name in enumerate(names):
-        own = who == name
+        own = steps.select(who == name)
         paths[name] = AgentPath(
             name=name,
             start=0,
-            positions_world=steps.positions_world[own],
-            scales_mm=steps.scales_mm[own],
-            actions=steps.actions[own],
-            values=steps.values[own],
-            rewards=None,
+            positions_world=own.positions_world,
+            scales_mm=own.scales_mm,
+            actions=own.actions,
+            values=own.values,
+            value_unit=own.value_unit,
             outcome=OUTCOMES[int(result.status[k])],
-            confidence=None,
-            answer_world=None,
-            transforms=None,
         )
     return paths

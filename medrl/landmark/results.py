@@ -60,7 +60,7 @@ def dicom_report(
     known = detection.trajectory.provenance
     there = [lm for lm in detection.landmarks if lm.status != "absent"]
     points = [ReportedPoint(lm.name, lm.position_world, lm.confidence, lm.status) for lm in there]
-    maker = Maker(str(known.get("model")), str(known.get("medrl")))
+    maker = Maker(str(known.get("model")), str(known.get("version")))
     return draft_report(scan, points, maker, pseudonyms=pseudonyms)
 
 

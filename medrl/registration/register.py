@@ -284,6 +284,7 @@ class Registrar:
             scales_mm=walk.spacings.double().numpy(),
             actions=np.full(len(walk.errors), -1),
             values=-walk.errors.numpy(),
+            value_unit="mm",
             outcome="best of its walk",
             confidence=None if np.isnan(confidence) else confidence,
             transforms=walk.transforms.numpy(),

@@ -131,5 +131,6 @@ def agent_path(name: str, timeline: Timeline, spacing: float) -> AgentPath:
         scales_mm=np.full(len(placed), spacing),
         actions=np.array([seed.label for seed in placed], dtype=np.int64),
         values=np.array([seed.expected_gain for seed in placed], dtype=np.float64),
+        value_unit="Dice",
         outcome=timeline.outcome,
     )

@@ -530,7 +530,8 @@ class SeedSession:
         provenance: dict[str, str | int | float] = {
             "scan": ", ".join(scan for scan in scans if scan),
             "model": str(self.manifest.get("name")),
-            "medrl": medrl.__version__,
+            "version": medrl.__version__,
+            "seed": 0,
         }
         return Trajectory("seednet", agents, provenance)
 
@@ -603,6 +604,7 @@ class SeedSession:
             scales_mm=np.array([self.model.settings.spacing]),
             actions=np.array([seed.label], dtype=np.int64),
             values=np.array([seed.expected_gain]),
+            value_unit="Dice",
         )
 
     def _wanted_option(self) -> Option:

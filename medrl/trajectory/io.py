@@ -12,16 +12,17 @@ import numpy as np
 
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
-from medrl.trajectory.schema import AgentPath, Trajectory
+from medrl.trajectory.schema import COLUMNS, UNKNOWN_PROVENANCE, AgentPath, Floats, Trajectory
 
 SCHEMA = "medrl-trajectory"
-VERSION = 1
+VERSION = 2
+#: Edition with one action a step, and neither times, boxes, extras nor units.
+FIRST = 1
 
 _TOP = {"schema", "version", "task", "space", "units", "provenance", "agents"}
 _AGENT = {"name", "start", "outcome", "confidence", "answer_world", "steps"}
-_STEP = {"position_world", "scale_mm", "action", "value"}
-_OPTIONAL = {"reward", "transform"}
 _MOST_ACTIONS = 2**31
+_MOST_DIMENSIONS = 8
 
 
 def write_trajectory(path: str | os.PathLike[str], trajectory: Trajectory) -> None:
@@ -29,8 +30,9 @@ def write_trajectory(path: str | os.PathLike[str], trajectory: Trajectory) -> No
 
     Args:
         path: File to write.
-        trajectory: What to write; unknown values and rewards (NaN) become null. Numbers are
-            written in full, so that reading gives back the same ones.
+        trajectory: What to write; what is unknown (NaN) becomes null, and times of which none is
+            known are left out. Numbers are written in full, so that reading gives back the same
+            ones.
 
     Raises:
         MedrlError: If the file cannot be written.
@@ -41,7 +43,10 @@ def write_trajectory(path: str | os.PathLike[str], trajectory: Trajectory) -> No
         "task": trajectory.task,
         "space": "RAS",
         "units": "mm",
-        "provenance": {k: _plain(v) for k, v in trajectory.provenance.items()},
+        "provenance": {
+            key: value.item() if isinstance(value, np.generic) else value
+            for key, value in trajectory.provenance.items()
+        },
     }
     lines = ["{", *(f'"{key}": {_dump(value)},' for key, value in head.items()), '"agents": [']
     for number, agent in enumerate(trajectory.agents):
@@ -53,16 +58,17 @@ def write_trajectory(path: str | os.PathLike[str], trajectory: Trajectory) -> No
 
 
 def read_trajectory(path: str | os.PathLike[str]) -> Trajectory:
-    """Read a trajectory.
+    """Read a trajectory, also one of the first edition.
 
     Args:
         path: File written by `write_trajectory`.
 
     Returns:
-        The trajectory.
+        The trajectory. Of the first edition each step has one action, and no time is known.
 
     Raises:
-        MedrlError: If the file is missing, is no trajectory of this version, or breaks its schema.
+        MedrlError: If the file is missing, is no trajectory of these versions, or breaks their
+            schema.
     """
     file = Path(path)
     if not file.is_file():
@@ -75,48 +81,48 @@ def read_trajectory(path: str | os.PathLike[str]) -> Trajectory:
         raise MedrlError(f"{file}: is not a trajectory: not valid JSON ({error})") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise MedrlError(f"{file}: is not a medrl trajectory")
-    if content.get("version") != VERSION:
+    if content.get("version") not in (FIRST, VERSION):
         raise MedrlError(
             f"{file}: is a trajectory of version {content.get('version')!r}; this medrl reads "
-            f"version {VERSION}"
+            f"versions {FIRST} and {VERSION}"
         )
     try:
-        return _trajectory(content)
+        return _trajectory(content, first=content["version"] == FIRST)
     except MedrlError as error:
         raise MedrlError(f"{file}: is not a valid trajectory: {error}") from error
-
-
-def _plain(value: Any) -> Any:
-    """A NumPy number as Python's own, NaN as None."""
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
+def _plain(value: Any) -> Any:
+    """An array as nested lists, NaN as None."""
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def _agent_lines(agent: AgentPath) -> list[str]:
-    answer = None if agent.answer_world is None else agent.answer_world.tolist()
     head = {
         "name": agent.name,
         "start": int(agent.start),
         "outcome": agent.outcome,
         "confidence": agent.confidence,
-        "answer_world": answer,
+        "answer_world": _plain(agent.answer_world),
+        "value_unit": agent.value_unit,
     }
     lines = [" {", *(f' "{key}": {_dump(value)},' for key, value in head.items()), ' "steps": [']
+    known = {column.key: getattr(agent, column.name) for column in COLUMNS}
+    known = {key: values for key, values in known.items() if values is not None}
+    if np.isnan(agent.times).all():
+        del known["time_s"]
+    known["actions"] = agent.actions
     for t in range(len(agent)):
-        step = {
-            "position_world": agent.positions_world[t].tolist(),
-            "scale_mm": float(agent.scales_mm[t]),
-            "action": int(agent.actions[t]),
-            "value": _plain(agent.values[t]),
-        }
-        if agent.rewards is not None:
-            step["reward"] = _plain(agent.rewards[t])
-        if agent.transforms is not None:
-            step["transform"] = agent.transforms[t].tolist()
+        step = {key: _plain(values[t]) for key, values in known.items()}
+        if agent.extras:
+            step["extras"] = {name: _plain(values[t]) for name, values in agent.extras.items()}
         lines.append(f"  {_dump(step)}{',' if t + 1 < len(agent) else ''}")
     return [*lines, " ]", " }"]
 
@@ -125,53 +131,89 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
-def _trajectory(content: dict[str, Any]) -> Trajectory:
+def _trajectory(content: dict[str, Any], *, first: bool) -> Trajectory:
     _check_keys("the file", content, _TOP)
     if content["space"] != "RAS" or content["units"] != "mm":
         raise MedrlError("its space must be RAS and its units mm")
-    if not isinstance(content["provenance"], dict):
+    provenance, agents = content["provenance"], content["agents"]
+    if not isinstance(provenance, dict):
         raise MedrlError("provenance must be an object")
-    if not isinstance(content["agents"], list):
+    if missing := sorted(set(UNKNOWN_PROVENANCE) - set(provenance)) if not first else []:
+        raise MedrlError(f"provenance lacks {', '.join(missing)}")
+    if not isinstance(agents, list):
         raise MedrlError("agents must be a list")
-    agents = tuple(_agent(number, item) for number, item in enumerate(content["agents"]))
-    return Trajectory(content["task"], agents, content["provenance"])
+    paths = tuple(_agent(number, item, first=first) for number, item in enumerate(agents))
+    return Trajectory(content["task"], paths, provenance)
 
 
-def _agent(number: int, item: Any) -> AgentPath:
+def _agent(number: int, item: Any, *, first: bool) -> AgentPath:
     who = f"agent {number}"
-    _check_keys(who, item, _AGENT)
+    _check_keys(who, item, _AGENT if first else {*_AGENT, "value_unit"})
     steps = item["steps"]
     if not isinstance(steps, list):
         raise MedrlError(f"{who}: steps must be a list")
+    needed = {"position_world", "scale_mm", "value", "action" if first else "actions"}
+    optional = {"reward", "transform"} | (set() if first else {"time_s", "box_world", "extras"})
     # All steps carry what the first one carries.
-    extra = _OPTIONAL & set(steps[0]) if steps and isinstance(steps[0], dict) else set()
+    carried = needed | (optional & set(steps[0]) if steps and isinstance(steps[0], dict) else set())
     for t, step in enumerate(steps):
-        _check_keys(f"{who}, step {t}", step, _STEP | extra)
-        action = step["action"]
-        if not isinstance(action, int) or isinstance(action, bool) or abs(action) > _MOST_ACTIONS:
-            raise MedrlError(f"{who}, step {t}: action must be a whole number")
-    count = len(steps)
-
-    def column(key: str, *shape: int, unknown: bool = False) -> Any:
-        rows = [_numbers(f"{who}, {key}", step[key], shape, unknown) for step in steps]
-        return np.array(rows, dtype=np.float64).reshape(count, *shape)
-
+        _check_keys(f"{who}, step {t}", step, carried)
+    columns = {
+        column.name: _column(who, column.key, steps, column.shape, unknown=column.unknown)
+        for column in COLUMNS
+        if column.key in carried
+    }
     answer = item["answer_world"]
     return AgentPath(
         name=item["name"],
         start=item["start"],
-        positions_world=column("position_world", 3),
-        scales_mm=column("scale_mm"),
-        actions=np.array([step["action"] for step in steps], dtype=np.int64),
-        values=column("value", unknown=True),
-        rewards=column("reward", unknown=True) if "reward" in extra else None,
+        actions=_actions(who, [[s["action"]] if first else s["actions"] for s in steps]),
+        extras=_extras(who, [step["extras"] for step in steps]) if "extras" in carried else {},
+        value_unit="" if first else item["value_unit"],
         outcome=item["outcome"],
         confidence=item["confidence"],
         answer_world=None
         if answer is None
         else np.array(_numbers(f"{who}, answer_world", answer, (3,), False)),
-        transforms=column("transform", 4, 4) if "transform" in extra else None,
+        **columns,
     )
+
+
+def _column(
+    who: str, key: str, steps: list[dict[str, Any]], shape: tuple[int, ...], *, unknown: bool
+) -> Any:
+    """What all steps (dicts) have under a key, (T, *shape)."""
+    rows = [_numbers(f"{who}, {key!r}", step[key], shape, unknown) for step in steps]
+    return np.array(rows, dtype=np.float64).reshape(len(steps), *shape)
+
+
+def _actions(who: str, rows: list[Any]) -> Any:
+    for t, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != len(rows[0]) or not row:
+            raise MedrlError(f"{who}, step {t}: actions must be a list, of one length in all steps")
+        for action in row:
+            whole = isinstance(action, int) and not isinstance(action, bool)
+            if not whole or abs(action) > _MOST_ACTIONS:
+                raise MedrlError(f"{who}, step {t}: an action must be a whole number")
+    return np.array(rows, dtype=np.int64).reshape(len(rows), -1 if rows else 1)
+
+
+def _extras(who: str, rows: list[Any]) -> dict[str, Floats]:
+    """Extras of all steps, by name; all have the names and the shapes of the first step's."""
+    if not isinstance(rows[0], dict):
+        raise MedrlError(f"{who}: extras must be objects")
+    for t, row in enumerate(rows):
+        _check_keys(f"{who}, extras of step {t}", row, set(rows[0]))
+    extras = {}
+    for name, value in rows[0].items():
+        shape: list[int] = []
+        while isinstance(value, list):
+            shape.append(len(value))
+            value = value[0] if value else None
+            if len(shape) > _MOST_DIMENSIONS:
+                raise MedrlError(f"{who}: extra {name!r} has too many dimensions")
+        extras[name] = _column(who, name, rows, tuple(shape), unknown=True)
+    return extras
 
 
 def _numbers(what: str, value: Any, shape: tuple[int, ...], unknown: bool) -> Any:

@@ -63,7 +63,7 @@ def test_steps_are_in_the_scans_world_and_in_millimetres(detector, scan):
                 other = then.names.index(name)
                 if then.scales_mm[other] == now.scales_mm[row]:
                     moved = then.positions_world[other] - now.positions_world[row]
-                    wanted = moves[now.actions[row]] * now.scales_mm[row]
+                    wanted = moves[now.actions[row, 0]] * now.scales_mm[row]
                     np.testing.assert_allclose(moved, wanted, atol=1e-9)
                     checked += 1
     assert checked > 20

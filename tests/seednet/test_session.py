@@ -517,7 +517,7 @@ def test_trajectory(session, make_scan):
     assert trajectory.task == "seednet"
     (agent,) = trajectory.agents
     np.testing.assert_allclose(agent.positions_world, [p.position_world for p in proposals])
-    assert agent.actions.tolist() == [p.label for p in proposals]
+    assert agent.actions.tolist() == [[p.label] for p in proposals]
     np.testing.assert_allclose(agent.values, [p.expected_gain for p in proposals])
     assert set(agent.scales_mm) == {2.0}
     assert agent.outcome == session.outcome()
