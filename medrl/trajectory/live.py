@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -53,12 +52,13 @@ class Step:
     def select(self, rows: ArrayLike) -> Step:
         """The agents of some rows: a mask (R,), or indices."""
         index = np.arange(len(self.names))[np.asarray(rows)]
-        columns = {name: value[index] for name, value in _columns(self).items()}
+        columns = {name: values[index] for name, values in _columns(self).items()}
         return replace(
             self,
             names=tuple(self.names[row] for row in index),
             starts=self.starts[index],
-            extras={name: value[index] for name, value in self.extras.items()},
+            actions=self.actions[index],
+            extras={name: values[index] for name, values in self.extras.items()},
             **columns,
         )
 
@@ -67,49 +67,67 @@ class Step:
 Watch = Callable[[Step], None]
 
 
-@dataclass
-class _Agent:
-    """Rows of one agent so far, by column and by name of extra."""
+class _Row(NamedTuple):
+    """What a step says of one agent; columns and extras that it does not know are not there."""
 
+    actions: NDArray[np.int64]
+    columns: dict[str, Any]
+    extras: dict[str, Any]
     value_unit: str
-    columns: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
-    extras: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
 
 
 class Recording:
     """Collects steps; what it holds so far is a trajectory like any other."""
 
     def __init__(self) -> None:
-        self._agents: dict[tuple[str, int], _Agent] = {}
+        self._agents: dict[tuple[str, int], list[_Row]] = {}
 
     def add(self, step: Step) -> None:
-        """Take down a step; all steps of an agent know the same of it."""
+        """Take down a step."""
         columns = _columns(step)
-        for row, name in enumerate(step.names):
-            key = name, int(step.starts[row])
-            agent = self._agents.setdefault(key, _Agent(step.value_unit))
-            for held, new in ((agent.columns, columns), (agent.extras, step.extras)):
-                for column, values in new.items():
-                    held[column].append(values[row])
+        for n, name in enumerate(step.names):
+            row = _Row(
+                step.actions[n],
+                {key: values[n] for key, values in columns.items()},
+                {key: values[n] for key, values in step.extras.items()},
+                step.value_unit,
+            )
+            self._agents.setdefault((name, int(step.starts[n])), []).append(row)
 
     def trajectory(self, task: str = "live", provenance: Provenance | None = None) -> Trajectory:
         """The record so far, agents in the order in which they were first seen.
+
+        Where a step of an agent says less than another, actions are -1, rewards and extras NaN.
 
         Args:
             task: The system that runs.
             provenance: What makes it.
         """
         paths = []
-        for (name, start), agent in self._agents.items():
-            columns: dict[str, Any] = {key: np.array(rows) for key, rows in agent.columns.items()}
-            extras = {key: np.array(rows) for key, rows in agent.extras.items()}
-            paths.append(
-                AgentPath(name, start, extras=extras, value_unit=agent.value_unit, **columns)
+        for (name, start), rows in self._agents.items():
+            actions = np.full((len(rows), max(len(row.actions) for row in rows)), -1)
+            for t, row in enumerate(rows):
+                actions[t, : len(row.actions)] = row.actions
+            columns: dict[str, Any] = _stacked([row.columns for row in rows])
+            extras, unit = _stacked([row.extras for row in rows]), rows[0].value_unit
+            path = AgentPath(
+                name, start, actions=actions, extras=extras, value_unit=unit, **columns
             )
+            paths.append(path)
         return Trajectory(task, tuple(paths), provenance or {})
 
 
-def _columns(step: Step) -> dict[str, NDArray[Any]]:
-    """What a step knows of each row."""
-    names = ["actions", *(column.name for column in COLUMNS)]
-    return {name: getattr(step, name) for name in names if getattr(step, name) is not None}
+def _columns(step: Step) -> dict[str, Any]:
+    """Columns of numbers that a step knows."""
+    known = {column.name: getattr(step, column.name) for column in COLUMNS}
+    return {name: values for name, values in known.items() if values is not None}
+
+
+def _stacked(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
+    """Rows as columns; NaN where a row lacks what another has."""
+    columns = {}
+    for name in {name: None for row in rows for name in row}:
+        shape = next(np.shape(row[name]) for row in rows if name in row)
+        unknown = np.full(shape, np.nan)
+        columns[name] = np.array([row.get(name, unknown) for row in rows])
+    return columns

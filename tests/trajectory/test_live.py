@@ -1,5 +1,7 @@
 """What agents do, step by step, and the record that it adds up to."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from medrl.trajectory import Recording, Step
@@ -38,6 +40,17 @@ def test_steps_of_several_agents_become_their_paths() -> None:
     assert (b.value_unit, b.rewards, b.transforms) == ("mm", None, None)
     assert b.boxes_world is not None
     assert b.boxes_world.shape == (2, 2, 3)
+
+
+def test_a_last_step_without_action_and_reward() -> None:
+    recording = Recording()
+    first = step(0, ("a",), [0])
+    recording.add(replace(first, rewards=np.ones(1)))
+    recording.add(replace(first, actions=np.array([-1]), extras={}))
+    (path,) = recording.trajectory().agents
+    assert path.actions.tolist() == [[0, 0], [-1, -1]]
+    np.testing.assert_array_equal(path.rewards, [1.0, np.nan])
+    np.testing.assert_array_equal(path.extras["memory"], [[0, 1], [np.nan, np.nan]])
 
 
 def test_rows_of_a_step_are_chosen_by_a_mask_or_by_number() -> None:
