@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from skimage.segmentation import random_walker
 
 from medrl.seednet.baselines import INTENSITY_BETA, PLAIN_RADIUS, painted
-from medrl.seednet.edges import intensity_edges
 from medrl.seednet.model import ModelSettings
 from medrl.seednet.oracle import oracle_seeds
-from medrl.seednet.segmenter import RandomWalker
 from medrl.seednet.windows import Channel, normalize
+from medrl.walker.edges import intensity_edges
+from medrl.walker.segmenter import RandomWalker
 
 TARGETS = {"cold, 64^3": 3.5, "added seed, 32^3": 15.0, "added seed, hippocampus": 5.0}
 NOISE, SEEDS, BETA, CROPS, ADDED = 0.1, 30, 130.0, 2, 3

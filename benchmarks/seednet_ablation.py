@@ -31,14 +31,14 @@ from medrl.bundles import find, load_weights, read_manifest
 from medrl.seednet.baselines import INTENSITY_BETA
 from medrl.seednet.data import LabelledGrid
 from medrl.seednet.dynamics import SeedDynamics
-from medrl.seednet.edges import intensity_edges
 from medrl.seednet.episodes import let_agent, starts
 from medrl.seednet.learner import AgentLearner, AgentSettings
 from medrl.seednet.model import ModelSettings, Scene, SeedModel
 from medrl.seednet.network import STRIDE
 from medrl.seednet.rewards import RewardKind, RewardSettings
 from medrl.seednet.sampling import Sampler, Sampling
-from medrl.seednet.segmenter import RandomWalker, System
+from medrl.walker.edges import intensity_edges
+from medrl.walker.segmenter import RandomWalker, System
 
 OUT = RESULTS / "seednet_ablation.json"
 

@@ -10,8 +10,8 @@ from scipy import ndimage
 from torch import Generator, Tensor
 
 from medrl.seednet.dynamics import ball
-from medrl.seednet.edges import intensity_edges
-from medrl.seednet.segmenter import NONE, Segmenter
+from medrl.walker.edges import intensity_edges
+from medrl.walker.segmenter import NONE, Segmenter
 
 #: Edge weights from intensities: the reference trial's value on the hippocampus.
 INTENSITY_BETA = 2000.0

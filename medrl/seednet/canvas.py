@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from medrl.errors import MedrlError
 from medrl.seednet.seeds import LABEL_NAMES, Seed
-from medrl.seednet.segmenter import FOREGROUND
 from medrl.seednet.work import Edit, Voxels, Work
 from medrl.volume.resample import resample_onto
 from medrl.volume.space import voxel_to_world, voxels_in_box, world_to_voxel
+from medrl.walker.segmenter import FOREGROUND
 
 
 @dataclass(frozen=True, eq=False)

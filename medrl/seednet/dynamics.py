@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medrl.errors import MedrlError
-from medrl.seednet.segmenter import BACKGROUND, FOREGROUND, NONE, Segmenter, System
+from medrl.walker.segmenter import BACKGROUND, FOREGROUND, NONE, Segmenter, System
 
 #: What an agent is doing, or why it ended.
 PLACING, STOPPED, SPENT = range(3)

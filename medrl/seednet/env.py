@@ -21,9 +21,9 @@ from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from medrl.errors import MedrlError
 from medrl.rl.old_env import AgentsEnv
 from medrl.seednet.dynamics import SeedDynamics, SeedState, dilate, seed_maps
-from medrl.seednet.edges import intensity_edges
 from medrl.seednet.rewards import RewardKind, RewardSettings, dice, seed_rewards
-from medrl.seednet.segmenter import FOREGROUND, NONE, RandomWalker, Segmenter, System
+from medrl.walker.edges import intensity_edges
+from medrl.walker.segmenter import FOREGROUND, NONE, RandomWalker, Segmenter, System
 
 #: Name under which Gymnasium knows the environment.
 GYMNASIUM_ID = "medrl/SeedNet-v0"
@@ -46,7 +46,7 @@ class LabelledWindow:
     Attributes:
         image: (C, I, J, K) float32, what the agent sees.
         truth: (I, J, K) bool, not empty.
-        weights: (3, I, J, K) float32, edges for the segmenter (:mod:`medrl.seednet.edges`).
+        weights: (3, I, J, K) float32, edges for the segmenter (:mod:`medrl.walker.edges`).
         prior: (I, J, K) float32, foreground probability for the segmenter, or None.
     """
 
@@ -351,7 +351,7 @@ def make(
         masks: (I, J, K) each, true inside the object.
         spacing: Size of a voxel along each array axis.
         beta: How much a difference of intensities parts two voxels
-            (:func:`medrl.seednet.edges.intensity_edges`).
+            (:func:`medrl.walker.edges.intensity_edges`).
         device: Where to keep and segment them.
         **options: Those of :class:`SeedEnv`.
 

@@ -14,7 +14,7 @@ from medrl.seednet.dynamics import SeedState
 from medrl.seednet.model import Scene, SeedModel
 from medrl.seednet.oracle import oracle_seeds
 from medrl.seednet.rewards import dice
-from medrl.seednet.segmenter import FOREGROUND, NONE
+from medrl.walker.segmenter import FOREGROUND, NONE
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,10 +19,10 @@ from medrl.seednet.baselines import (
 )
 from medrl.seednet.data import LabelledGrid
 from medrl.seednet.episodes import Start, correct, let_agent, starts
-from medrl.seednet.geodesic import GeodesicSegmenter
 from medrl.seednet.model import SeedModel
 from medrl.seednet.rewards import dice
-from medrl.seednet.segmenter import RandomWalker
+from medrl.walker.geodesic import GeodesicSegmenter
+from medrl.walker.segmenter import RandomWalker
 
 AGENT = "agent"
 #: Methods that give one answer from one click, in the order of tables.

@@ -18,8 +18,8 @@ from medrl.seednet.network import STRIDE
 from medrl.seednet.oracle import oracle_actions
 from medrl.seednet.rewards import RewardSettings, dice, seed_rewards
 from medrl.seednet.sampling import Sampler
-from medrl.seednet.segmenter import FOREGROUND, NONE
 from medrl.seednet.view import agent_view
+from medrl.walker.segmenter import FOREGROUND, NONE
 
 #: Parts of a state, in the order in which the value head takes them, and what is allowed there.
 _STATE = ("half", "view", "target", "allowed")

@@ -13,11 +13,11 @@ from torch import Tensor
 from medrl.errors import MedrlError
 from medrl.seednet.data import Target
 from medrl.seednet.dynamics import SeedDynamics, SeedState
-from medrl.seednet.edges import feature_edges
 from medrl.seednet.network import STRIDE, WIDTHS, Features, SeedNetwork, Widths
-from medrl.seednet.segmenter import NONE, RandomWalker, System
 from medrl.seednet.view import agent_view, nearness
 from medrl.seednet.windows import Channel
+from medrl.walker.edges import feature_edges
+from medrl.walker.segmenter import NONE, RandomWalker, System
 
 
 @dataclass(frozen=True)

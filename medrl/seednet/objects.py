@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from medrl.errors import MedrlError
 from medrl.seednet.canvas import Canvas
 from medrl.seednet.dynamics import OUTCOMES
-from medrl.seednet.segmenter import FOREGROUND
 from medrl.seednet.work import Work
 from medrl.trajectory import AgentPath
+from medrl.walker.segmenter import FOREGROUND
 
 #: Memory that the steps to undo may take before the oldest are forgotten, in bytes.
 _MOST_MEMORY = 2**30

@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch import Generator, Tensor
 
 from medrl.seednet.dynamics import SeedDynamics, SeedState
-from medrl.seednet.segmenter import BACKGROUND, FOREGROUND, NONE
+from medrl.walker.segmenter import BACKGROUND, FOREGROUND, NONE
 
 
 def oracle_seed(

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from medrl.files import atomic_path
 from medrl.seednet.seeds import Seed
-from medrl.seednet.segmenter import FOREGROUND
 from medrl.seednet.session import SeedSession
 from medrl.volume.resample import resample_onto
 from medrl.volume.space import as_affine, voxel_to_world, world_to_voxel
@@ -30,6 +29,7 @@ from medrl.volume.views import (
     show_whole,
     write_sides,
 )
+from medrl.walker.segmenter import FOREGROUND
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

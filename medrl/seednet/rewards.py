@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medrl.errors import MedrlError
 from medrl.seednet.dynamics import ball
-from medrl.seednet.segmenter import FOREGROUND, NONE
+from medrl.walker.segmenter import FOREGROUND, NONE
 
 RewardKind = Literal["dice", "iou", "exp_iou", "regions"]
 

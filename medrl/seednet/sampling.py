@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from medrl.errors import MedrlError
 from medrl.seednet.data import LabelledGrid
 from medrl.seednet.network import MULTIPLE
-from medrl.seednet.segmenter import FOREGROUND, NONE
 from medrl.seednet.windows import Channel, normalize
 from medrl.volume.augment import bias_field, rotation_matrix, thicken_slices
+from medrl.walker.segmenter import FOREGROUND, NONE
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medrl.errors import MedrlError
-from medrl.seednet.segmenter import BACKGROUND, FOREGROUND
 from medrl.volume.points import Markup, read_markups, write_markup_lists
 from medrl.volume.space import lps_to_ras, world_to_voxel
+from medrl.walker.segmenter import BACKGROUND, FOREGROUND
 
 Who = Literal["user", "agent"]
 

@@ -240,7 +240,7 @@ class SeedSession:
 
         Args:
             point_world: (3,) RAS mm; or (P, 3), a scribble through these points.
-            label: ``fg`` or ``bg``, or the constants of :mod:`medrl.seednet.segmenter`.
+            label: ``fg`` or ``bg``, or the constants of :mod:`medrl.walker.segmenter`.
 
         Returns:
             Its place among the user's :attr:`seeds`.

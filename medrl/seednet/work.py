@@ -22,9 +22,9 @@ from medrl.errors import MedrlError
 from medrl.seednet.dynamics import STOPPED, SeedState, dilate
 from medrl.seednet.model import Scene, SeedModel
 from medrl.seednet.seeds import Seed
-from medrl.seednet.segmenter import FOREGROUND, NONE
 from medrl.seednet.windows import Grid, Window
 from medrl.volume.space import voxel_to_world, voxels_in_box, world_to_voxel
+from medrl.walker.segmenter import FOREGROUND, NONE
 
 Voxels = NDArray[np.int64]
 Box = tuple[tuple[int, int, int], tuple[int, int, int]]

@@ -19,7 +19,6 @@ from torchrl.envs.utils import check_env_specs
 
 from medrl.errors import MedrlError
 from medrl.seednet.dynamics import SPENT, STOPPED
-from medrl.seednet.edges import intensity_edges
 from medrl.seednet.env import (
     GYMNASIUM_ID,
     STATE_CHANNELS,
@@ -30,7 +29,8 @@ from medrl.seednet.env import (
 )
 from medrl.seednet.oracle import oracle_actions
 from medrl.seednet.rewards import RewardSettings
-from medrl.seednet.segmenter import RandomWalker
+from medrl.walker.edges import intensity_edges
+from medrl.walker.segmenter import RandomWalker
 
 SHAPE = (13, 12, 11)
 STRIDE = 3

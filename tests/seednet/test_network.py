@@ -8,7 +8,7 @@ from torch import Tensor
 
 from medrl.seednet.dynamics import SeedDynamics
 from medrl.seednet.network import STRIDE, VIEW_CHANNELS, Features, SeedNetwork
-from medrl.seednet.segmenter import RandomWalker
+from medrl.walker.segmenter import RandomWalker
 
 SHAPE = (8, 16, 24)
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from medrl.errors import MedrlError
 from medrl.seednet.seeds import Seed
-from medrl.seednet.segmenter import BACKGROUND, FOREGROUND
 from medrl.seednet.session import SeedSession
+from medrl.walker.segmenter import BACKGROUND, FOREGROUND
 from medrl_napari.scans import Shown
 from medrl_napari.segment.desk import Act, Array, Box, Operation
 from medrl_napari.segment.store import KeptObject

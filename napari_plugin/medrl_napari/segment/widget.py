@@ -15,8 +15,8 @@ from qtpy.QtWidgets import QFileDialog, QShortcut, QWidget
 from medrl.errors import MedrlError
 from medrl.files import stem_of
 from medrl.seednet.seeds import LABEL_NAMES, Seed, read_seeds, write_seeds
-from medrl.seednet.segmenter import BACKGROUND, FOREGROUND
 from medrl.seednet.session import Proposal, SeedSession
+from medrl.walker.segmenter import BACKGROUND, FOREGROUND
 from medrl_napari.scans import KEY, Shown, center_views, shown_of
 from medrl_napari.segment import operations
 from medrl_napari.segment.book import SeedBook

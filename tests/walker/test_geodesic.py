@@ -4,9 +4,9 @@ import torch
 from skimage.graph import MCP_Geometric
 
 from medrl.errors import MedrlError
-from medrl.seednet.edges import intensity_edges
-from medrl.seednet.geodesic import GeodesicSegmenter
-from medrl.seednet.segmenter import RandomWalker
+from medrl.walker.edges import intensity_edges
+from medrl.walker.geodesic import GeodesicSegmenter
+from medrl.walker.segmenter import RandomWalker
 
 
 def _seeds(shape: tuple[int, int, int], **places: tuple[int, int, int]) -> torch.Tensor:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medrl.seednet.walker_levels import Levels, build, compiled, inlined
+from medrl.walker.levels import Levels, build, compiled, inlined
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int32]
@@ -55,7 +55,7 @@ class CpuSystem:
         return torch.device("cpu")
 
     def select(self, rows: Tensor) -> CpuSystem:
-        """The system of some of the windows (see :class:`medrl.seednet.segmenter.System`)."""
+        """The system of some of the windows (see :class:`medrl.walker.segmenter.System`)."""
         numbers = torch.arange(len(self.edges))[rows].tolist()
         edges = tuple(self.edges[n] for n in numbers)
         levels = tuple(self.levels[n] for n in numbers)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medrl.errors import MedrlError
-from medrl.seednet.segmenter import BACKGROUND, FOREGROUND, System, check_seeds, check_weights
+from medrl.walker.segmenter import BACKGROUND, FOREGROUND, System, check_seeds, check_weights
 
 #: Distance that stands for "no seed of that label".
 _FAR = 1e6
@@ -40,7 +40,7 @@ class GeodesicSystem:
         return self.cost.device
 
     def select(self, rows: Tensor) -> GeodesicSystem:
-        """The system of some of the windows (see :class:`medrl.seednet.segmenter.System`)."""
+        """The system of some of the windows (see :class:`medrl.walker.segmenter.System`)."""
         return GeodesicSystem(self.cost[rows])
 
 
@@ -70,7 +70,7 @@ class GeodesicSegmenter:
         self.prior_weight = prior_weight
 
     def prepare(self, weights: Tensor) -> System:
-        """Do what depends on the image only (see :class:`medrl.seednet.segmenter.Segmenter`)."""
+        """Do what depends on the image only (see :class:`medrl.walker.segmenter.Segmenter`)."""
         checked = check_weights(weights).cpu()
         total = torch.zeros_like(checked[:, 0])
         count = torch.zeros_like(total)
@@ -92,7 +92,7 @@ class GeodesicSegmenter:
         prior: Tensor | None = None,
         start: Tensor | None = None,
     ) -> Tensor:
-        """Segment the windows (see :class:`medrl.seednet.segmenter.Segmenter`).
+        """Segment the windows (see :class:`medrl.walker.segmenter.Segmenter`).
 
         Args:
             system: What :meth:`prepare` returned for these windows.

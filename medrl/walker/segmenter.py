@@ -1,7 +1,7 @@
 """From seeds to a probability of foreground: what all segmenters have in common, and the walker.
 
 Convention: arrays are (N, I, J, K), N windows of one grid, in array order; edge weights are those
-of :mod:`medrl.seednet.edges`. A seeds map is int8: NONE, BACKGROUND or FOREGROUND in each voxel.
+of :mod:`medrl.walker.edges`. A seeds map is int8: NONE, BACKGROUND or FOREGROUND in each voxel.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from medrl.errors import MedrlError
-from medrl.seednet import walker_cpu, walker_torch
-from medrl.seednet.walker_cpu import CpuSystem
-from medrl.seednet.walker_torch import TorchSystem
+from medrl.walker import cpu, torch_solver
+from medrl.walker.cpu import CpuSystem
+from medrl.walker.torch_solver import TorchSystem
 
 #: Values of a seeds map.
 NONE, BACKGROUND, FOREGROUND = -1, 0, 1
@@ -47,7 +47,7 @@ class Segmenter(Protocol):
         """Do all that depends on the image only.
 
         Args:
-            weights: (N, 3, I, J, K) float32 in (0, 1], see :mod:`medrl.seednet.edges`.
+            weights: (N, 3, I, J, K) float32 in (0, 1], see :mod:`medrl.walker.edges`.
 
         Returns:
             The system, for all calls of :meth:`solve` on these windows.
@@ -170,7 +170,7 @@ class RandomWalker:
         """Do all that depends on the image only (see :meth:`Segmenter.prepare`)."""
         checked = check_weights(weights)
         if self._numba and checked.device.type == "cpu":
-            return walker_cpu.prepare(checked)
+            return cpu.prepare(checked)
         return TorchSystem(checked)
 
     def solve(
@@ -224,8 +224,8 @@ class RandomWalker:
     ) -> Tensor:
         """Solve by the means that the system was prepared for."""
         if isinstance(system, TorchSystem):
-            return walker_torch.solve(system, seeds, first, pull, prior, self.tolerance)
-        out, _ = walker_cpu.solve(system, seeds, first, pull, prior, self.tolerance)
+            return torch_solver.solve(system, seeds, first, pull, prior, self.tolerance)
+        out, _ = cpu.solve(system, seeds, first, pull, prior, self.tolerance)
         return out
 
     def _pull(

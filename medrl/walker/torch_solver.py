@@ -39,7 +39,7 @@ class TorchSystem:
         return self.weights.device
 
     def select(self, rows: Tensor) -> TorchSystem:
-        """The system of some of the windows (see :class:`medrl.seednet.segmenter.System`)."""
+        """The system of some of the windows (see :class:`medrl.walker.segmenter.System`)."""
         return TorchSystem(self.weights[rows])
 
 

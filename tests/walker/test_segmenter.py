@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 from skimage.segmentation import random_walker
 
 from medrl.errors import MedrlError
-from medrl.seednet.edges import feature_edges, intensity_edges
-from medrl.seednet.segmenter import RandomWalker
+from medrl.walker.edges import feature_edges, intensity_edges
+from medrl.walker.segmenter import RandomWalker
 
 SOLVERS = pytest.mark.parametrize("numba", [True, False], ids=["numba", "torch"])
 
