@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
+from medrl.engines.payload import copy_of
 from medrl.errors import MedrlError
 from medrl.files import stem_of
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 Verb = Literal["detect", "segment", "register"]
 Layout = Literal["folder", "bids"]
+
+#: Headers whose voxels are in other files beside them.
+_DETACHED = (".nhdr", ".mhd")
+_MAX_HEADER = 2**16
 
 #: What each verb needs of a case.
 ROLES: dict[Verb, tuple[str, ...]] = {
@@ -40,6 +45,18 @@ class Source:
     def __post_init__(self) -> None:
         """Make the path absolute."""
         object.__setattr__(self, "path", Path(self.path).absolute())
+
+    def files(self) -> Iterator[Path]:
+        """All files that it consists of; a header's voxels may be in others beside it."""
+        if self.path.is_dir():
+            yield from (file for file in sorted(self.path.rglob("*")) if file.is_file())
+            return
+        yield self.path
+        if self.path.name.lower().endswith(_DETACHED) and self.path.is_file():
+            with self.path.open("rb") as stream:
+                header = os.fsdecode(stream.read(_MAX_HEADER))
+            beside = (file for file in sorted(self.path.parent.iterdir()) if file != self.path)
+            yield from (file for file in beside if file.name in header and file.is_file())
 
 
 @dataclass(frozen=True)
@@ -88,10 +105,19 @@ class Case:
 
     def here(self, path: str | os.PathLike[str]) -> Path:
         """Where one of its files is to be read."""
-        if self.copies is None:
-            return Path(path)
-        absolute = Path(path).absolute()
-        return self.copies / absolute.relative_to(absolute.anchor)
+        return Path(path) if self.copies is None else copy_of(Path(path), self.copies)
+
+    def files(self) -> Iterator[Path]:
+        """The files of its scans, those that headers name included, and of its options."""
+        for source in self.sources.values():
+            yield from source.files()
+        for value in self.options.values():
+            if "\0" not in value and Path(value).is_file():
+                yield Path(value).absolute()
+
+    def relocated(self, folder: Path) -> Case:
+        """The case with copies of its files below a folder; its paths and results are the same."""
+        return replace(self, copies=folder)
 
     def under(self, pseudonyms: Pseudonyms) -> Case:
         """The case under a pseudonym; its results are a folder."""

@@ -21,7 +21,7 @@ from typing import Any
 import medrl
 from medrl.batch.bids import DESCRIPTION, BidsName, parse_name, read_description, root_of
 from medrl.batch.cases import Case, Verb
-from medrl.batch.tasks import Record
+from medrl.batch.record import Record
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
 
@@ -73,7 +73,7 @@ _LANDMARK_COLUMNS = {
 
 
 def describe_dataset(
-    root: Path, cases: Sequence[Case], verb: Verb, facts: Mapping[str, Any]
+    root: Path, cases: Sequence[Case], verb: Verb, fingerprint: Mapping[str, Any]
 ) -> None:
     """Make an output folder a BIDS derivative, if its cases come from a BIDS dataset.
 
@@ -81,7 +81,7 @@ def describe_dataset(
         root: The output folder.
         cases: Of the run.
         verb: What is done to them.
-        facts: Of the task: the model and its checksum.
+        fingerprint: Of the task: the model and its checksum.
 
     Raises:
         MedrlError: If the folder is another dataset.
@@ -102,7 +102,9 @@ def describe_dataset(
     within = root.resolve().is_relative_to(raw.resolve())
     where = os.path.relpath(raw.resolve(), root.resolve()) if within else raw.resolve().as_uri()
     links = {"URL": where, "DOI": source.get("DatasetDOI")}
-    made = f"medrl batch {verb}, model {facts.get('model')}, sha256 {facts.get('sha256')}"
+    made = (
+        f"medrl batch {verb}, model {fingerprint.get('model')}, sha256 {fingerprint.get('sha256')}"
+    )
     content = {
         "Name": f"medrl {verb}: {source.get('Name', 'unnamed')}",
         "BIDSVersion": _VERSION,

@@ -30,11 +30,10 @@ from typing import Any, Literal, Self, TextIO
 
 import medrl
 from medrl.batch.cases import Case
-from medrl.batch.engines import Outcome
 from medrl.batch.history import now
 from medrl.batch.run import Plan, plan
-from medrl.batch.store import Store
-from medrl.batch.tasks import Task
+from medrl.batch.task import CaseTask
+from medrl.engines import Outcome
 from medrl.errors import MedrlError
 
 
@@ -68,7 +67,7 @@ class EventLog:
         if self._stream is not None:
             self._stream.close()
 
-    def start(self, task: Task, known: Plan, options: Mapping[str, Any]) -> None:
+    def start(self, task: CaseTask, known: Plan, options: Mapping[str, Any]) -> None:
         """Work begins."""
         self._began = time.monotonic()
         self._write(
@@ -77,7 +76,7 @@ class EventLog:
             host=platform.node(),
             process=os.getpid(),
             verb=task.verb,
-            task=task.facts(),
+            task=task.fingerprint(),
             options=dict(options),
             cases=len(known.todo) + len(known.done) + len(known.failed),
             done=len(known.done),
@@ -85,15 +84,13 @@ class EventLog:
             todo=len(known.todo),
         )
 
-    def case(self, outcome: Outcome, store: Store) -> None:
+    def case(self, outcome: Outcome) -> None:
         """A case has ended."""
-        if self._stream is None:
-            return
-        record = store.record(outcome.case) if outcome.error is None else None
+        record = outcome.result
         status: Literal["done", "failed"] = "done" if outcome.error is None else "failed"
         self._write(
             "case",
-            name=outcome.case.name,
+            name=outcome.name,
             status=status,
             reason=outcome.error,
             seconds=record["seconds"] if record else {},

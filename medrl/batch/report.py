@@ -50,13 +50,13 @@ class _Reason(NamedTuple):
     text: str
 
 
-def write_report(store: Store, verb: Verb, facts: Mapping[str, Any]) -> None:
+def write_report(store: Store, verb: Verb, fingerprint: Mapping[str, Any]) -> None:
     """Write ``report.html``; it needs no other file.
 
     Args:
         store: The output folder.
         verb: What was done.
-        facts: What the page says of the run, in terms of JSON.
+        fingerprint: What the page says of the run, in terms of JSON.
 
     Raises:
         MedrlError: If it cannot be written.
@@ -70,7 +70,7 @@ def write_report(store: Store, verb: Verb, facts: Mapping[str, Any]) -> None:
         f"<tr><td>{escape(name)}</td><td>{escape(str(known['reason']))}</td></tr>"
         for name, known in failed.items()
     )
-    said = {key: value for key, value in facts.items() if value and key != "verb"}
+    said = {key: value for key, value in fingerprint.items() if value and key != "verb"}
     told = ", ".join(f"{escape(key)} {escape(_words(value))}" for key, value in said.items())
     outliers = sum(score > _OUTLIER for score in scores.values())
     page = f"""<!doctype html><html lang="en"><meta charset="utf-8">

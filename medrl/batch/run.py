@@ -12,12 +12,12 @@ from typing import Any
 
 from medrl.batch.cases import Case
 from medrl.batch.derivatives import describe_dataset
-from medrl.batch.engines import Engine, Outcome
 from medrl.batch.history import Entry
 from medrl.batch.report import write_report
 from medrl.batch.store import Store
 from medrl.batch.tables import write_tables
-from medrl.batch.tasks import Task
+from medrl.batch.task import CaseTask
+from medrl.engines import Engine, Outcome
 from medrl.errors import MedrlError
 
 
@@ -65,7 +65,7 @@ def plan(cases: Sequence[Case], root: Path, *, retry: bool = False) -> Plan:
 
 
 def run(
-    task: Task,
+    task: CaseTask,
     cases: Sequence[Case],
     root: Path,
     engine: Engine,
@@ -74,7 +74,7 @@ def run(
     retry: bool = False,
     shard: str = "",
     options: Mapping[str, Any] | None = None,
-    tell: Callable[[Outcome], None] | None = None,
+    on_end: Callable[[Outcome], None] | None = None,
 ) -> Summary:
     """Work through the cases that are not done yet, and write the tables of the run.
 
@@ -87,7 +87,7 @@ def run(
         retry: Try again what has failed before.
         shard: Which part of all cases these are, such as ``1/4``: parts may run side by side.
         options: What ``run.json`` is to say of how the run was started, in terms of JSON.
-        tell: Called for each case that ends.
+        on_end: Called for each case that ends.
 
     Returns:
         How many are done and have failed.
@@ -99,8 +99,8 @@ def run(
     """
     store = Store(root)
     with store.locked(shard):
-        store.agree(task.facts())
-        describe_dataset(root, cases, task.verb, task.facts())
+        store.agree(task.fingerprint())
+        describe_dataset(root, cases, task.verb, task.fingerprint())
         if not shard:
             store.sweep()
         for case in cases:
@@ -110,26 +110,28 @@ def run(
         left = plan(cases, root).todo
         entry = Entry(store, options or {}, shard=shard, todo=len(left))
 
+        by_name = {case.name: case for case in left}
+
         def ended(outcome: Outcome) -> None:
             entry.count(failed=outcome.error is not None)
             if outcome.error is not None:
-                line = outcome.case.discreet(outcome.error)
-                outcome = replace(outcome, error=line)
-                store.fail(outcome.case, line)
-            if tell is not None:
-                tell(outcome)
+                case = by_name[outcome.name]
+                outcome = replace(outcome, error=case.discreet(outcome.error))
+                store.fail(case, str(outcome.error))
+            if on_end is not None:
+                on_end(outcome)
 
         trouble: MedrlError | KeyboardInterrupt | None = None
         try:
             with _ended_by_signals():
-                engine.run(task, left, root, timeout=timeout, tell=ended)
+                engine.run(task, left, store, timeout=timeout, on_end=ended)
         except (MedrlError, KeyboardInterrupt) as error:
             trouble = error
         try:
             entry.end("finished" if trouble is None else str(trouble) or "interrupted")
-            write_tables(store, {"verb": task.verb, "task": task.facts()})
+            write_tables(store, {"verb": task.verb, "task": task.fingerprint()})
             if not isinstance(trouble, KeyboardInterrupt):
-                write_report(store, task.verb, task.facts())
+                write_report(store, task.verb, task.fingerprint())
         finally:
             if trouble is not None:
                 raise trouble

@@ -18,15 +18,16 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from medrl.batch.cases import Case
 from medrl.batch.derivatives import arrange
-from medrl.batch.tasks import Record
+from medrl.batch.record import Record
 from medrl.batch.thumbnails import make_thumbnail
+from medrl.engines import Output
 from medrl.errors import MedrlError
 from medrl.files import atomic_path, prepare_folder
 
@@ -34,7 +35,7 @@ MARKER = "case.json"
 _OWN = ".medrl"
 
 
-class Store:
+class Store(Output[Case]):
     """An output folder.
 
     Attributes:
@@ -49,6 +50,10 @@ class Store:
         """
         self.root = prepare_folder(root)
         self._own = prepare_folder(root / _OWN)
+
+    def at(self, root: Path) -> Store:
+        """An output folder in another place."""
+        return Store(root)
 
     @contextlib.contextmanager
     def locked(self, shard: str = "") -> Iterator[None]:
@@ -70,7 +75,7 @@ class Store:
             stream.flush()
             yield
 
-    def agree(self, facts: dict[str, Any]) -> None:
+    def agree(self, fingerprint: dict[str, Any]) -> None:
         """Begin or go on with results of some model and options.
 
         Raises:
@@ -79,14 +84,14 @@ class Store:
         path = self._own / "task.json"
         known = _load(path)
         if known is not None:
-            other = [key for key in facts if known.get(key) != facts[key]]
+            other = [key for key in fingerprint if known.get(key) != fingerprint[key]]
             if other:
                 raise MedrlError(
                     f"{self.root}: holds results of another run ({', '.join(sorted(other))} "
                     "differ); choose another folder"
                 )
             return
-        self._write(path, facts)
+        self._write(path, fingerprint)
 
     def record(self, case: Case) -> dict[str, Any] | None:
         """What is known of a case that is done; None if it is not."""
@@ -118,21 +123,28 @@ class Store:
         folder.mkdir(parents=True)
         return folder
 
-    def finish(self, case: Case, folder: Path, record: Record, seconds: dict[str, float]) -> None:
+    def finish(
+        self, case: Case, folder: Path, record: Record, seconds: Mapping[str, float]
+    ) -> dict[str, Any]:
         """Make a case done: its work folder becomes its folder.
+
+        Returns:
+            What is known of the case from now on, in terms of JSON.
 
         Raises:
             MedrlError: If that cannot be.
         """
         if case.layout == "bids":
             record = arrange(folder, case, record)
-        content = {"case": case.plain(), **asdict(record), "seconds": seconds}
+        content = {"case": case.plain(), **asdict(record)}
+        content["seconds"] = {phase: round(value, 3) for phase, value in seconds.items()}
         if case.layout == "bids":
             content["files"] = sorted(path.name for path in folder.iterdir())
         if record.picture is not None:
             make_thumbnail(folder / record.picture, self._thumbnail(case))
         self._write(folder / MARKER, content)
         self._settle(case, folder)
+        return content
 
     def thumbnail(self, case: Case, picture: str) -> bytes | None:
         """A small JPEG of the picture of a case that is done; None if that cannot be read.
@@ -158,7 +170,7 @@ class Store:
         shutil.rmtree(home)
         return content
 
-    def put(self, case: Case, files: dict[str, bytes]) -> None:
+    def put(self, case: Case, files: Mapping[str, bytes]) -> None:
         """Make a case done with files that :meth:`take` took from another output folder.
 
         Raises:

@@ -20,7 +20,7 @@ _PACKAGES = ("torch", "monai", "numpy", "nibabel", "pydicom", "SimpleITK")
 _LATEST = ("ended", "end", "wall_seconds", "host", "system", "shard", "options")
 
 
-def write_tables(store: Store, facts: Mapping[str, Any]) -> None:
+def write_tables(store: Store, fingerprint: Mapping[str, Any]) -> None:
     """Write ``results.csv``, ``results.parquet``, ``failures.csv`` and ``run.json``.
 
     They are made from what is in the output folder; what other runs did there, such as of other
@@ -28,7 +28,7 @@ def write_tables(store: Store, facts: Mapping[str, Any]) -> None:
 
     Args:
         store: The output folder.
-        facts: What was done and with which model, in terms of JSON.
+        fingerprint: What was done and with which model, in terms of JSON.
 
     Raises:
         MedrlError: If they cannot be written.
@@ -55,7 +55,7 @@ def write_tables(store: Store, facts: Mapping[str, Any]) -> None:
         "medrl": medrl.__version__,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
-        **facts,
+        **fingerprint,
         "started": runs[0]["started"] if runs else None,
         **{key: runs[-1][key] if runs else None for key in _LATEST},
         "written": now(),

@@ -17,11 +17,11 @@ from medrl.errors import MedrlError
 if TYPE_CHECKING:
     from medrl.batch.bids import Selection
     from medrl.batch.cases import Case
-    from medrl.batch.engines import Engine, Outcome
     from medrl.batch.events import EventLog
     from medrl.batch.run import Summary
-    from medrl.batch.tasks import Task
+    from medrl.batch.task import CaseTask
     from medrl.dicom import Pseudonyms
+    from medrl.engines import Engine, Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ class Detect(_Options):
     together: int | None = None
     """Scans whose agents share batches; 1 on a CPU and 8 on a GPU if left out."""
 
-    def task(self) -> Task:
+    def task(self) -> CaseTask:
         """What is done to each scan."""
         from medrl.batch.tasks.detect import DetectTask
 
@@ -148,7 +148,7 @@ class Segment(_Options):
     agent: bool = True
     """Let the agent add seeds."""
 
-    def task(self) -> Task:
+    def task(self) -> CaseTask:
         """What is done to each scan."""
         from medrl.batch.tasks.segment import SegmentTask
 
@@ -178,7 +178,7 @@ class Register(_Options):
     refine: bool = True
     """End with mutual information."""
 
-    def task(self) -> Task:
+    def task(self) -> CaseTask:
         """What is done to each pair."""
         from medrl.batch.tasks.register import RegisterTask
 
@@ -221,7 +221,7 @@ def main(argv: Sequence[str]) -> int:
     from medrl.batch.events import EventLog
 
     task = command.task()
-    task.facts()  # a model that is not there is found out now
+    task.fingerprint()  # a model that is not there is found out now
     engine = _engine(command)
     fixed = command.fixed if isinstance(command, Register) else None
     selection = _selection(command)
@@ -247,13 +247,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _work(
-    command: _Options, task: Task, cases: Sequence[Case], engine: Engine, log: EventLog
+    command: _Options, task: CaseTask, cases: Sequence[Case], engine: Engine, log: EventLog
 ) -> Summary:
     """Run the batch, and tell how it goes."""
     from medrl.batch.run import plan, run
-    from medrl.batch.store import Store
 
-    store = Store(command.out)
     known = plan(cases, command.out, retry=command.retry)
     if len(known.todo) < len(cases):
         before = len(cases) - len(known.todo)
@@ -267,11 +265,11 @@ def _work(
     try:
         with scan_progress(len(known.todo)) as ended:
 
-            def tell(outcome: Outcome) -> None:
+            def on_end(outcome: Outcome) -> None:
                 if outcome.error is not None:
-                    complain(f"{outcome.case.name}: {outcome.error}")
+                    complain(f"{outcome.name}: {outcome.error}")
                 ended(outcome.error is not None)
-                log.case(outcome, store)
+                log.case(outcome)
 
             summary = run(
                 task,
@@ -282,7 +280,7 @@ def _work(
                 retry=command.retry,
                 shard=command.shard,
                 options=options,
-                tell=tell,
+                on_end=on_end,
             )
     except (Exception, KeyboardInterrupt) as error:
         how = str(error) or "interrupted"
@@ -312,12 +310,12 @@ def _plain(command: _Options) -> dict[str, Any]:
 def _engine(options: _Options) -> Engine:
     """Where the work is done."""
     if options.engine == "ray":
-        from medrl.batch.engines.ray import RayEngine
+        from medrl.engines.ray import RayEngine
 
         return RayEngine(
             options.workers, address=options.address, device=options.device, gpus=options.gpus
         )
-    from medrl.batch.engines.local import LocalEngine
+    from medrl.engines.local import LocalEngine
 
     if options.address is not None:
         raise MedrlError("--address is for --engine ray")

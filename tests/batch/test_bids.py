@@ -16,10 +16,10 @@ from medrl.batch.bids import Selection, suffixes_for
 from medrl.batch.cases import Case
 from medrl.batch.derivatives import arrange
 from medrl.batch.discover import discover
-from medrl.batch.engines.local import LocalEngine
+from medrl.batch.record import Record
 from medrl.batch.run import plan, run
 from medrl.batch.store import Store
-from medrl.batch.tasks import Record
+from medrl.engines.local import LocalEngine
 from medrl.errors import MedrlError
 
 #: Entities in the order of the specification's appendix "Entities", those that derivatives of
@@ -280,7 +280,7 @@ TO_BE_KILLED = """
 import sys
 from pathlib import Path
 from medrl.batch.discover import discover
-from medrl.batch.engines.local import LocalEngine
+from medrl.engines.local import LocalEngine
 from medrl.batch.run import run
 stubs, log, where, out = sys.argv[1:]
 sys.path.insert(0, stubs)

@@ -13,11 +13,11 @@ import pytest
 from medrl import LandmarkDetector, read
 from medrl.batch.cases import Case, Source
 from medrl.batch.discover import discover
-from medrl.batch.engines.parcel import are_here, pack, stamps, unpack
-from medrl.batch.pipeline import DEPTH
 from medrl.batch.run import run
 from medrl.batch.tasks.detect import DetectTask
 from medrl.cli.demo import write_template
+from medrl.engines.payload import are_here, pack, stamps, unpack
+from medrl.engines.pipeline import depth
 from medrl.errors import MedrlError
 from medrl.trajectory import read_trajectory
 from medrl.volume.points import read_points
@@ -27,8 +27,8 @@ ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402
 from stub_task import StubTask  # noqa: E402
 
-from medrl.batch.engines import ray as engine_module  # noqa: E402
-from medrl.batch.engines.ray import RayEngine  # noqa: E402
+from medrl.engines import ray as engine_module  # noqa: E402
+from medrl.engines.ray import RayEngine  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def cluster():
     """Two nodes of one core each; the first is the head."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent / "stubs"))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent / "stubs"), prepend=":")
         node = {"num_cpus": 1}
         nodes = Cluster(initialize_head=True, head_node_args=node)
         nodes.second = nodes.add_node(**node)
@@ -49,7 +49,7 @@ def cluster():
 def batch(cluster, tmp_path, monkeypatch):
     """Runs stub scans of given contents on the cluster; tells how it ended, and how each."""
 
-    def start(*contents, timeout=None, tell=None, **options):
+    def start(*contents, timeout=None, on_end=None, **options):
         # Relative to where the actors do not run.
         monkeypatch.chdir(tmp_path)
         folder = Path("in")
@@ -59,15 +59,15 @@ def batch(cluster, tmp_path, monkeypatch):
         told = {}
 
         def ended(outcome):
-            assert outcome.case.name not in told
-            told[outcome.case.name] = outcome.error
-            if tell is not None:
-                tell(len(told))
+            assert outcome.name not in told
+            told[outcome.name] = outcome.error
+            if on_end is not None:
+                on_end(len(told))
 
         engine = RayEngine(address=cluster.address, **options)
         cases = discover(folder, "detect")
         task = StubTask(tmp_path / "log")
-        return run(task, cases, Path("out"), engine, timeout=timeout, tell=ended), told
+        return run(task, cases, Path("out"), engine, timeout=timeout, on_end=ended), told
 
     return start
 
@@ -101,10 +101,10 @@ def test_without_a_shared_file_system_bytes_cross(batch, tmp_path, monkeypatch):
     real = engine_module.pack
 
     def pack(case):
-        parcel = real(case)
-        assert list(parcel) == [str(case.sources["scan"].path)]
+        payload = real(case)
+        assert list(payload) == [str(case.sources["scan"].path)]
         case.sources["scan"].path.write_text("refuse")
-        return parcel
+        return payload
 
     monkeypatch.setattr(engine_module, "pack", pack)
     summary, told = batch("1", "2", "bug", "3")
@@ -151,18 +151,18 @@ def test_nodes_without_room_are_not_waited_for(batch, monkeypatch):
 
 
 def test_a_lost_node_costs_no_scan(batch, cluster, tmp_path):
-    def tell(count):
+    def on_end(count):
         if count == 4:
             cluster.remove_node(cluster.second, allow_graceful=False)
 
-    summary, told = batch(*["slow"] * 12, tell=tell)
+    summary, told = batch(*["slow"] * 12, on_end=on_end)
     assert (summary.done, summary.failed) == (12, 0)
     assert set(told.values()) == {None}
     assert rows(tmp_path / "out") == {f"case{n:02d}": 1 for n in range(12)}
     # What was in flight there was done again, and nothing else.
     log = Counter((tmp_path / "log").read_text().split())
     assert len(log) == 12
-    assert sum(log.values()) <= 12 + DEPTH
+    assert sum(log.values()) <= 12 + depth(1)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_where_nobody_listens_it_says_so(tmp_path):
             run(StubTask(tmp_path / "log"), [case], tmp_path / "out", engine)
 
 
-def test_a_parcel_holds_what_belongs_to_a_scan(tmp_path):
+def test_a_payload_holds_what_belongs_to_a_scan(tmp_path):
     scan, other = tmp_path / "in" / "a.nhdr", tmp_path / "in" / "b.raw"
     scan.parent.mkdir()
     scan.write_text("NRRD0004\ntype: short\ndata file: a.raw\n\n")
@@ -200,14 +200,14 @@ def test_a_parcel_holds_what_belongs_to_a_scan(tmp_path):
     (dicom / "deep").mkdir(parents=True)
     (dicom / "deep" / "1.dcm").write_bytes(b"image")
     case = Case("a", {"scan": Source(scan), "CT": Source(dicom)}, {"seeds": str(seeds), "n": "1"})
-    parcel = pack(case)
-    assert sorted(Path(name).name for name in parcel) == [
+    payload = pack(case)
+    assert sorted(Path(name).name for name in payload) == [
         "1.dcm",
         "a.nhdr",
         "a.raw",
         "a.seeds.mrk.json",
     ]
-    there = unpack(case, parcel, tmp_path / "copies")
+    there = unpack(case, payload, tmp_path / "copies")
     assert there == case
     assert there.here(dicom).is_relative_to(tmp_path / "copies")
     assert (there.here(scan).parent / "a.raw").read_bytes() == b"voxels"

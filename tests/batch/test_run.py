@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from medrl.batch.discover import discover
-from medrl.batch.engines.local import LocalEngine
 from medrl.batch.run import plan, run
 from medrl.batch.store import Store
+from medrl.engines.local import LocalEngine
 from medrl.errors import MedrlError
 
 STUB = Path(__file__).parent / "stubs" / "stub_task.py"
@@ -65,10 +65,10 @@ def start(task, scans, out, workers=1, flavour="plain"):
 def test_every_case_is_done_once(task, scans, tmp_path):
     out, told = tmp_path / "out", []
     cases = discover(scans, "detect")
-    summary = run(task, cases, out, LocalEngine(2), tell=told.append)
+    summary = run(task, cases, out, LocalEngine(2), on_end=told.append)
     assert (summary.done, summary.failed) == (6, 0)
     assert sorted(logged(task)) == [f"scan{n}" for n in range(6)] == whole(out)
-    assert sorted(o.case.name for o in told) == whole(out)
+    assert sorted(o.name for o in told) == whole(out)
     table = rows(out / "results.csv")
     assert [row["value"] for row in table] == [str(n) for n in range(6)]
     assert table[0]["warnings"] == "a warning"
@@ -250,7 +250,7 @@ def test_a_case_that_hangs_among_others_is_found_out(task, scans, tmp_path):
     from stub_task import StubTask
 
     (scans / "scan2.nii.gz").write_text("stuck")
-    several = StubTask(task.log, together=4)
+    several = StubTask(task.log, batch_size=4)
     cases = discover(scans, "detect")
     summary = run(several, cases, tmp_path / "out", LocalEngine(1), timeout=1.5)
     assert (summary.done, summary.failed) == (5, 1)
@@ -259,7 +259,7 @@ def test_a_case_that_hangs_among_others_is_found_out(task, scans, tmp_path):
 
 
 def test_the_cores_that_are_granted_are_divided_among_the_workers(monkeypatch):
-    from medrl.batch.engines import local
+    from medrl.engines import local
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 6, 7, 9, 11})
     assert local.threads_of(2) == 3

@@ -17,15 +17,15 @@ from PIL import Image
 
 from medrl.batch.cases import Case, Source
 from medrl.batch.discover import discover
-from medrl.batch.engines import Outcome
-from medrl.batch.engines.local import LocalEngine
 from medrl.batch.events import EventLog
 from medrl.batch.history import Entry, entries
+from medrl.batch.record import Record
 from medrl.batch.report import write_report
 from medrl.batch.run import Plan, run
 from medrl.batch.store import Store
 from medrl.batch.tables import write_tables
-from medrl.batch.tasks import Record
+from medrl.engines import Outcome
+from medrl.engines.local import LocalEngine
 from medrl.errors import MedrlError
 
 ROWS = {
@@ -140,8 +140,8 @@ def test_events_are_written_as_they_happen(store, tmp_path):
     with EventLog(path) as log:
         log.start(task, Plan((done, failed), (), ()), {"workers": 1})
         assert [event["event"] for event in events(path)] == ["start"]
-        log.case(Outcome(done), store)
-        log.case(Outcome(failed, "is\ndamaged"), store)
+        log.case(Outcome("a", result=store.record(done)))
+        log.case(Outcome("d", "is\ndamaged"))
         assert len(events(path)) == 3
         log.end("interrupted", [done, failed], store.root)
     start, first, second, end = events(path)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from medrl.batch.discover import discover
-from medrl.batch.engines.local import LocalEngine
 from medrl.batch.run import run
 from medrl.batch.tasks.detect import DetectTask
+from medrl.engines.local import LocalEngine
 from medrl.landmark.detect import LandmarkDetector
 from medrl.volume.read import read
 
@@ -29,7 +29,7 @@ def test_scans_that_go_together_have_the_results_that_they_have_alone(tmp_path):
     air = np.where(chance.random((40, 40, 40)) < 0.4, -1000, 40).astype(np.int16)
     nib.Nifti1Image(air, np.diag([2.0, 2.0, 2.0, 1.0])).to_filename(folder / "ct.nii.gz")
 
-    task = DetectTask(landmarks=WANTED, picture=False, together=5)
+    task = DetectTask(landmarks=WANTED, picture=False, batch_size=5)
     out = tmp_path / "out"
     summary = run(task, discover(folder, "detect"), out, LocalEngine(1))
     assert (summary.done, summary.failed) == (3, 2)
@@ -55,5 +55,5 @@ def test_scans_that_go_together_have_the_results_that_they_have_alone(tmp_path):
             place = [float(table[key][axis]) for axis in "xyz"]
             assert place == pytest.approx(landmark.position_world, abs=1e-3)
     # How many go together is no part of what the results are.
-    again = DetectTask(landmarks=WANTED, picture=False, together=1)
-    assert again.facts() == task.facts()
+    again = DetectTask(landmarks=WANTED, picture=False, batch_size=1)
+    assert again.fingerprint() == task.fingerprint()

@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medrl.batch.engines.local import LocalEngine
 from medrl.cli import main
+from medrl.engines.local import LocalEngine
 from medrl.errors import MedrlError
 from medrl.seednet.seeds import Seed, write_seeds
 from medrl.volume.points import read_points

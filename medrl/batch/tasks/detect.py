@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from medrl.batch.cases import Case, Verb
-from medrl.batch.tasks import Record, Worker, become_worker, read_scan, task_facts
+from medrl.batch.record import Record
+from medrl.batch.store import Store
+from medrl.batch.task import CaseProcessor, CaseTask, become_worker, read_scan, task_fingerprint
+from medrl.engines import Progress
 from medrl.errors import MedrlError
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DetectTask:
+class DetectTask(CaseTask):
     """Find landmarks.
 
     Attributes:
@@ -27,7 +30,7 @@ class DetectTask:
         landmarks: Which to report; all if empty.
         device: Torch device.
         picture: Draw pictures.
-        together: How many scans share batches.
+        batch_size: How many scans are searched at once.
         pseudonyms: Take patients' identities out.
     """
 
@@ -35,34 +38,38 @@ class DetectTask:
     landmarks: tuple[str, ...] = ()
     device: str = "cpu"
     picture: bool = True
-    together: int = 1
-    verb: Verb = "detect"
+    batch_size: int = 1
+    verb: ClassVar[Verb] = "detect"
     pseudonyms: Pseudonyms | None = None
 
-    def open(self, threads: int) -> Worker:
+    def open(self, threads: int, output: Store) -> CaseProcessor:
         """Load the detector."""
         from medrl.landmark.detect import LandmarkDetector
 
         become_worker(threads)
-        return _Detecting(self, LandmarkDetector.load(self.model, device=self.device))
+        return _Detecting(self, output, LandmarkDetector.load(self.model, device=self.device))
 
-    def facts(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """Model and options."""
-        return task_facts(self)
+        return task_fingerprint(self)
 
 
-class _Detecting:
+class _Detecting(CaseProcessor):
     """Reads a scan, finds its landmarks, writes what `medrl detect` writes."""
 
-    def __init__(self, task: DetectTask, detector: LandmarkDetector) -> None:
+    def __init__(self, task: DetectTask, store: Store, detector: LandmarkDetector) -> None:
         self._task = task
+        self.store = store
         self._detector = detector
 
     def read(self, case: Case) -> MetaTensor:
         return read_scan(case)
 
     def work(
-        self, cases: Sequence[Case], data: Sequence[MetaTensor]
+        self,
+        cases: Sequence[Case],
+        data: Sequence[MetaTensor],
+        report: Callable[[Progress], None],
     ) -> list[tuple[MetaTensor, Detection] | MedrlError]:
         found = self._detector.detect_many(
             data, landmarks=self._task.landmarks or None, together=len(data)
@@ -72,7 +79,7 @@ class _Detecting:
             for scan, one in zip(data, found, strict=True)
         ]
 
-    def write(self, case: Case, result: tuple[MetaTensor, Detection], folder: Path) -> Record:
+    def save(self, case: Case, result: tuple[MetaTensor, Detection], folder: Path) -> Record:
         from medrl.landmark.results import dicom_report, landmark_rows, write_results
 
         scan, detection = result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from medrl.batch.cases import Case, Source, Verb
-from medrl.batch.tasks import Record, Worker, become_worker, read_scan, task_facts
+from medrl.batch.record import Record
+from medrl.batch.store import Store
+from medrl.batch.task import CaseProcessor, CaseTask, become_worker, read_scan, task_fingerprint
+from medrl.engines import Progress
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
@@ -28,7 +31,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class RegisterTask:
+class RegisterTask(CaseTask):
     """Register pairs.
 
     Attributes:
@@ -45,27 +48,27 @@ class RegisterTask:
     refine: bool = True
     device: str = "cpu"
     picture: bool = True
-    verb: Verb = "register"
-    together: ClassVar[int] = 1
+    verb: ClassVar[Verb] = "register"
     pseudonyms: Pseudonyms | None = None
 
-    def open(self, threads: int) -> Worker:
+    def open(self, threads: int, output: Store) -> CaseProcessor:
         """Load the agents."""
         from medrl.registration.register import Registrar
 
         become_worker(threads)
-        return _Registering(self, Registrar.load(self.model, device=self.device))
+        return _Registering(self, output, Registrar.load(self.model, device=self.device))
 
-    def facts(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """Model and options."""
-        return task_facts(self)
+        return task_fingerprint(self)
 
 
-class _Registering:
+class _Registering(CaseProcessor):
     """Reads two scans, aligns them, writes what `medrl register` writes."""
 
-    def __init__(self, task: RegisterTask, registrar: Registrar) -> None:
+    def __init__(self, task: RegisterTask, store: Store, registrar: Registrar) -> None:
         self._task = task
+        self.store = store
         self._registrar = registrar
         self._fixed: tuple[Source, MetaTensor] | None = None
 
@@ -77,7 +80,10 @@ class _Registering:
         return self._fixed[1], read_scan(case, "moving")
 
     def work(
-        self, cases: Sequence[Case], data: Sequence[tuple[MetaTensor, MetaTensor]]
+        self,
+        cases: Sequence[Case],
+        data: Sequence[tuple[MetaTensor, MetaTensor]],
+        report: Callable[[Progress], None],
     ) -> list[tuple[MetaTensor, MetaTensor, Registration, float]]:
         return [self._register(*pair) for pair in data]
 
@@ -90,7 +96,7 @@ class _Registering:
         )
         return fixed, moving, found, time.perf_counter() - began
 
-    def write(
+    def save(
         self,
         case: Case,
         result: tuple[MetaTensor, MetaTensor, Registration, float],

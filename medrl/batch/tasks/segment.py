@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from medrl.batch.cases import Case, Verb
-from medrl.batch.tasks import Record, Worker, become_worker, read_scan, task_facts
+from medrl.batch.record import Record
+from medrl.batch.store import Store
+from medrl.batch.task import CaseProcessor, CaseTask, become_worker, read_scan, task_fingerprint
+from medrl.engines import Progress
 from medrl.errors import MedrlError
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SegmentTask:
+class SegmentTask(CaseTask):
     """Segment by seeds; an option ``target`` of a case goes before that of the task.
 
     Attributes:
@@ -37,27 +40,27 @@ class SegmentTask:
     agent: bool = True
     device: str = "cpu"
     picture: bool = True
-    verb: Verb = "segment"
-    together: ClassVar[int] = 1
+    verb: ClassVar[Verb] = "segment"
     pseudonyms: Pseudonyms | None = None
 
-    def open(self, threads: int) -> Worker:
+    def open(self, threads: int, output: Store) -> CaseProcessor:
         """Load the agent."""
         from medrl.seednet.session import SeedSession
 
         become_worker(threads)
-        return _Segmenting(self, SeedSession.load(self.model, device=self.device))
+        return _Segmenting(self, output, SeedSession.load(self.model, device=self.device))
 
-    def facts(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """Model and options."""
-        return task_facts(self)
+        return task_fingerprint(self)
 
 
-class _Segmenting:
+class _Segmenting(CaseProcessor):
     """Reads images and seeds, segments, writes what `medrl segment` writes."""
 
-    def __init__(self, task: SegmentTask, session: SeedSession) -> None:
+    def __init__(self, task: SegmentTask, store: Store, session: SeedSession) -> None:
         self._task = task
+        self.store = store
         self._loaded = session
 
     def read(self, case: Case) -> tuple[dict[str, MetaTensor], list[Seed]]:
@@ -67,7 +70,10 @@ class _Segmenting:
         return {role: read_scan(case, role) for role in case.sources}, seeds
 
     def work(
-        self, cases: Sequence[Case], data: Sequence[tuple[dict[str, MetaTensor], list[Seed]]]
+        self,
+        cases: Sequence[Case],
+        data: Sequence[tuple[dict[str, MetaTensor], list[Seed]]],
+        report: Callable[[Progress], None],
     ) -> list[tuple[SeedSession, list[str]]]:
         return [self._segment(case, *given) for case, given in zip(cases, data, strict=True)]
 
@@ -89,7 +95,7 @@ class _Segmenting:
         remarks = [str(remark) for remark in scan.meta.get("remarks", ())]
         return session, remarks
 
-    def write(self, case: Case, result: tuple[SeedSession, list[str]], folder: Path) -> Record:
+    def save(self, case: Case, result: tuple[SeedSession, list[str]], folder: Path) -> Record:
         from medrl.seednet.results import dicom_segmentation, object_rows, write_results
 
         session, remarks = result

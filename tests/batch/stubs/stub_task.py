@@ -9,22 +9,24 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from medrl.batch.tasks import Record
+from medrl.batch.record import Record
+from medrl.batch.task import CaseProcessor, CaseTask
+from medrl.engines import Progress
 from medrl.errors import MedrlError
 
 
 @dataclass(frozen=True)
-class StubTask:
+class StubTask(CaseTask):
     """Behaves by file content: a number, `crash`, `crash once`, `hang`, `refuse`, `bug`,
     `memory`, `full`, `slow`, `stuck` (in native code). Flavours `stuck` and `unlucky`: so is every
     worker while it loads; it dies so often (a number in a file) before it does."""
 
     log: Path
     flavour: str = "plain"
-    verb: str = "detect"
-    together: int = 1
+    verb = "detect"
+    batch_size: int = 1
 
-    def open(self, threads):
+    def open(self, threads, output):
         if self.flavour == "stuck":
             self.log.with_name("loading").touch()
             be_stuck()
@@ -34,9 +36,9 @@ class StubTask:
             count.write_text(str(left - 1))
             if left:
                 os.kill(os.getpid(), signal.SIGKILL)
-        return Stub(self)
+        return Stub(self, output)
 
-    def facts(self):
+    def fingerprint(self):
         return {"flavour": self.flavour}
 
 
@@ -45,9 +47,10 @@ def be_stuck():
     ctypes.PyDLL(None).sleep(600)
 
 
-class Stub:
-    def __init__(self, task):
+class Stub(CaseProcessor):
+    def __init__(self, task, store):
         self.task = task
+        self.store = store
 
     def read(self, case):
         text = case.here(case.sources["scan"].path).read_text()
@@ -55,7 +58,9 @@ class Stub:
             time.sleep(600)
         return text
 
-    def work(self, cases, data):
+    def work(self, cases, data, report):
+        for case in cases:
+            report(Progress(case.name, "working", 1, 2, {"loss": 0.5}))
         return [self.work_on(case, text) for case, text in zip(cases, data, strict=True)]
 
     def work_on(self, case, data):
@@ -77,7 +82,7 @@ class Stub:
             time.sleep(0.5)
         return data
 
-    def write(self, case, result, folder):
+    def save(self, case, result, folder):
         (folder / "half.txt").write_text(result)
         if result == "full":
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -90,8 +95,8 @@ class Stub:
 def main():
     """Run a batch in this process, to be ended from outside: LOG IN OUT WORKERS [FLAVOUR]."""
     from medrl.batch.cases import Case, Source
-    from medrl.batch.engines.local import LocalEngine
     from medrl.batch.run import run
+    from medrl.engines.local import LocalEngine
 
     log, where, out, workers, *flavour = sys.argv[1:]
     files = sorted(Path(where).glob("*.nii.gz"))

@@ -12,54 +12,53 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import medrl
-from medrl.batch.cases import Case
-from medrl.batch.engines import Outcome
-from medrl.batch.engines.parcel import Parcel, Stamp, are_here, pack, stamps, unpack
-from medrl.batch.engines.pool import run_pool
-from medrl.batch.pipeline import Message, Pipeline, depth, reason
-from medrl.batch.store import Store
-from medrl.batch.tasks import Task
+from medrl.engines import J, O, Outcome, Output, Progress, Task
+from medrl.engines.messages import Fatal, Message, Ready, reason
+from medrl.engines.payload import Payload, Stamp, are_here, pack, stamps, unpack
+from medrl.engines.pipeline import Pipeline, depth
+from medrl.engines.pool import Pool
 from medrl.errors import MedrlError
 
 #: How long a cluster may take to answer a call (s).
-_KNOCK = 10.0
+_PROBE = 10.0
 #: How long an actor waits for something to tell before it says so (s).
-_PATIENCE = 5.0
+_LISTEN = 5.0
 #: How long a cluster may take to start an actor while there is none (s).
 _START = 120.0
 #: How long an actor that is to be ended may take to remove its copies (s).
-_FAREWELL = 0.3
+_CLEANUP = 0.3
 #: How long a cluster takes to notice that a node is gone, at most (s).
 _NOTICE = 10.0
 #: What Ray says of an actor that is dead while its node lives.
 _DIED_ALONE = "its worker process has died"
 
 
-class _Ready(NamedTuple):
-    """An actor has loaded its model."""
+class _Joined(NamedTuple):
+    """An actor is ready."""
 
     version: str
     node: str
 
 
 class _Wanted(NamedTuple):
-    """An actor does not see the files of a case."""
+    """An actor does not see the files of a job."""
 
     name: str
 
 
-class _Result(NamedTuple):
-    """The results of a case, where the output folder is not shared."""
+class _Files(NamedTuple):
+    """The results of a job, where the output folder is not shared."""
 
-    name: str
+    outcome: Outcome
     files: dict[str, bytes]
 
 
-_News = Message | _Ready | _Wanted | _Result
+_News = Message | _Joined | _Wanted | _Files
 
 
 class RayEngine:
@@ -105,23 +104,20 @@ class RayEngine:
 
     def run(
         self,
-        task: Task,
-        cases: Sequence[Case],
-        root: Path,
+        task: Task[J, O],
+        jobs: Sequence[J],
+        output: O,
         *,
-        timeout: float | None,
-        tell: Callable[[Outcome], None],
+        timeout: float | None = None,
+        on_end: Callable[[Outcome], None],
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
-        """See :class:`medrl.batch.engines.Engine`."""
-        if not cases:
+        """See :class:`medrl.engines.Engine`."""
+        if not jobs:
             return
-        store = Store(root)
-        with self._connected(), _token(root) as token:
-            count = self.workers or self._room()
+        output = output.at(output.root.absolute())  # actors run in other folders
+        with self._connected(), _token(output.root) as token:
             deadline = time.monotonic() + _START
-
-            def start() -> _Actor:
-                return _Actor(task, store, token, self.gpus)
 
             def wait(actors: Sequence[_Actor], seconds: float) -> None:
                 nonlocal deadline
@@ -131,16 +127,16 @@ class RayEngine:
                     raise MedrlError(f"no worker has started within {_START:g} s: {self._needs()}")
                 _wait(actors, seconds)
 
-            run_pool(
-                cases,
-                count,
-                start=start,
+            pool = Pool[J, _Actor](
+                start=lambda: _Actor(task, output, token, self.gpus),
                 wait=wait,
                 end=_end,
-                depth=depth(task.together),
+                depth=depth(task.batch_size),
                 timeout=timeout,
-                tell=tell,
+                on_end=on_end,
+                on_progress=on_progress,
             )
+            pool.run(jobs, self.workers or self._room())
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[None]:
@@ -150,7 +146,7 @@ class RayEngine:
             yield
             return
         logging.getLogger("ray").setLevel(logging.CRITICAL)
-        self._knock()
+        self._probe()
         try:
             ray.init(
                 address=self.address or "local",
@@ -168,13 +164,13 @@ class RayEngine:
         finally:
             ray.shutdown()
 
-    def _knock(self) -> None:
+    def _probe(self) -> None:
         """Find out at once whether anybody listens; Ray itself waits for minutes."""
         host, colon, port = (self.address or "").rpartition("/")[2].rpartition(":")
         if not (colon and port.isdigit()):
             return
         try:
-            socket.create_connection((host, int(port)), timeout=_KNOCK).close()
+            socket.create_connection((host, int(port)), timeout=_PROBE).close()
         except OSError as error:
             raise self._unreachable(error.strerror or str(error)) from None
 
@@ -199,26 +195,26 @@ class RayEngine:
 class _Actor:
     """An actor, seen from the run."""
 
-    def __init__(self, task: Task, store: Store, token: Path, gpus: float) -> None:
+    def __init__(self, task: Task[Any, Any], output: Output[Any], token: Path, gpus: float) -> None:
         import ray
 
         self._ray: Any = ray
-        self._store = store
-        self._cases: dict[str, Case] = {}
+        self._output = output
+        self._jobs: dict[str, Any] = {}
         self._node = ""
         self._dead = ""
         self._alone = False
         self.began = False
         serving = ray.remote(num_cpus=1, num_gpus=gpus, max_concurrency=2)(_Serving)
-        self.handle: Any = serving.remote(task, store.root.absolute(), token)
+        self.handle: Any = serving.remote(task, output, token)
         self.news: Any = self.handle.listen.remote()
 
-    def send(self, case: Case) -> None:
-        self._cases[case.name] = case
-        self.handle.put.remote(case, stamps(case))
+    def send(self, job: Any) -> None:
+        self._jobs[job.name] = job
+        self.handle.put.remote(job, stamps(job))
 
-    def receive(self) -> list[Message | None]:
-        told: list[Message | None] = []
+    def receive(self) -> list[Message]:
+        messages: list[Message] = []
         while not self._dead and self._ray.wait([self.news], timeout=0)[0]:
             try:
                 batch: list[_News] = self._ray.get(self.news)
@@ -227,8 +223,8 @@ class _Actor:
                 self._alone = _DIED_ALONE in str(error)
                 break
             self.news = self.handle.listen.remote()
-            told += [message for one in batch for message in self._understood(one)]
-        return told
+            messages += [message for one in batch for message in self._translate(one)]
+        return messages
 
     def alive(self) -> bool:
         return not self._dead
@@ -248,28 +244,27 @@ class _Actor:
     def cause(self) -> str:
         return self._dead or "it was ended"
 
-    def _understood(self, news: _News) -> list[Message | None]:
+    def _translate(self, news: _News) -> list[Message]:
         """What the pool is to know of it."""
-        if isinstance(news, _Ready):
+        if isinstance(news, _Joined):
             if news.version != medrl.__version__:
                 line = f"a node has medrl {news.version}, this machine {medrl.__version__}"
-                return [Message("", None, line, fatal=True)]
+                return [Fatal(line)]
             self._node, self.began = news.node, True
-            return [None]
+            return [Ready()]
         if isinstance(news, _Wanted):
-            case = self._cases[news.name]
+            job = self._jobs[news.name]
             try:
-                self.handle.put.remote(case, [], self._ray.put(pack(case)))
+                self.handle.put.remote(job, [], self._ray.put(pack(job)))
             except MedrlError as error:
-                return [Message(case.name, None, str(error))]
+                return [Outcome(job.name, str(error))]
             return []
-        if isinstance(news, _Result):
+        if isinstance(news, _Files):
             try:
-                self._store.put(self._cases[news.name], news.files)
+                self._output.put(self._jobs[news.outcome.name], news.files)
             except OSError as error:
-                line = f"cannot write into {self._store.root}: {error.strerror}"
-                return [Message(news.name, None, line, fatal=True)]
-            return [Message(news.name, None)]
+                return [Fatal(f"cannot write into {self._output.root}: {error.strerror}")]
+            return [news.outcome]
         return [news]
 
 
@@ -279,7 +274,7 @@ def _end(actors: Sequence[_Actor]) -> None:
     with contextlib.suppress(ray.exceptions.RayError):
         tidy = [actor.handle.tidy.remote() for actor in actors if actor.began and actor.alive()]
         if tidy:
-            ray.wait(tidy, num_returns=len(tidy), timeout=_FAREWELL)
+            ray.wait(tidy, num_returns=len(tidy), timeout=_CLEANUP)
         for actor in actors:
             ray.kill(actor.handle)
 
@@ -293,7 +288,8 @@ def _wait(actors: Sequence[_Actor], seconds: float) -> None:
 @contextlib.contextmanager
 def _token(root: Path) -> Iterator[Path]:
     """A file by which a worker finds out whether it sees this output folder."""
-    path = root.absolute() / ".medrl" / f"token-{secrets.token_hex(8)}"
+    path = root / f".token-{secrets.token_hex(8)}"
+    root.mkdir(parents=True, exist_ok=True)
     path.touch()
     try:
         yield path
@@ -302,31 +298,34 @@ def _token(root: Path) -> Iterator[Path]:
 
 
 class _Serving:
-    """The actor itself: one thread works through cases, calls put them in and take news out."""
+    """The actor itself: one thread works through jobs, calls put them in and take news out."""
 
-    def __init__(self, task: Task, root: Path, token: Path) -> None:
+    def __init__(self, task: Task[Any, Any], output: Output[Any], token: Path) -> None:
         self._news: queue.SimpleQueue[_News] = queue.SimpleQueue()
-        self._todo: queue.SimpleQueue[Case] = queue.SimpleQueue()
+        self._todo: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._scratch = Path(tempfile.mkdtemp(prefix="medrl-"))
         self._shared = token.exists()
-        self._root = root if self._shared else self._scratch / "out"
-        self._cases: dict[str, Case] = {}
+        self._output = output if self._shared else output.at(self._scratch / "out")
+        #: Jobs under way, and the folders with copies of their files.
+        self._jobs: dict[str, tuple[Any, Path | None]] = {}
         threading.Thread(target=self._work, args=(task,), daemon=True).start()
 
-    def put(self, case: Case, wanted: list[Stamp], parcel: Parcel | None = None) -> None:
-        """Take a case, with its files or how to tell that they are here."""
-        if parcel is not None:
-            case = unpack(case, parcel, Path(tempfile.mkdtemp(dir=self._scratch)))
+    def put(self, job: Any, wanted: list[Stamp], payload: Payload | None = None) -> None:
+        """Take a job, with its files or how to tell that they are here."""
+        copies = None
+        if payload is not None:
+            copies = Path(tempfile.mkdtemp(dir=self._scratch))
+            job = unpack(job, payload, copies)
         elif not are_here(wanted):
-            self._news.put(_Wanted(case.name))
+            self._news.put(_Wanted(job.name))
             return
-        self._cases[case.name] = case
-        self._todo.put(case)
+        self._jobs[job.name] = job, copies
+        self._todo.put(job)
 
     def listen(self) -> list[_News]:
         """What there is to tell; an empty list after a while without."""
         try:
-            news = [self._news.get(timeout=_PATIENCE)]
+            news = [self._news.get(timeout=_LISTEN)]
         except queue.Empty:
             return []
         with contextlib.suppress(queue.Empty):
@@ -338,40 +337,34 @@ class _Serving:
         """Remove all copies; the end."""
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _work(self, task: Task) -> None:
+    def _work(self, task: Task[Any, Any]) -> None:
         import ray
 
         try:
-            store = Store(self._root)
-            pipeline = Pipeline(
-                task.open(1),
-                store,
-                lambda message: self._tell(store, message),
-                together=task.together,
-            )
+            processor = task.open(1, self._output)
+            pipeline = Pipeline(processor, self._send, batch_size=task.batch_size)
         except Exception as error:
-            self._news.put(Message("", None, reason(error), fatal=True))
+            self._news.put(Fatal(reason(error)))
             return
-        self._news.put(_Ready(medrl.__version__, ray.get_runtime_context().get_node_id()))
+        self._news.put(_Joined(medrl.__version__, ray.get_runtime_context().get_node_id()))
         while True:
             while not (len(pipeline) and self._todo.empty()):
                 pipeline.put(self._todo.get())
             pipeline.step()
 
-    def _tell(self, store: Store, message: Message) -> None:
-        if message.stage is not None:
+    def _send(self, message: Message) -> None:
+        if not isinstance(message, Outcome):
             self._news.put(message)
             return
-        case = self._cases.pop(message.name)
-        if case.copies is not None:
-            shutil.rmtree(case.copies, ignore_errors=True)
-        if message.error is not None:
-            line = message.error.replace(str(case.copies), "")
-            self._news.put(message._replace(error=line))
-        elif self._shared:
+        job, copies = self._jobs.pop(message.name)
+        if copies is not None:
+            shutil.rmtree(copies, ignore_errors=True)
+            if message.error is not None:
+                message = replace(message, error=message.error.replace(str(copies), ""))
+        if message.error is not None or self._shared:
             self._news.put(message)
-        else:
-            try:
-                self._news.put(_Result(case.name, store.take(case)))
-            except OSError as error:
-                self._news.put(Message(case.name, None, reason(error)))
+            return
+        try:
+            self._news.put(_Files(message, self._output.take(job)))
+        except OSError as error:
+            self._news.put(Outcome(job.name, reason(error)))

@@ -1,4 +1,4 @@
-"""Processes on this machine: a case that kills one is listed, the others go on."""
+"""Processes on this machine: a job that kills one is listed, the others go on."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from medrl.batch.cases import Case
-from medrl.batch.engines import Outcome
-from medrl.batch.engines.pool import run_pool
-from medrl.batch.pipeline import Message, Pipeline, depth, reason
-from medrl.batch.store import Store
-from medrl.batch.tasks import Task
+from medrl.engines import J, O, Outcome, Progress, Task
+from medrl.engines.messages import Fatal, Message, Ready, reason
+from medrl.engines.pipeline import Pipeline, depth
+from medrl.engines.pool import Pool
 from medrl.errors import MedrlError
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl
@@ -50,44 +47,41 @@ class LocalEngine:
 
     def run(
         self,
-        task: Task,
-        cases: Sequence[Case],
-        root: Path,
+        task: Task[J, O],
+        jobs: Sequence[J],
+        output: O,
         *,
-        timeout: float | None,
-        tell: Callable[[Outcome], None],
+        timeout: float | None = None,
+        on_end: Callable[[Outcome], None],
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
-        """See :class:`medrl.batch.engines.Engine`."""
+        """See :class:`medrl.engines.Engine`."""
         started: list[_Process] = []
-
-        def start() -> _Process:
-            return self._start(task, root, started)
-
+        pool = Pool[J, _Process](
+            start=lambda: self._start(task, output, started),
+            wait=_wait,
+            end=_end,
+            depth=depth(task.batch_size),
+            timeout=timeout,
+            on_end=on_end,
+            on_progress=on_progress,
+        )
         try:
-            run_pool(
-                cases,
-                self.workers,
-                start=start,
-                wait=_wait,
-                end=_end,
-                depth=depth(task.together),
-                timeout=timeout,
-                tell=tell,
-            )
+            pool.run(jobs, self.workers)
         finally:
             # Also those that the pool does not know yet, if it was interrupted at that moment.
             _end(started)
 
-    def _start(self, task: Task, root: Path, started: list[_Process]) -> _Process:
+    def _start(self, task: Task[J, O], output: O, started: list[_Process]) -> _Process:
         resource_tracker.ensure_running()  # it lets signals through again
-        with _undisturbed():
+        with _signals_deferred():
             ours, theirs = self._context.Pipe()
             threads = threads_of(self.workers)
             process = self._context.Process(
                 target=_serve,
-                args=(theirs, task, root, threads, os.getpid()),
+                args=(theirs, task, output, threads, os.getpid()),
                 daemon=True,
-                name="medrl-batch",
+                name="medrl-worker",
             )
             process.start()
             theirs.close()
@@ -106,7 +100,7 @@ def threads_of(workers: int) -> int:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def _signals_deferred() -> Iterator[None]:
     """Let signals that end the run wait; processes started meanwhile keep them waiting."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
@@ -122,16 +116,16 @@ class _Process:
         self.process = process
         self.pipe = pipe
 
-    def send(self, case: Case) -> None:
+    def send(self, job: Any) -> None:
         with suppress(OSError):  # it is dead, which will be noticed
-            self.pipe.send(case)
+            self.pipe.send(job)
 
-    def receive(self) -> list[Message | None]:
-        told = []
+    def receive(self) -> list[Message]:
+        messages: list[Message] = []
         with suppress(EOFError, OSError):  # it is dead
             while self.pipe.poll():
-                told.append(self.pipe.recv())
-        return told
+                messages.append(self.pipe.recv())
+        return messages
 
     def alive(self) -> bool:
         return bool(self.process.is_alive())
@@ -155,15 +149,15 @@ def _wait(workers: Sequence[_Process], seconds: float) -> None:
 
 
 def _end(workers: Sequence[_Process]) -> None:
-    with _undisturbed():
+    with _signals_deferred():
         for worker in workers:
             worker.process.kill()
         for worker in workers:
             worker.process.join()
 
 
-def _serve(pipe: Connection, task: Task, root: Path, threads: int, parent: int) -> None:
-    """A worker process: cases come through a pipe, messages go back."""
+def _serve(pipe: Connection, task: Task[J, O], output: O, threads: int, parent: int) -> None:
+    """A worker process: jobs come through a pipe, messages go back."""
     _die_with(parent)
     # The run decides what an interruption means; this process was started with it blocked.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING - {signal.SIGINT})
@@ -171,16 +165,16 @@ def _serve(pipe: Connection, task: Task, root: Path, threads: int, parent: int) 
         os.environ[name] = str(threads)
     lock = Lock()
 
-    def tell(message: Message | None) -> None:
+    def send(message: Message) -> None:
         with lock:
             pipe.send(message)
 
     try:
-        pipeline = Pipeline(task.open(threads), Store(root), tell, together=task.together)
+        pipeline = Pipeline(task.open(threads, output), send, batch_size=task.batch_size)
     except Exception as error:
-        tell(Message("", None, reason(error), fatal=True))
+        send(Fatal(reason(error)))
         return
-    tell(None)
+    send(Ready())
     try:
         while True:
             while pipe.poll(None if not len(pipeline) else 0):

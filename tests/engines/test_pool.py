@@ -1,12 +1,10 @@
 """Whom the pool blames for lost time, with workers that say what a test wants, on its own clock."""
 
-from pathlib import Path
-
 import pytest
+from jobs import Count
 
-from medrl.batch.cases import Case, Source
-from medrl.batch.engines import pool
-from medrl.batch.pipeline import Message
+from medrl.engines import Outcome, pool
+from medrl.engines.messages import Began, Ready
 
 
 class Clock:
@@ -20,19 +18,22 @@ class Clock:
 
 
 class Worker:
-    """Tells what is due at a time; a name's script is a list of (seconds since it came, stage)."""
+    """Tells what is due at a time; a name's script is a list of (seconds since it came, phase)."""
 
     def __init__(self, clock, scripts, log):
         self.clock, self.scripts, self.log = clock, scripts, log
-        self.due = [(clock.now, None)]
+        self.due = [(clock.now, Ready())]
         self.dead = False
 
-    def send(self, case):
-        self.log.append(case.name)
-        script = self.scripts[case.name]
+    def send(self, job):
+        self.log.append(job.name)
+        script = self.scripts[job.name]
         if isinstance(script[0], list):  # one for each time that it is given
-            script = script[self.log.count(case.name) - 1]
-        self.due += [(self.clock.now + s, Message(case.name, stage)) for s, stage in script]
+            script = script[self.log.count(job.name) - 1]
+        self.due += [(self.clock.now + s, self.message(job.name, phase)) for s, phase in script]
+
+    def message(self, name, phase):
+        return Outcome(name) if phase is None else Began(name, phase)
 
     def receive(self):
         now = [message for when, message in self.due if when <= self.clock.now]
@@ -64,16 +65,14 @@ def outcomes(monkeypatch):
             clock.now += seconds
             assert clock.now < 1000
 
-        pool.run_pool(
-            [Case(name, {"scan": Source(Path(name))}) for name in scripts],
-            1,
+        pool.Pool(
             start=lambda: Worker(clock, scripts, log),
             wait=wait,
             end=lambda workers: [worker.kill() for worker in workers],
             depth=depth,
             timeout=10.0,
-            tell=lambda outcome: told.update({outcome.case.name: outcome.error}),
-        )
+            on_end=lambda outcome: told.update({outcome.name: outcome.error}),
+        ).run([Count(name) for name in scripts], 1)
         return told, log
 
     return run
