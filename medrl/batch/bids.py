@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pathspec import GitIgnoreSpec
 
 from medrl.batch.cases import Case, Source
 from medrl.errors import MedrlError
@@ -157,7 +159,7 @@ def find_images(root: Path, selection: Selection) -> list[Case]:
             # As CT has no chapter in BIDS, datasets have to ignore its folders to be valid.
             new = relative.parts[-2] == "ct"
             listed = f"{relative.parent.parent.as_posix()}/" if new else relative.as_posix()
-            if ending is None or ignored(listed):
+            if ending is None or ignored.match_file(listed):
                 continue
             name = parse_name(path.name.removesuffix(ending))
             if name is None or name.suffix not in suffixes or not _lies_right(relative, name):
@@ -187,61 +189,18 @@ def _lies_right(relative: Path, name: BidsName) -> bool:
     return list(relative.parts[:-2]) == folders
 
 
-def _ignored(root: Path) -> Callable[[str], bool]:
-    """Tell which paths, relative to the root, a dataset's ``.bidsignore`` names.
-
-    It has the syntax of gitignore(5).
-    """
+def _ignored(root: Path) -> GitIgnoreSpec:
+    """Paths, relative to the root, that a dataset's ``.bidsignore`` names."""
     try:
         lines = (root / _IGNORE).read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         lines = []
     except (OSError, UnicodeDecodeError) as error:
         raise MedrlError(f"{root / _IGNORE}: cannot be read: {error}") from error
-    rules = [_rule(line.strip()) for line in lines if line.strip() and line[0] != "#"]
-
-    def named(path: str, *, folder: bool) -> bool:
-        # The last pattern that fits decides.
-        fitting = (
-            takes_out
-            for takes_out, pattern, only_folders in reversed(rules)
-            if (folder or not only_folders) and pattern.fullmatch(path)
-        )
-        return next(fitting, False)
-
-    def ignored(path: str) -> bool:
-        parts = path.split("/")
-        above = ("/".join(parts[:n]) for n in range(1, len(parts)))
-        return any(named(folder, folder=True) for folder in above) or named(path, folder=False)
-
-    return ignored
-
-
-def _rule(line: str) -> tuple[bool, re.Pattern[str], bool]:
-    """A line of gitignore(5): whether it takes out or lets in, which paths, only of folders."""
-    takes_out = not line.startswith("!")
-    text = line.removeprefix("!")
-    pattern = "" if "/" in text.rstrip("/") else "(?:.*/)?"
-    parts = text.strip("/").split("/")
-    for part in parts[:-1]:
-        pattern += "(?:.*/)?" if part == "**" else _glob(part) + "/"
-    pattern += ".*" if parts[-1] == "**" else _glob(parts[-1])
-    return takes_out, re.compile(pattern), text.endswith("/")
-
-
-def _glob(part: str) -> str:
-    """A name with wildcards as a regular expression."""
-    out = ""
-    for piece in re.findall(r"\*+|\?|\[[^\]]+\]|\\.|.", part):
-        if piece.startswith("*"):
-            out += "[^/]*"
-        elif piece == "?":
-            out += "[^/]"
-        elif piece.startswith("[") and len(piece) > 1:
-            out += "[" + piece[1:-1].replace("\\", "\\\\").replace("!", "^", piece[1] == "!") + "]"
-        else:
-            out += re.escape(piece[-1])
-    return out
+    try:
+        return GitIgnoreSpec.from_lines(lines)
+    except ValueError as error:
+        raise MedrlError(f"{root / _IGNORE}: {error}") from error
 
 
 def root_of(cases: Sequence[Case]) -> Path | None:

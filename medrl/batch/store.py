@@ -12,16 +12,18 @@ place.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
+import platform
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from medrl.batch.cases import Case
 from medrl.batch.derivatives import arrange
@@ -63,17 +65,19 @@ class Store(Output[Case]):
             MedrlError: If another run is.
         """
         path = self._own / f"lock{shard.replace('/', '-of-')}"
-        with path.open("a+") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                stream.seek(0)
-                who = stream.read().strip() or "it does not say which"
-                raise MedrlError(f"{self.root}: another run works on this folder ({who})") from None
-            stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {os.uname().nodename}")
-            stream.flush()
+        holder = path.with_name(f"{path.name}.holder")
+        lock = FileLock(path, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            known = holder.read_text(encoding="utf-8") if holder.exists() else ""
+            who = known or "it does not say which"
+            raise MedrlError(f"{self.root}: another run works on this folder ({who})") from None
+        try:
+            holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
             yield
+        finally:
+            lock.release()
 
     def agree(self, fingerprint: dict[str, Any]) -> None:
         """Begin or go on with results of some model and options.
