@@ -12,8 +12,8 @@ of the group ``medrl.systems``::
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -54,11 +54,13 @@ class Artifact:
         suffix: What BIDS calls it (``landmarks``, ``dseg``, ``xfm``); None for that of the scan.
         ending: Its ending in a BIDS derivative.
         meaning: What it is, in a sentence, for the sidecar.
+        columns: Of a table: what each column holds, as BIDS sidecars have it.
     """
 
     suffix: str | None
     ending: str
     meaning: str
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 class Result(Protocol):
@@ -85,9 +87,10 @@ class Result(Protocol):
         """How sure it is."""
 
     def save(self, folder: Path, stem: str | None = None, **options: Any) -> dict[str, Path]:
-        """Write standard files, all of them or none; paths by kind.
+        """Write standard files, all of them or none; paths by kind, the main file first.
 
         Options are ``picture`` (draw one) and ``pseudonyms`` (take identities out of DICOM).
+        What the user should know of the files goes into :class:`medrl.results.SavedFiles`.
         """
 
 
@@ -103,10 +106,13 @@ class System(ABC):
         summary: One line for ``medrl --help``.
         description: What the command does and writes, for ``medrl VERB --help``.
         default_model: Name of the model that is used unless another is named.
-        roles: Scans that a case consists of.
+        roles: Scans that a case consists of; the last one gives it its name, the others may be
+            the same for all cases of a batch.
+        images: Whether a case may have further scans, by the names of their channels, or only
+            such: ``--image CHANNEL=PATH``, columns of a batch's manifest.
         options: A frozen dataclass: what a user may choose. Fields have a type, a default, and a
-            docstring below them; they become options of the commands, are part of what a batch
-            was run with, and make the form of the panel.
+            docstring below them; they become options of the commands, columns of a batch's
+            manifest, are part of what a batch was run with, and make the form of the panel.
         given: A frozen dataclass of texts and paths that come with a case: seeds, masks, a start.
             Options of ``medrl VERB``, columns of a batch's manifest.
         several: Whether ``medrl VERB`` takes several cases at once.
@@ -123,6 +129,7 @@ class System(ABC):
     description: ClassVar[str] = ""
     default_model: ClassVar[str | None] = None
     roles: ClassVar[tuple[str, ...]] = ("scan",)
+    images: ClassVar[bool] = False
     options: ClassVar[type[Any]] = NoOptions
     given: ClassVar[type[Any]] = NoOptions
     several: ClassVar[bool] = False
@@ -132,6 +139,31 @@ class System(ABC):
     evaluate_options: ClassVar[type[Any]] = NoOptions
 
     # Using a model ------------------------------------------------------------------------------
+
+    def check_given(self, given: Any, scans: Collection[str]) -> None:  # noqa: B027 - as below
+        """Refuse what comes with a case if its form is wrong, before anything is loaded.
+
+        Args:
+            given: Of the type :attr:`given`.
+            scans: Roles and channels of the scans that are named.
+
+        Raises:
+            MedrlError: If something is missing, or cannot be meant.
+        """
+
+    def choose_model(self, given: Any, scans: Collection[str]) -> str:
+        """The model that is used unless one is named.
+
+        Args:
+            given: Of the type :attr:`given`.
+            scans: Roles and channels of the scans that are named.
+
+        Raises:
+            MedrlError: If none fits.
+        """
+        if self.default_model is None:
+            raise MedrlError("name a model: --model")
+        return self.default_model
 
     @abstractmethod
     def load(self, bundle: Path, *, device: str = "cpu") -> Any:
@@ -196,13 +228,28 @@ class System(ABC):
 
     # What came of it ----------------------------------------------------------------------------
 
+    def save(
+        self, result: Any, folder: Path, stem: str, options: Any, **how: Any
+    ) -> dict[str, Path]:
+        """Write a result as the options want it; see :meth:`Result.save`."""
+        files: dict[str, Path] = result.save(folder, stem, **how)
+        return files
+
+    def doubt(self, result: Any) -> str | None:
+        """Why nobody should use a result without a look at it, in a few words; None if none."""
+        return None
+
     @abstractmethod
     def rows(self, result: Any) -> list[dict[str, Any]]:
         """The result as rows of a table, in terms of JSON."""
 
+    def case_figures(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Figures of a case as a whole, beside :attr:`figures`, that tell cases apart."""
+        return {}
+
     def report(self, result: Any) -> dict[str, Any]:
-        """What ``medrl VERB --json`` prints of a result."""
-        return {"rows": self.rows(result), "warnings": list(result.warnings)}
+        """What ``medrl VERB --json`` prints of a result, beside scans, files and warnings."""
+        return {"rows": self.rows(result)}
 
     def tables(self, results: Mapping[str, Any]) -> Sequence[Any]:
         """What ``medrl VERB`` prints: tables of rich, of results by the name of their case."""
@@ -402,16 +449,23 @@ def load(name_or_folder: str | Path, *, device: str = "cpu") -> Any:
 
 
 def check_device(device: str) -> None:
-    """Refuse a torch device that is not there.
+    """Refuse a torch device that is not there, or not supported.
 
     Raises:
         MedrlError: If it is not.
     """
+    if device == "cpu":
+        return  # there without having to import PyTorch, which takes seconds
     import torch
 
     try:
         kind = torch.device(device)
     except RuntimeError:
-        raise MedrlError(f"{device!r} is no device: cpu, cuda or cuda:N") from None
-    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+        raise MedrlError(f"{device!r} is not a device: try cpu or cuda") from None
+    if kind.type not in ("cpu", "cuda"):
+        raise MedrlError(f"device {device} is not supported: use cpu or cuda")
+    count = torch.cuda.device_count()
+    if kind.type == "cuda" and not count:
         raise MedrlError(f"device {device} is not available here: use cpu")
+    if kind.type == "cuda" and (kind.index or 0) >= count:
+        raise MedrlError(f"there is no device {device}: this machine has {count}")
