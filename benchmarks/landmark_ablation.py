@@ -17,14 +17,16 @@ import argparse
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from evaluation import ixi
 from evaluation.cases import Case, corrupt
-from evaluation.results import RESULTS, environment, markdown, read, save
+from evaluation.results import RESULTS, print_table, save
 from evaluation.statistics import summarize
 
+from medrl.evaluation import read_json
 from medrl.landmark.detect import LandmarkDetector
 from medrl.landmark.learner import LearnerSettings, ScaleLearner
 from medrl.landmark.model import LandmarkModel
@@ -34,6 +36,7 @@ from medrl.volume.itk import from_sitk
 from medrl.volume.prepare import ResampleIsotropic
 from medrl.volume.space import world_to_voxel
 
+CLAIM = "What each part of the recipe buys"
 OUT = RESULTS / "landmark_ablation.json"
 #: CPU seconds that a batch of each phase takes, only to plan the learning-rate schedule.
 IMITATION_S, DQN_S = 0.25, 0.5
@@ -111,6 +114,13 @@ def measure(model: LandmarkModel, cases: list[Case]) -> dict[str, float]:
     return summarize(np.concatenate(errors))
 
 
+def measured(result: dict[str, Any]) -> str:
+    """Mean error of every arm, heads as they are."""
+    arms = result["arms"].items()
+    parts = [f"{name} {arm['with prior']['as is']['mean_mm']:.2f} mm" for name, arm in arms]
+    return f"IXI {result['split']}, small budget: " + ", ".join(parts)
+
+
 def main() -> None:
     """Run the arms that have no result yet and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -119,7 +129,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    todo = [name for name in options.arms if name not in read(options.out).get("arms", {})]
+    todo = [name for name in options.arms if name not in read_json(options.out).get("arms", {})]
     if todo:
         scans = training_scans()
         heads = [ixi.load(subject) for subject in ixi.subjects("val")]
@@ -132,13 +142,13 @@ def main() -> None:
         for label, shape in (("without prior", None), ("with prior", prior)):
             complete = replace(model, shape=shape)
             arm[label] = {kind: measure(complete, some) for kind, some in cases.items()}
-        result = read(options.out)
+        result = read_json(options.out)
         arms = {**result.get("arms", {}), name: arm}
-        save(options.out, {"split": "val", "environment": environment(), "arms": arms})
-    print_table(read(options.out)["arms"])
+        save(options.out, {"split": "val", "arms": arms}, {CLAIM: measured})
+    print_arms(read_json(options.out)["arms"])
 
 
-def print_table(arms: dict[str, dict]) -> None:
+def print_arms(arms: dict[str, dict]) -> None:
     """Mean, 95 % and share above 10 mm of every arm."""
     columns = ("mean_mm", "p95_mm", "above_10_mm_percent")
     rows = [
@@ -147,7 +157,7 @@ def print_table(arms: dict[str, dict]) -> None:
         for prior in ("without prior", "with prior")
         for kind in ("as is", "corrupted")
     ]
-    print(markdown(["arm", "CPU min", "shape prior", "heads", "mean", "95 %", "> 10 mm, %"], rows))
+    print_table(["arm", "CPU min", "shape prior", "heads", "mean", "95 %", "> 10 mm, %"], rows)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """How well `brain-t1` finds its landmarks in heads that it was not trained on.
 
 IXI heads as they are, corrupted (pose, grid, scanner) and cut in half: errors, presence, what the
-confidence is worth, CPU time, next to the baselines of atlas_baseline.py. Figures for tuning come
-from --split val; the holdout is for the model that ships.
+confidence is worth, CPU time, next to the mean position and atlases carried over by affine
+registration. Figures for tuning come from --split val; the holdout is for the model that ships.
 """
 
 from __future__ import annotations
@@ -15,151 +15,186 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import argparse
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import atlas_baseline
 import numpy as np
 import SimpleITK as sitk
 import torch
 from evaluation import ixi
-from evaluation.cases import Case, corrupt, half
-from evaluation.results import RESULTS, environment, markdown, read, save
-from evaluation.statistics import auc, auc_interval, confusion, reliability, summarize
+from evaluation.cases import Array, Case, corrupt, half
+from evaluation.results import RESULTS, save
 
-from medrl.landmark.detect import Detection, LandmarkDetector
+from medrl.evaluation import (
+    Measurements,
+    Table,
+    auc,
+    compare,
+    confusion,
+    interval_by_subject,
+    measure,
+    plain,
+    reliability,
+    summarize,
+)
+from medrl.landmark.baselines import AffineAtlas, MeanPosition
+from medrl.landmark.detect import LandmarkDetector
 
 #: Errors below this count as good; the confidence is the probability of it.
 GOOD_MM = 4.0
 #: Presence this near to a face of the scan is a matter of taste, and also counted without.
 NEAR_FACE_MM = 4.0
-COLUMNS = ("mean_mm", "median_mm", "p95_mm", "max_mm", "above_5_mm_percent", "above_10_mm_percent")
+LIMITS_MM = (5.0, 10.0)
+COLUMNS = ("mean", "median", "p95", "max", "above_5", "above_10")
+AGENTS = "agents"
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A head in one condition.
+
+    Attributes:
+        name: Unique.
+        subject: Whose it is.
+        case: Scan and landmarks.
+    """
+
+    name: str
+    subject: str
+    case: Case
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One landmark of one case, truth and answer."""
+class Found:
+    """What a method says of one landmark; a position if it calls it present."""
 
-    case: str
-    subject: str
-    landmark: str
-    present: bool
-    margin_mm: float
-    status: str
-    confidence: float
-    error_mm: float
-
-    @property
-    def said_present(self) -> bool:
-        """Whether the model gave a position."""
-        return self.status != "absent"
+    position_world: Array
+    present: bool = True
+    confidence: float = float("nan")
 
 
-def compare(case: Case, subject: str, detection: Detection) -> list[Answer]:
-    """Hold a detection against the truth, landmark by landmark."""
-    answers = []
-    for found in detection.landmarks:
-        truth = case.points_world[found.name]
-        margin = case.margin_mm(found.name)
-        error = float(np.linalg.norm(found.position_world - truth))
-        answers.append(
-            Answer(
-                case.name,
-                subject,
-                found.name,
-                margin >= 0,
-                margin,
-                found.status,
-                found.confidence,
-                error if margin >= 0 and found.status != "absent" else float("nan"),
-            )
-        )
-    return answers
+Method = Callable[[Head], dict[str, Found]]
 
 
-def corrupted(subject: str, count: int) -> Iterator[Case]:
+def corrupted(subject: str, count: int) -> Iterator[Head]:
     """Corrupted copies of a subject, the same ones in every run."""
     for index in range(count):
         case = corrupt(ixi.load(subject), np.random.default_rng([_number(subject), index, 1]))
-        yield replace(case, name=f"{case.name} {index}")
+        yield Head(f"{case.name} {index}", subject, case)
 
 
-def halves(subject: str, rounds: int) -> Iterator[Case]:
+def halves(subject: str, rounds: int) -> Iterator[Head]:
     """Halves of a subject: each axis and side once a round, the plane at random."""
     for index in range(rounds):
         rng = np.random.default_rng([_number(subject), index, 2])
         for axis in range(3):
             for keep_low in (True, False):
-                yield half(ixi.load(subject), rng, axis=axis, keep_low=keep_low)
+                case = half(ixi.load(subject), rng, axis=axis, keep_low=keep_low)
+                yield Head(f"{case.name} {index} {axis} {keep_low}", subject, case)
 
 
-def accuracy(answers: list[Answer]) -> dict[str, Any]:
-    """Errors over the landmarks that are in the scans, all together and one by one."""
-    present = [a for a in answers if a.present]
-    by_name: dict[str, list[float]] = {}
-    for answer in present:
-        by_name.setdefault(answer.landmark, []).append(answer.error_mm)
-    worst = sorted((a for a in present if a.error_mm > 5), key=lambda a: -a.error_mm)
-    return {
-        "all": summarize([a.error_mm for a in present]),
-        "corrected_by_shape_prior": sum(a.status == "corrected" for a in answers),
-        "landmarks": {name: summarize(errors) for name, errors in sorted(by_name.items())},
-        "above_5_mm": [
-            {
-                "case": a.case,
-                "landmark": a.landmark,
-                "error_mm": a.error_mm,
-                "status": a.status,
-                "confidence": a.confidence,
-            }
-            for a in worst
-        ],
+def agents(detector: LandmarkDetector) -> Method:
+    """The model."""
+
+    def detect(head: Head) -> dict[str, Found]:
+        return {
+            found.name: Found(found.position_world, found.status != "absent", found.confidence)
+            for found in detector.detect(head.case.scan()).landmarks
+        }
+
+    return detect
+
+
+def baseline(method: MeanPosition | AffineAtlas) -> Method:
+    """A method that knows no model, and calls nothing absent."""
+    return lambda head: {
+        name: Found(point)
+        for name, point in zip(ixi.LANDMARKS, method.predict(head.case.scan()), strict=True)
     }
 
 
-def trust(answers: list[Answer]) -> dict[str, Any]:
-    """What the confidence is worth, on the answers that have an error."""
-    judged = [a for a in answers if np.isfinite(a.error_mm)]
-    bad = np.array([a.error_mm >= GOOD_MM for a in judged])
-    doubt = 1 - np.array([a.confidence for a in judged])
+def error_mm(head: Head, answer: dict[str, Found]) -> dict[str, float]:
+    """Distances of landmarks that are in the scan; who calls one absent has missed it."""
+    return {
+        name: float(np.linalg.norm(answer[name].position_world - head.case.points_world[name]))
+        for name in present(head)
+        if answer[name].present
+    }
+
+
+def present(head: Head) -> list[str]:
+    """Landmarks that are in the scan."""
+    return [name for name, there in head.case.present.items() if there]
+
+
+#: All that is measured of an answer, by landmark.
+METRICS: dict[str, Callable[[Head, dict[str, Found]], dict[str, float]]] = {
+    "error_mm": error_mm,
+    "said_present": lambda _, answer: {n: float(found.present) for n, found in answer.items()},
+    "confidence": lambda _, answer: {n: found.confidence for n, found in answer.items()},
+    "margin_mm": lambda head, answer: {n: head.case.margin_mm(n) for n in answer},
+}
+
+
+def run(heads: list[Head], methods: dict[str, Method]) -> Measurements:
+    """Measure methods on heads."""
+    return measure(
+        heads,
+        methods,
+        METRICS,
+        groups=present,
+        subject=lambda head: head.subject,
+        clock=time.process_time,
+        progress=lambda done, total, name: print(f"{done}/{total} {name}", flush=True),
+    )
+
+
+def accuracy(measured: Measurements) -> dict[str, Any]:
+    """Errors of a method, all together and one by one."""
+    errors = measured.select(metric="error_mm")
+    sums = {
+        name: summarize(part.values, above=LIMITS_MM) for name, part in errors.by("group").items()
+    }
+    worst = sorted((row for row in errors.rows if row.value > 5), key=lambda row: -row.value)
+    return {
+        "all": summarize(errors.values, above=LIMITS_MM),
+        "landmarks": dict(sorted(sums.items())),
+        "above_5_mm": [[row.case, row.group, row.value] for row in worst],
+    }
+
+
+def trust(measured: Measurements) -> dict[str, Any]:
+    """What the agents' confidence is worth, on the answers that have an error."""
+    errors = measured.select(metric="error_mm", method=AGENTS)
+    sure = measured.column("confidence", AGENTS)
+    judged = [row for row in errors.rows if np.isfinite(row.value)]
+    bad = np.array([row.value >= GOOD_MM for row in judged])
+    doubt = 1 - np.array([sure[row.case, row.group] for row in judged])
     if not len(judged) or np.isnan(doubt).any():
         return {"judged": len(judged), "auc": None}
+    interval = interval_by_subject(
+        lambda rows: auc(doubt[rows], bad[rows]), [row.subject for row in judged]
+    )
     return {
         "judged": len(judged),
         f"above_{GOOD_MM:g}_mm": int(bad.sum()),
         "auc": auc(doubt, bad),
-        "auc_95_percent_interval": auc_interval(doubt, bad, [a.subject for a in judged]),
+        "auc_95_percent_interval": interval,
         "reliability": reliability(1 - doubt, ~bad),
     }
 
 
-def presence(answers: list[Answer]) -> dict[str, Any]:
-    """How often presence is told right, with and without landmarks close to the cut."""
-    clear = [a for a in answers if abs(a.margin_mm) > NEAR_FACE_MM]
-    return {
-        "all": confusion([a.present for a in answers], [a.said_present for a in answers]),
-        f"further_than_{NEAR_FACE_MM:g}_mm_from_the_face": confusion(
-            [a.present for a in clear], [a.said_present for a in clear]
-        ),
-    }
-
-
-def cpu_seconds(detector: LandmarkDetector, split: str) -> dict[str, float]:
-    """CPU seconds for all landmarks, model loaded, scan in memory, one thread."""
-    seconds = []
-    for subject in ixi.subjects(split):
-        scan = ixi.load(subject).scan()
-        began = time.process_time()
-        detector.detect(scan)
-        seconds.append(time.process_time() - began)
-    return {
-        "median": float(np.median(seconds)),
-        "min": min(seconds),
-        "max": max(seconds),
-        "scans": len(seconds),
-    }
+def presence(measured: Measurements) -> dict[str, Any]:
+    """How often the agents tell presence right, with and without landmarks close to the cut."""
+    said, margins = measured.column("said_present", AGENTS), measured.column("margin_mm", AGENTS)
+    result: dict[str, Any] = {}
+    for name, least in (("all", 0.0), (f"further_than_{NEAR_FACE_MM:g}_mm", NEAR_FACE_MM)):
+        keys = [key for key, margin in margins.items() if abs(margin) >= least]
+        told = confusion([margins[key] >= 0 for key in keys], [said[key] > 0 for key in keys])
+        result[name] = {"counts": told, "accuracy": told.accuracy}
+    return result
 
 
 def main() -> None:
@@ -169,113 +204,106 @@ def main() -> None:
     parser.add_argument("--split", choices=("val", "holdout"), default="holdout")
     parser.add_argument("--corruptions", type=int, default=4, help="corrupted copies a head")
     parser.add_argument("--half-rounds", type=int, default=1, help="rounds of six halves a head")
-    parser.add_argument("--without-atlas", action="store_true", help="leave the baselines out")
-    parser.add_argument(
-        "--refresh", action="store_true", help="only renew the time and the baselines on file"
-    )
+    parser.add_argument("--atlases", type=int, default=3, help="0 leaves the affine atlases out")
     parser.add_argument("--out", type=Path, help="JSON file; by default in results/")
     options = parser.parse_args()
     torch.set_num_threads(1)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     out = options.out or RESULTS / f"landmark_accuracy_{options.split}.json"
-    detector = LandmarkDetector.load(options.model)
     subjects = ixi.subjects(options.split)
-    detector.detect(ixi.load(subjects[0]).scan())  # compiles what is compiled on first use
-    if options.refresh:
-        result = read(out)
-        result["cpu_s_per_scan"] = cpu_seconds(detector, options.split)
-        if "baselines" in result:
-            own = result["accuracy"]["as is"]["all"]["mean_mm"]
-            result["baselines"] = _baselines(options.split, own)
-        save(out, result)
-        print(report(result))
-        return
-
-    answers: dict[str, list[Answer]] = {"as is": [], "corrupted": [], "halves": []}
-    descriptions: dict[str, list[dict[str, object]]] = {subject: [] for subject in subjects}
-    for number, subject in enumerate(subjects, 1):
-        cases = {
-            "as is": [ixi.load(subject)],
-            "corrupted": corrupted(subject, options.corruptions),
-            "halves": halves(subject, options.half_rounds),
-        }
-        for condition, group in cases.items():
-            for case in group:
-                answers[condition] += compare(case, subject, detector.detect(case.scan()))
-                if condition == "corrupted":
-                    descriptions[subject].append(case.description)
-        print(f"{number}/{len(subjects)} heads", flush=True)
-
-    result: dict[str, Any] = {
+    own = {AGENTS: agents(LandmarkDetector.load(options.model))}
+    own[AGENTS](Head("", "", ixi.load(subjects[0])))  # compiles what is compiled on first use
+    training = ixi.samples("train")
+    others: list[MeanPosition | AffineAtlas] = [MeanPosition(training, ixi.LANDMARKS)]
+    for count in {1, options.atlases} - {0} if options.atlases else ():
+        others.append(AffineAtlas(training, ixi.LANDMARKS, count=count, spacing=2.0))
+    whole = {**own, **{method.name: baseline(method) for method in others}}
+    measured = {
+        "as is": run([Head(s, s, ixi.load(s)) for s in subjects], whole),
+        "corrupted": run([h for s in subjects for h in corrupted(s, options.corruptions)], own),
+        "halves": run([h for s in subjects for h in halves(s, options.half_rounds)], own),
+    }
+    seconds = measured["as is"].select(metric="seconds").by("method")
+    result = {
         "model": Path(options.model).name,
         "split": options.split,
         "heads": len(subjects),
-        "cpu_s_per_scan": cpu_seconds(detector, options.split),
-        "accuracy": {name: accuracy(group) for name, group in answers.items()},
-        "confidence": {name: trust(group) for name, group in answers.items()},
-        "presence": {name: presence(group) for name, group in answers.items()},
-        "corruptions": descriptions,
+        "accuracy": {
+            condition: {method: accuracy(rows) for method, rows in found.by("method").items()}
+            for condition, found in measured.items()
+        },
+        "agents_minus": {
+            method: compare(measured["as is"], "error_mm", AGENTS, method)
+            for method in whole
+            if method != AGENTS
+        },
+        "confidence": {name: trust(found) for name, found in measured.items()},
+        "presence": {name: presence(found) for name, found in measured.items()},
+        "cpu_s": {method: summarize(rows.values) for method, rows in seconds.items()},
     }
-    if not options.without_atlas:
-        own = result["accuracy"]["as is"]["all"]["mean_mm"]
-        result["baselines"] = _baselines(options.split, own)
-    result["environment"] = environment()
-    save(out, result)
-    _draw(out.with_suffix(".png"), answers, result)
-    print(report(result))
+    save(out, result, CLAIMS)
+    draw(out.with_suffix(".png"), measured, result)
+    print(report(plain(result)))
 
 
 def report(result: dict[str, Any]) -> str:
-    """The result in words and tables."""
-    rows: list[list[object]] = []
-    for name, figures in result["accuracy"].items():
-        total = figures["all"]
-        rows.append([f"agents, {name}", total["count"], total["missing"], *_cells(total)])
-    baselines = result.get("baselines", {})
-    for name, figures in baselines.get("errors", {}).items():
-        rows.append([name, figures["count"], 0, *_cells(figures)])
-    parts = [
-        f"IXI {result['split']}, {result['heads']} heads",
-        markdown(["", "found", "missed", *COLUMNS], rows),
+    """The errors as tables."""
+    rows = [
+        [f"{method}, {condition}", f["count"], f["missed"], *(f[c] for c in COLUMNS)]
+        for condition, methods in result["accuracy"].items()
+        for method, f in ((method, figures["all"]) for method, figures in methods.items())
     ]
-    if baselines:
-        ratios = ", ".join(f"{r:.3f} of {n}" for n, r in baselines["mean_error_ratio"].items())
-        parts.append(f"Mean error as a share of the baselines': {ratios}")
-    for name in result["presence"]:
-        told = result["presence"][name]["all"]
+    landmarks = [
+        [name, *(figures[column] for column in COLUMNS)]
+        for name, figures in result["accuracy"]["as is"][AGENTS]["landmarks"].items()
+    ]
+    return "\n\n".join(
+        [
+            *(f"{claim}: {words(result)}" for claim, words in CLAIMS.items()),
+            Table("", ["", "found", "missed", *COLUMNS], rows, digits=3).markdown(),
+            Table("", ["as is", *COLUMNS], landmarks, digits=3).markdown(),
+        ]
+    )
+
+
+def in_words(result: dict[str, Any]) -> str:
+    """Errors, and their share of the baselines'."""
+    parts = []
+    for name in ("as is", "corrupted"):
+        f = result["accuracy"][name][AGENTS]["all"]
         parts.append(
-            f"Presence, {name}: {told['right_percent']:.2f} % right "
-            f"({told['present_said_absent']} missed, {told['absent_said_present']} made up)"
+            f"{name}: mean {f['mean']:.2f} mm, {f['above_5']:.1%} above 5 mm, "
+            f"{f['above_10']:.1%} above 10 mm, max {f['max']:.1f} mm"
         )
-    for name, figures in result["confidence"].items():
-        if figures["auc"] is not None:
-            calibration = figures["reliability"]["expected_calibration_error"]
-            parts.append(
-                f"Confidence, {name}: AUC {figures['auc']:.3f} for errors above {GOOD_MM:g} mm "
-                f"({figures[f'above_{GOOD_MM:g}_mm']} of {figures['judged']}), "
-                f"calibration error {calibration:.3f}"
-            )
-    parts.append(f"CPU: {result['cpu_s_per_scan']['median']:.3f} s a scan (median)")
-    per_landmark = [
-        [name, *_cells(figures)]
-        for name, figures in result["accuracy"]["as is"]["landmarks"].items()
-    ]
-    parts.append(markdown(["as is", *COLUMNS], per_landmark))
-    return "\n\n".join(parts)
+    for name, figures in result["accuracy"]["as is"].items():
+        if name != AGENTS:
+            parts.append(f"{name} {figures['all']['mean']:.2f} mm")
+    return "; ".join(parts)
 
 
-def _baselines(split: str, own_mm: float) -> dict[str, Any]:
-    """Baselines on the same heads, and the agents' mean error as a share of theirs."""
-    errors = atlas_baseline.errors(split)
-    _, seconds = atlas_baseline.predictions(split)
-    return {
-        "errors": {name: summarize(error) for name, error in errors.items()},
-        "mean_error_ratio": {name: float(own_mm / error.mean()) for name, error in errors.items()},
-        "cpu_s_per_registration_median": float(np.median(seconds)),
-    }
+def confidence_in_words(result: dict[str, Any]) -> str:
+    """Area under the curve, and calibration, on corrupted heads."""
+    figures = result["confidence"]["corrupted"]
+    if figures["auc"] is None:
+        return "the model has none"
+    low, high = figures["auc_95_percent_interval"]
+    error = figures["reliability"]["calibration_error"]
+    return f"AUC {figures['auc']:.3f} ({low:.2f} to {high:.2f}), calibration error {error:.3f}"
 
 
-def _draw(path: Path, answers: dict[str, list[Answer]], result: dict[str, Any]) -> None:
+CLAIMS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "The model finds 25 landmarks in heads it has not seen, also corrupted ones": in_words,
+    "It tells which landmarks are not in half a head": lambda result: (
+        f"{result['presence']['halves']['all']['accuracy']:.1%} right"
+    ),
+    "Its confidence tells errors above 4 mm under corruption": confidence_in_words,
+    "It takes a fraction of a second on one thread": lambda result: (
+        f"{result['cpu_s'][AGENTS]['median']:.2f} CPU-s (median)"
+    ),
+}
+
+
+def draw(path: Path, measured: dict[str, Measurements], result: dict[str, Any]) -> None:
     """Errors as they accumulate, per landmark, and the reliability of the confidence."""
     import matplotlib
 
@@ -283,56 +311,40 @@ def _draw(path: Path, answers: dict[str, list[Answer]], result: dict[str, Any]) 
     from matplotlib import pyplot as plt
 
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(16, 5), layout="constrained")
-    curves = {
-        f"agents, {name}": np.array([a.error_mm for a in group if np.isfinite(a.error_mm)])
-        for name, group in answers.items()
-    }
-    if "baselines" in result:
-        for name, error in atlas_baseline.errors(result["split"]).items():
-            if "world" not in name:
-                curves[name] = error.ravel()
-    for name, errors in curves.items():
-        style = "-" if name.startswith("agents") else "--"
-        share = 100 * np.arange(1, len(errors) + 1) / len(errors)
-        left.plot(np.sort(errors), share, style, label=f"{name} ({errors.mean():.2f} mm)")
+    for condition, found in measured.items():
+        for method, rows in found.select(metric="error_mm").by("method").items():
+            errors = np.sort(rows.values[np.isfinite(rows.values)])
+            # Misses are never reached.
+            share = 100 * np.arange(1, len(errors) + 1) / len(rows.values)
+            label = f"{method}, {condition} ({errors.mean():.2f} mm)"
+            left.plot(errors, share, "-" if method == AGENTS else "--", label=label)
     left.set(xlim=(0, 15), ylim=(0, 100), xlabel="error (mm)", ylabel="landmarks (%)")
-    left.grid(alpha=0.3)
     left.legend(loc="lower right", fontsize=8, title="mean")
 
-    names = sorted({a.landmark for a in answers["as is"]})
-    groups = [
-        [a.error_mm for a in answers["as is"] if a.landmark == n and np.isfinite(a.error_mm)]
-        for n in names
-    ]
-    middle.boxplot(groups, orientation="horizontal", tick_labels=names, widths=0.6)
+    own = measured["as is"].select(metric="error_mm", method=AGENTS).by("group")
+    groups = [rows.values[np.isfinite(rows.values)] for _, rows in sorted(own.items())]
+    middle.boxplot(groups, orientation="horizontal", tick_labels=sorted(own), widths=0.6)
     middle.tick_params(axis="y", labelsize=7)
     middle.set(xlabel="error (mm), heads as they are")
-    middle.grid(axis="x", alpha=0.3)
 
     right.plot([0, 1], [0, 1], "k:", linewidth=1)
     for name, figures in result["confidence"].items():
-        if figures["auc"] is None:
-            continue
-        bins = figures["reliability"]["bins"]
-        right.scatter(
-            [b["stated"] for b in bins],
-            [b["observed"] for b in bins],
-            s=[12 * np.sqrt(b["count"]) for b in bins],
-            alpha=0.6,
-            label=f"{name} (AUC {figures['auc']:.2f})",
-        )
-    right.set(xlabel="confidence (area: root of the count)")
-    right.set(
-        ylabel=f"share of errors below {GOOD_MM:g} mm", xlim=(-0.02, 1.05), ylim=(-0.02, 1.05)
-    )
-    right.grid(alpha=0.3)
+        if figures["auc"] is not None:
+            bins = figures["reliability"].bins
+            right.scatter(
+                [b.stated for b in bins],
+                [b.observed for b in bins],
+                s=[12 * np.sqrt(b.count) for b in bins],
+                alpha=0.6,
+                label=f"{name} (AUC {figures['auc']:.2f})",
+            )
+    right.set(xlabel="confidence (area: root of the count)", xlim=(-0.02, 1.05))
+    right.set(ylabel=f"share of errors below {GOOD_MM:g} mm", ylim=(-0.02, 1.05))
     right.legend(fontsize=8)
+    for axes in (left, middle, right):
+        axes.grid(alpha=0.3)
     figure.savefig(path, dpi=100)
     plt.close(figure)
-
-
-def _cells(figures: dict[str, float]) -> list[object]:
-    return [figures.get(column, float("nan")) for column in COLUMNS]
 
 
 def _number(subject: str) -> int:

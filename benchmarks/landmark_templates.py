@@ -24,13 +24,15 @@ import torch
 from evaluation.anatomy import CommissureFrame, anatomy
 from evaluation.cases import Array, Case, Corruption, corrupt
 from evaluation.ixi import data_root
-from evaluation.results import RESULTS, environment, markdown, save
+from evaluation.results import RESULTS, save
 
 from medrl.errors import MedrlError
+from medrl.evaluation import Table
 from medrl.landmark.detect import Detection, LandmarkDetector
 from medrl.volume.space import ras_to_lps
 from medrl_datasets import afids_templates
 
+CLAIM = "It finds the structures in templates from other scanners"
 OUT_OF_SCOPE = ("MNI152Lin_T2w", "MNI152Lin_PDw")
 
 #: Centroids of AAL regions, MNI RAS mm (Tzourio-Mazoyer et al. 2002; the parcellation was drawn on
@@ -132,6 +134,17 @@ def attempt(detector: LandmarkDetector, case: Case) -> Detection | str:
         return str(error)
 
 
+def measured(result: dict[str, Any]) -> str:
+    """Checks on the T1 templates."""
+    told = [t for t in result["templates"].values() if "checks" in t]
+    held, all_checks = sum(t["checks_held"] for t in told), sum(len(t["checks"]) for t in told)
+    turned = [t["turned_copies"]["mean_mm"] for t in told]
+    return (
+        f"{held} of {all_checks} anatomical relations hold in {len(told)} templates; "
+        f"turned copies agree to {min(turned):.1f}-{max(turned):.1f} mm"
+    )
+
+
 def main() -> None:
     """Run the model on every template and write the result and its figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -162,8 +175,7 @@ def main() -> None:
             result["templates"][template]["distance_to_t1_mm"] = _between(
                 detections[template], reference
             )
-    result["environment"] = environment()
-    save(options.out, result)
+    save(options.out, result, {CLAIM: measured})
     draw(options.out.with_suffix(".jpg"), drawn)
     print(report(result))
 
@@ -200,7 +212,7 @@ def report(result: dict[str, Any]) -> str:
             if not c["holds"]
         ]
     header = ["template", "found", "confidence", "checks held", "turned copies (mm)", "remark"]
-    return "\n".join([markdown(header, rows), "", *failed])
+    return "\n".join([Table("", header, rows).markdown(), "", *failed])
 
 
 def draw(path: Path, drawn: list[tuple[Case, Detection]]) -> None:

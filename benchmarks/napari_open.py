@@ -11,16 +11,16 @@ from __future__ import annotations
 import argparse
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
-from evaluation.results import RESULTS, environment, markdown, save
+from evaluation.results import RESULTS, print_table, save
 from monai.data.meta_tensor import MetaTensor
 from pyvirtualdisplay import Display
 
+CLAIM = "napari shows and searches a large scan at once (software rendering)"
 SIDE, ROUNDS = 256, 5
 #: Seconds until agents walk, and memory over the scan's own.
 TARGET_S, TARGET_MEMORY = 2.0, 4.0
@@ -117,6 +117,15 @@ def look(scan: MetaTensor) -> None:
     viewer.close()
 
 
+def measured(result: dict[str, Any]) -> str:
+    """Seconds until a scan is shown and searched, and memory."""
+    return (
+        f"{result['scan']}: {result['drawn_over_napari']:.2f} of napari's own time for the bare "
+        f"array; agents walk after {result['agents_walk_s']:.1f} s; at most "
+        f"{result['peak_memory_over_scan']:.1f} times the scan's memory"
+    )
+
+
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -146,7 +155,6 @@ def main() -> None:
             viewer.close()
         median = np.median(rows, axis=0)
         result: dict[str, Any] = {
-            "environment": environment(),
             "scan": f"{SIDE}^3 float32, {scan_mib:.0f} MiB",
             "napari_array_s": round(float(median[0]), 3),
             "drawn_s": round(float(median[1]), 3),
@@ -157,9 +165,9 @@ def main() -> None:
             "targets": {"agents_walk_s": TARGET_S, "peak_memory_over_scan": TARGET_MEMORY},
         }
     shown_rows = [(key, value) for key, value in result.items() if isinstance(value, float)]
-    print(markdown(["figure", "value"], [list(row) for row in shown_rows]))
+    print_table(["figure", "value"], [list(row) for row in shown_rows])
     if arguments.save:
-        save(Path(RESULTS) / "napari_open.json", result)
+        save(RESULTS / "napari_open.json", result, {CLAIM: measured})
 
 
 if __name__ == "__main__":

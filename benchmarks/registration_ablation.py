@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 from evaluation.registration_cases import RegistrationCase, heads
-from evaluation.results import RESULTS, environment, markdown, read, save
+from evaluation.results import RESULTS, print_table, save
 from torch import Generator, Tensor
 
 from medrl.bundles import find
+from medrl.evaluation import read_json
 from medrl.registration.actor_critic import ActorCriticLearner, ActorCriticSettings
 from medrl.registration.data import load_sources, read_datalist
 from medrl.registration.dynamics import RegistrationDynamics
@@ -38,6 +39,7 @@ from medrl.registration.synthesis import Synthesis
 from medrl.registration.train import judge_walks
 from medrl.rl.checkpoint import load_checkpoint
 
+CLAIM = "What each part of the registration agents is worth"
 OUT = RESULTS / "registration_ablation.json"
 LEARNING = {"GRU + imitation": 0.0, "GRU + actor-critic": ActorCriticSettings().actor_weight}
 BANDS = ("60", "any")
@@ -143,6 +145,16 @@ def measure(registrar: Registrar, cases: list[RegistrationCase]) -> dict[str, fl
     }
 
 
+def measured(result: dict[str, Any]) -> str:
+    """Errors of walks after learning, and of the search with one thing changed."""
+    learning = ", ".join(f"{k} {v['error_mm']:.1f} mm" for k, v in result["learning"].items())
+    search = ", ".join(
+        f"{k}: {v['below_2_mm']}/{v['cases']}, {v['median_mm']:.2f} mm"
+        for k, v in result["search"].items()
+    )
+    return f"coarse walks without lookahead: {learning}; search: {search}"
+
+
 def main() -> None:
     """Run the arms that have no result yet."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -152,28 +164,28 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    result = read(options.out) or {"split": "IXI val", "learning": {}, "search": {}}
+    result = read_json(options.out) or {"split": "IXI val", "learning": {}, "search": {}}
     if options.run and not result["learning"]:
         result["learning"] = learn(options.run, options.batches)
         result["batches"] = options.batches
-        save(options.out, {**result, "environment": environment()})
+        save(options.out, result, {CLAIM: measured})
     model, _ = RegistrationModel.load(find(options.model))
     cases = [planned.make() for planned in heads("val") if planned.band in BANDS]
     for name, change in SEARCH.items():
         if name not in result["search"]:
             result["search"][name] = measure(Registrar(change(model)), cases)
-            save(options.out, {**result, "environment": environment()})
+            save(options.out, result, {CLAIM: measured})
             print(name, result["search"][name], flush=True)
     rows: list[list[object]] = [
         [name, f"{f['error_mm']:.1f}"] for name, f in result["learning"].items()
     ]
-    print(markdown(["learning, coarse level", "error after 8 steps, mm"], rows))
+    print_table(["learning, coarse level", "error after 8 steps, mm"], rows)
     rows = [
         [name, *(f"{f[k]} of {f['cases']}" for k in ("below_2_mm", "below_10_mm")),
          f"{f['median_mm']:.2f}", f"{f['cpu_s']:.2f}"]
         for name, f in result["search"].items()
     ]  # fmt: skip
-    print(markdown(["search", "below 2 mm", "below 10 mm", "median mm", "CPU-s"], rows))
+    print_table(["search", "below 2 mm", "below 10 mm", "median mm", "CPU-s"], rows)
 
 
 if __name__ == "__main__":

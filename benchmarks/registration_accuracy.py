@@ -1,7 +1,7 @@
 """How often registration finds the pose, next to SimpleITK, elastix, ANTs and greedy.
 
 Every answer is written to the result file as soon as it is known; what is there is not run again.
-Several processes may fill one file. Success: the mean error over the case's points is below 2 mm.
+Success: the mean error over the case's points is below 2 mm.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
 
 import argparse
-import fcntl
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -26,11 +25,12 @@ import numpy as np
 import torch
 from evaluation.registration_cases import SETS, SUCCESS_MM, Planned, RegistrationCase
 from evaluation.registration_peers import PEERS, Peer, cpu_seconds
-from evaluation.results import RESULTS, environment, markdown, read, save
+from evaluation.results import RESULTS, Claims, save
 from monai.data.meta_tensor import MetaTensor
 
 from medrl.bundles import find
 from medrl.errors import MedrlError
+from medrl.evaluation import Table, read_json, versions
 
 #: Methods that are medrl's, and whether they refine.
 OWN = {"medrl": True, "medrl-agent": False}
@@ -95,41 +95,24 @@ def about(name: str, model: str) -> Record:
     return {"settings": peer.settings, **versions}
 
 
-@contextmanager
-def update(path: Path) -> Iterator[dict[str, Any]]:
-    """Change a result file while no other process does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        result = read(path)
-        yield result
-        save(path, result)
-    finally:
-        os.close(folder)
-
-
 def run(
     path: Path, planned: Sequence[Planned], name: str, method: Method, identity: Record
 ) -> None:
     """Register every case that the file has no record of."""
-    with update(path) as result:
-        entry = result.setdefault("methods", {}).setdefault(name, {})
-        if any(entry.get(key) != value for key, value in identity.items()):
-            entry.clear()
-        entry.update(identity)
-        entry.setdefault("environment", environment())
-        done = set(entry.setdefault("cases", {}))
+    result = read_json(path)
+    entry = result.setdefault("methods", {}).setdefault(name, {})
+    if any(entry.get(key) != value for key, value in identity.items()):
+        entry.clear()
+    entry.update({**identity, "environment": versions()})
+    records = entry.setdefault("cases", {})
     for number, plan in enumerate(planned):
-        if plan.name in done:
+        if plan.name in records:
             continue
         record = {"band": plan.band, "contrast": plan.contrast, **method(plan.make())}
-        with update(path) as result:
-            entry = result["methods"][name]
-            entry["cases"][plan.name] = record
-            entry["summary"] = summary(list(entry["cases"].values()))
-        figures = ", ".join(f"{key} {show(value)}" for key, value in list(record.items())[2:])
-        print(f"{name} {number + 1}/{len(planned)} {plan.name}: {figures}", flush=True)
+        records[plan.name] = record
+        entry["summary"] = summary(list(records.values()))
+        save(path, result, CLAIMS.get(path.stem))
+        print(f"{name} {number + 1}/{len(planned)} {plan.name}: {record}", flush=True)
 
 
 def summary(records: Sequence[Record]) -> Record:
@@ -193,7 +176,7 @@ def table(result: dict[str, Any]) -> str:
     if any("dice_mean" in figures for _, figures in entries):
         header = ["method", "cases", "mean Dice", "worst", "CPU-s"]
         keys = ("cases", "dice_mean", "dice_worst", "cpu_s_mean")
-        return markdown(header, [[n, *(show(f.get(k)) for k in keys)] for n, f in entries])
+        return Table("", header, [[n, *(f.get(k) for k in keys)] for n, f in entries]).markdown()
     bands = list(dict.fromkeys(b for _, f in entries for b in f["successes_of"]))
     header = ["method", *bands, "all", "median mm (successes)", "median mm (all)", "CPU-s"]
     header += ["agent alone: right, median mm", "flagged: failures, successes"]
@@ -204,22 +187,70 @@ def table(result: dict[str, Any]) -> str:
             counts = figures["successes_of"].get(band, {})
             row.append(" ".join(f"{got}/{of}" for got, of in counts.values()))
         row.append(f"{figures['successes']}/{figures['cases']}")
-        row += [show(figures[f"median_{name}"]) for name in ("of_successes_mm", "mm")]
-        row.append(show(figures["cpu_s_mean"]))
+        row += [figures["median_of_successes_mm"], figures["median_mm"], figures["cpu_s_mean"]]
         if "agent_successes" in figures:
-            median = show(figures["agent_median_of_successes_mm"])
-            row.append(f"{figures['agent_successes']}, {median}")
+            median = figures["agent_median_of_successes_mm"]
+            alone = f"{figures['agent_successes']}"
+            row.append(alone if median is None else f"{alone}, {median:.2f}")
             parts = (figures["failures_flagged"], figures["successes_flagged"])
             row.append(", ".join(f"{got}/{of}" for got, of in parts))
         else:
             row += ["", ""]
         rows.append(row)
-    return markdown(header, rows)
+    return Table("", header, rows).markdown()
 
 
-def show(value: object) -> str:
-    """A value of a record as text."""
-    return f"{value:.2f}" if isinstance(value, float) else "" if value is None else str(value)
+def in_words(result: dict[str, Any]) -> str:
+    """Successes of every method, and for medrl the error, the time and the flags."""
+    methods = {name: entry["summary"] for name, entry in result["methods"].items()}
+    own = methods.pop("medrl", None)
+    parts = []
+    if own:
+        totals = {
+            band: [sum(count) for count in zip(*counts.values(), strict=True)]
+            for band, counts in own["successes_of"].items()
+        }
+        bands = ", ".join(f"{band} {got}/{of}" for band, (got, of) in totals.items())
+        flags = " and ".join(
+            f"{own[f'{name}_flagged'][0]} of {own[f'{name}_flagged'][1]} {name}"
+            for name in ("failures", "successes")
+        )
+        parts.append(
+            f"medrl {own['successes']}/{own['cases']} ({bands}; median "
+            f"{own['median_of_successes_mm']:.2f} mm, {own['cpu_s_mean']:.1f} CPU-s; flags {flags})"
+        )
+    parts += [f"{n} {f['successes']}/{f['cases']}" for n, f in methods.items()]
+    return "; ".join(parts)
+
+
+def points_in_words(result: dict[str, Any]) -> str:
+    """Median error of every method, rigid and affine."""
+    return "; ".join(
+        f"{name} "
+        + ", ".join(
+            f"{kind} {case['error_mm']:.2f} mm" if "error_mm" in case else f"{kind} failed"
+            for kind, case in entry["cases"].items()
+        )
+        for name, entry in result["methods"].items()
+    )
+
+
+def overlap_in_words(result: dict[str, Any]) -> str:
+    """Mean Dice of every method."""
+    return "Dice: " + ", ".join(
+        f"{name} {entry['summary']['dice_mean']:.3f}"
+        for name, entry in result["methods"].items()
+        if "dice_mean" in entry.get("summary", {})
+    )
+
+
+CLAIMS: dict[str, Claims] = {
+    "registration_template": {"Registration finds the pose of a template": in_words},
+    "registration_ixi-holdout": {"It finds the pose of whole heads it has not seen": in_words},
+    "registration_ms": {"It registers real sequences of a patient to each other": in_words},
+    "registration_lung": {"A lung at two dates": points_in_words},
+    "registration_ixi-affine": {"Two subjects by an affine transform": overlap_in_words},
+}
 
 
 def main() -> None:
@@ -257,10 +288,11 @@ def main() -> None:
         ][: options.limit]
         for name, method in methods.items():
             if options.refresh and path.exists():
-                with update(path) as result:
-                    result.get("methods", {}).pop(name, None)
+                result = read_json(path)
+                result["methods"].pop(name, None)
+                save(path, result)
             run(path, planned, name, method, about(name, options.model))
-        print(f"\n{name_of_set}\n\n{table(read(path))}\n", flush=True)
+        print(f"\n{name_of_set}\n\n{table(read_json(path))}\n", flush=True)
 
 
 if __name__ == "__main__":

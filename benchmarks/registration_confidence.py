@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from evaluation.registration_cases import heads
-from evaluation.results import RESULTS, environment, markdown, save
+from evaluation.results import RESULTS, print_table, save
 from torch import Generator
 
 from medrl.registration.calibrate import RIGHT_MM
@@ -85,13 +85,12 @@ def main() -> None:
             "of wrong": float(np.median(errors[wrong])),
         },
         "answers": answers,
-        "environment": environment(),
     }
     save(options.out, result)
     rows: list[list[object]] = [
         [kind, f"{result[kind + '_flagged']} of {result[kind]}"] for kind in ("wrong", "right")
     ]
-    print(markdown(["answers", "flagged"], rows))
+    print_table(["answers", "flagged"], rows)
 
 
 if __name__ == "__main__":

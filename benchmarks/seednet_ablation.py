@@ -23,11 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from evaluation.results import RESULTS, environment, markdown, read, save
+from evaluation.results import RESULTS, print_table, save
 from evaluation.seeds import load
 from torch import Generator, Tensor
 
 from medrl.bundles import find, load_weights, read_manifest
+from medrl.evaluation import read_json
 from medrl.seednet.baselines import INTENSITY_BETA
 from medrl.seednet.data import LabelledGrid
 from medrl.seednet.dynamics import SeedDynamics
@@ -40,6 +41,7 @@ from medrl.seednet.sampling import Sampler, Sampling
 from medrl.walker.edges import intensity_edges
 from medrl.walker.segmenter import RandomWalker, System
 
+CLAIM = "What each part of the seed agent's recipe buys"
 OUT = RESULTS / "seednet_ablation.json"
 
 
@@ -165,6 +167,14 @@ def measure(model: ArmModel, cases: list[LabelledGrid]) -> dict[str, Any]:
     }
 
 
+def measured(result: dict[str, Any]) -> str:
+    """Dice of every arm from one click."""
+    arms = result["arms"].items()
+    return "hippocampus val, small budget: " + ", ".join(
+        f"{name} {arm['own_stop']:.3f}" for name, arm in arms
+    )
+
+
 def main() -> None:
     """Run the arms that have no result yet."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -179,21 +189,21 @@ def main() -> None:
     training = load("hippocampus-t1", "train", settings)
     validation = load("hippocampus-t1", "val", settings)
     for name in options.arm or ARMS:
-        if name in read(options.out).get("arms", {}):
+        if name in read_json(options.out).get("arms", {}):
             continue
         model = build(ARMS[name], folder)
         minutes = train(model, training, options.steps)
         figures = {**measure(model, validation), "cpu_minutes": minutes}
         # Read again: arms may be run by several processes.
-        result = read(options.out) or {"steps": options.steps, "split": "val", "arms": {}}
+        result = read_json(options.out) or {"steps": options.steps, "split": "val", "arms": {}}
         result["arms"][name] = figures
-        save(options.out, {**result, "environment": environment()})
+        save(options.out, result, {CLAIM: measured})
         print(f"{name}: {figures['own_stop']:.3f} with {figures['seeds']:.1f} seeds", flush=True)
     rows: list[list[object]] = []
-    for name, f in read(options.out)["arms"].items():
+    for name, f in read_json(options.out)["arms"].items():
         first, last = (f"{f['by_seeds'][n]:.3f}" for n in (0, -1))
         rows.append([name, first, f"{f['own_stop']:.3f}", f["seeds"], last])
-    print(markdown(["arm", "one click", "own stop", "seeds", "ten seeds"], rows))
+    print_table(["arm", "one click", "own stop", "seeds", "ten seeds"], rows)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from evaluation.results import RESULTS, environment, markdown, save
+from evaluation.results import RESULTS, save
 from evaluation.seeds import load
 
 from medrl.bundles import find
+from medrl.evaluation import Table
 from medrl.seednet.evaluate import Evaluation, evaluate
 from medrl.seednet.model import SeedModel
 
@@ -71,7 +72,8 @@ def show(figures: dict[str, Any]) -> str:
             )
             rows.append([method, f"{value['mean_dice']:.3f}", f"{value['worst_dice']:.3f}", ahead])
         parts.append(f"{target}, {result['cases']} cases, {result['agent_seeds_mean']:.1f} seeds")
-        parts.append(markdown(["from one click", "mean Dice", "worst", "agent minus this"], rows))
+        header = ["from one click", "mean Dice", "worst", "agent minus this"]
+        parts.append(Table("", header, rows).markdown())
         fixed = ", ".join(f"{value:.4f}" for value in result["dice_by_fixed_seeds"])
         parts.append(f"agent with 0, 1, ... seeds: {fixed}")
         for method, path in result.get("dice_by_corrections", {}).items():
@@ -101,7 +103,6 @@ def main() -> None:
             "split": options.split,
             "weights_sha256": manifest["weights"]["sha256"],
             "figures": figures,
-            "environment": environment(),
         }
         save(options.out or RESULTS / stem, result)
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from evaluation.results import RESULTS, environment, markdown, save
+from evaluation.results import RESULTS, print_table, save
 from evaluation.seeds import load
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,6 +32,7 @@ from medrl.seednet.model import Scene, SeedModel
 from medrl.seednet.oracle import oracle_seeds
 from medrl.seednet.windows import normalize
 
+CLAIM = "The answer to a seed comes while one clicks"
 SIZES = (40, 64)
 CASES, CLICKS = 3, 4
 #: Milliseconds that an answer may take.
@@ -112,6 +113,15 @@ def quantiles(values: list[float]) -> dict[str, float]:
     }
 
 
+def measured(result: dict[str, Any]) -> str:
+    """Milliseconds of an answer."""
+    return "; ".join(
+        f"{side}^3: {f['answer_ms']['median']:.0f} CPU-ms (median), walker alone "
+        f"{f['walker_alone_ms']['median']:.0f}"
+        for side, f in result["sizes"].items()
+    )
+
+
 def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -135,11 +145,8 @@ def main() -> None:
         "first look",
         "target",
     ]
-    print(markdown(header, rows))
-    save(
-        options.out,
-        {"model": manifest["name"], "sizes": sizes, "environment": environment()},
-    )
+    print_table(header, rows)
+    save(options.out, {"model": manifest["name"], "sizes": sizes}, {CLAIM: measured})
 
 
 if __name__ == "__main__":

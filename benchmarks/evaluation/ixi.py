@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from evaluation.cases import Array, Case
+from medrl.landmark.data import Sample
 from medrl_datasets import ixi_brain_t1
 
 #: Landmark names in the order of every array here.
@@ -35,6 +36,12 @@ def load(subject: str) -> Case:
     root = data_root() / "ixi_brain_t1"
     image = sitk.ReadImage(str(root / "t1" / f"{subject}.nii.gz"))
     return Case(subject, image, _landmarks()[subject])
+
+
+def samples(split: str) -> list[Sample]:
+    """The labelled scans of a split, as baselines learn from them."""
+    folder, points = data_root() / "ixi_brain_t1" / "t1", _landmarks()
+    return [Sample(folder / f"{s}.nii.gz", points[s]) for s in subjects(split)]
 
 
 def shapes(split: str) -> Array:

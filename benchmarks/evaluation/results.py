@@ -1,63 +1,37 @@
-"""Results on disk: committed JSON that says what it was measured with."""
+"""Results on disk: committed JSON that says what it shows and what it was measured with."""
 
 from __future__ import annotations
 
-import json
-import platform
-from importlib.metadata import version
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from medrl.files import atomic_path
+from medrl.evaluation import Table, plain, versions, write_json
 
 #: Where results are committed.
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
-
-def environment() -> dict[str, str]:
-    """Versions that results depend on."""
-    packages = ("medrl", "torch", "monai", "numpy", "SimpleITK")
-    versions = {name: version(name) for name in packages}
-    return {"python": platform.python_version(), **versions, "machine": platform.machine()}
+Claims = Mapping[str, Callable[[dict[str, Any]], str]]
 
 
-def save(path: Path, result: dict[str, Any]) -> None:
-    """Write a result as JSON, whole or not at all; numbers rounded to 4 digits, NaN as null."""
+def save(path: Path, result: Mapping[str, Any], claims: Claims | None = None) -> None:
+    """Write a result, numbers rounded to 4 digits, with the versions it was measured with.
+
+    Args:
+        path: The file; its folder is made if missing.
+        result: The figures.
+        claims: What the README says of it, and for each how the figures read in one line.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        text = json.dumps(_plain(result), indent=1, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    figures = plain(result, digits=4)
+    about = {}
+    if claims:
+        lines = {claim: measured(figures) for claim, measured in claims.items()}
+        about = {"script": Path(sys.argv[0]).name, "claims": lines}
+    write_json(path, {**about, **figures, **about, "environment": versions()})
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Read a result; an empty one if the file does not exist."""
-    if not path.exists():
-        return {}
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
-
-
-def markdown(header: list[str], rows: list[list[object]]) -> str:
-    """A table in Markdown; floats with two digits."""
-
-    def cell(value: object) -> str:
-        return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-    lines = [header, ["---"] * len(header), *[[cell(v) for v in row] for row in rows]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if isinstance(value, float | np.floating):
-        return round(float(value), 4) if np.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table in Markdown; floats with two digits."""
+    print(Table("", header, rows).markdown(), flush=True)

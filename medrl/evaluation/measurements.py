@@ -139,7 +139,8 @@ def measure(
         metrics: By name, from a loaded case and an answer to a value, or to values by group.
         load: Reads a case, once for all methods; a case with which that fails is listed and left
             out. If None, methods take the cases as they are.
-        groups: The groups in which an answer is due: those landmarks that are in the scan.
+        groups: The groups in which an answer is due: those landmarks that are in the scan. Metrics
+            may have values in others, too.
         subject: Whose case it is.
         failed: Values by metric that stand for no answer, such as a Dice of 0; NaN if left out.
         clock: For the metric ``seconds``, by default of the wall; `time.process_time` is the CPU's.
@@ -175,8 +176,8 @@ def measure(
                 value = found.get(metric_name, missed)
                 by_group = value if isinstance(value, Mapping) else dict.fromkeys(due, value)
                 rows += [
-                    Row(sample.name, g, method, metric_name, float(by_group.get(g, missed)), whose)
-                    for g in due
+                    Row(sample.name, group, method, metric_name, float(figure), whose)
+                    for group, figure in {**dict.fromkeys(due, missed), **by_group}.items()
                 ]
             rows.append(Row(sample.name, "", method, SECONDS, seconds, whose))
     if progress is not None:

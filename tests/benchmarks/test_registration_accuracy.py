@@ -8,8 +8,9 @@ import registration_accuracy as accuracy
 import torch
 from evaluation.registration_cases import Planned, RegistrationCase
 from evaluation.registration_peers import Peer
-from evaluation.results import read
 from monai.data.meta_tensor import MetaTensor
+
+from medrl.evaluation import read_json
 
 
 def planned(name: str, band: str = "10", shift: float = 0.0) -> Planned:
@@ -41,10 +42,10 @@ def test_an_interrupted_run_goes_on(tmp_path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         accuracy.run(path, PLANNED, "stay", method, {"settings": "a"})
-    assert list(read(path)["methods"]["stay"]["cases"]) == ["near"]
+    assert list(read_json(path)["methods"]["stay"]["cases"]) == ["near"]
     accuracy.run(path, PLANNED, "stay", method, {"settings": "a"})
     assert seen == ["near", "far", "far", "wide"]
-    entry = read(path)["methods"]["stay"]
+    entry = read_json(path)["methods"]["stay"]
     assert entry["summary"]["successes"] == 2
     assert entry["summary"]["successes_of"] == {"10": {"T1": [1, 2]}, "60": {"T1": [1, 1]}}
     assert entry["cases"]["far"]["error_mm"] == 50.0
@@ -55,7 +56,7 @@ def test_records_of_another_model_are_forgotten(tmp_path) -> None:
     accuracy.run(path, PLANNED, "stay", STAY, {"weights_sha256": "1"})
     accuracy.run(path, PLANNED[:1], "stay", STAY, {"weights_sha256": "2"})
     accuracy.run(path, PLANNED[:1], "other", STAY, {})
-    methods = read(path)["methods"]
+    methods = read_json(path)["methods"]
     assert list(methods["stay"]["cases"]) == ["near"]
     assert methods["stay"]["weights_sha256"] == "2"
     assert set(methods) == {"stay", "other"}
@@ -67,11 +68,11 @@ def test_a_peer_that_raises_has_failed(tmp_path) -> None:
 
     path = tmp_path / "results.json"
     accuracy.run(path, PLANNED, "broken", accuracy.peer_method(Peer(broken, None, "")), {})
-    entry = read(path)["methods"]["broken"]
+    entry = read_json(path)["methods"]["broken"]
     assert entry["cases"]["near"]["failure"] == "no overlap"
     assert entry["summary"]["successes"] == 0
     assert entry["summary"]["median_mm"] is None
-    assert "0/3" in accuracy.table(read(path))
+    assert "0/3" in accuracy.table(read_json(path))
 
 
 def test_confidence_is_counted_over_failures_and_successes() -> None:

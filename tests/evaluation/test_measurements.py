@@ -57,7 +57,14 @@ def test_a_group_without_an_answer_is_a_miss_of_every_method() -> None:
     found = run(methods)
     for method, values in {"silent": [np.nan] * 3, "half": [0, np.nan, 2]}.items():
         np.testing.assert_array_equal(found.select(method=method, metric="error").values, values)
-    assert found.select(group="c").rows == ()
+
+
+def test_a_metric_may_have_values_where_no_answer_was_due() -> None:
+    found = measure(
+        SAMPLES, {"m": len}, {"n": lambda truth, size: {"c": size}}, load=lambda s: s.truth
+    )
+    assert found.select(group="c").values.tolist() == [2, 1]
+    assert np.isnan(found.select(group="", metric="n").values).all()
 
 
 def test_a_method_that_fails_is_counted_and_the_others_go_on() -> None:
