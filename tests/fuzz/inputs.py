@@ -35,6 +35,7 @@ from medrl.volume.points import write_curves, write_markups, write_points_csv
 from medrl.volume.transform_files import write_transform
 
 SHAPE = (6, 7, 8)
+FIRST_EDITION = Path(__file__).parents[1] / "trajectory" / "data" / "first_edition.trajectory.json"
 
 
 @dataclass(frozen=True)
@@ -296,18 +297,24 @@ def _trajectory(folder: Path) -> _Made:
             start=start,
             positions_world=np.arange(3.0 * steps).reshape(steps, 3),
             scales_mm=np.ones(steps),
-            actions=np.arange(steps),
+            actions=np.arange(2 * steps).reshape(steps, 2),
             values=np.array([0.5, np.nan, 1.0]),
+            times=np.arange(3.0),
             rewards=np.zeros(steps),
+            transforms=np.repeat(np.eye(4)[None], steps, axis=0) if start else None,
+            boxes_world=None if start else np.zeros((steps, 2, 3)),
+            extras={"speed": np.ones(steps), "memory": np.full((steps, 2, 1), np.nan)},
+            value_unit="mm",
             outcome="stopped",
             confidence=0.5,
             answer_world=np.ones(3),
-            transforms=np.repeat(np.eye(4)[None], steps, axis=0) if start else None,
         )
         for start in range(2)
     ]
     write_trajectory(folder / "a.trajectory.json", Trajectory("landmark", tuple(agents), {"s": 1}))
     yield "trajectory", "a.trajectory.json", ["a.trajectory.json"]
+    (folder / "first.trajectory.json").write_bytes(FIRST_EDITION.read_bytes())
+    yield "trajectory", "first.trajectory.json", ["first.trajectory.json"]
 
 
 def _transforms(folder: Path) -> _Made:
