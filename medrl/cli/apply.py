@@ -122,8 +122,8 @@ def _apply_to_scan(command: Apply, target: Path) -> str:
     """Move a scan; a line that says what was done."""
     import numpy as np
 
-    from medrl.registration.results import move_scan
     from medrl.volume.read import write_nifti
+    from medrl.volume.resample import move_scan
 
     scan = _read(command.what)
     onto = None if command.reference is None else _read(command.reference)
@@ -193,7 +193,8 @@ def _read_transform(
     """The transform as it is to be applied; a scan and its reference tell FSL what it needs."""
     import numpy as np
 
-    from medrl.volume.transform_files import as_transform, read_transform
+    from medrl.volume.space import as_transform
+    from medrl.volume.transform_files import read_transform
 
     fixed, moving = (scan, onto) if command.inverse else (onto, scan)
     fixed = fixed if command.fixed is None else _read(command.fixed)

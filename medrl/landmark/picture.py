@@ -12,24 +12,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medrl.files import atomic_path
-from medrl.volume.views import (
+from medrl.results.picture import (
+    FAIR,
+    GAP,
+    GOOD,
+    POOR,
+    SCALE_COLORS,
+    TOP,
+    Sheet,
+    line_handle,
+    marker_handle,
+    projected_handle,
+    row_height,
+    save_picture,
+)
+from medrl.results.views import (
     AXIAL,
-    BACKGROUND,
-    FAINT,
     INK,
-    PNG_EFFORT,
     SAGITTAL,
     SLAB_MM,
-    VIEWS,
     Array,
-    Stage,
+    DisplayVolume,
     View,
     busiest_slice,
-    set_stage,
+    display_volume,
     show_slice,
     show_whole,
     spread_labels,
+    write_on,
     write_sides,
 )
 
@@ -40,17 +50,9 @@ if TYPE_CHECKING:
 
     from medrl.landmark.detect import Detection, Landmark
 
-#: Coarse to fine.
-_SCALE_COLORS = ("#ff9f43", "#48dbfb", "#ffffff", "#c8a2ff", "#7bed9f")
-#: Colours: confidence from high to low, corrected, not judged, by hand.
-_SURE, _UNSURE, _DOUBTFUL, _CORRECTED, _UNJUDGED, _BY_HAND = (
-    "#39d98a",
-    "#ffd43b",
-    "#ff5c5c",
-    "#d98cff",
-    "#48dbfb",
-    "#ffffff",
-)
+_CORRECTED, _UNJUDGED, _BY_HAND = "#d98cff", "#48dbfb", "#ffffff"
+#: Width of a picture, what is left below, and the space for a line of text (inches).
+_WIDTH, _BOTTOM, _LINE = 15.0, 0.62, 0.3
 _TILE_MM = 64.0
 _COLUMNS = 9
 _TITLE_LETTERS = 28
@@ -69,13 +71,9 @@ def write_picture(
         title: Headline; what scan this is.
 
     Raises:
-        OSError: If the file cannot be written.
+        MedrlError: If the file cannot be written.
     """
-    figure = draw_detection(scan, detection, title=title)
-    with atomic_path(path) as temporary:
-        figure.savefig(
-            temporary, dpi=110, facecolor=BACKGROUND, pil_kwargs={"compress_level": PNG_EFFORT}
-        )
+    save_picture(path, draw_detection(scan, detection, title=title))
 
 
 def draw_detection(scan: MetaTensor, detection: Detection, *, title: str = "") -> Figure:
@@ -89,58 +87,37 @@ def draw_detection(scan: MetaTensor, detection: Detection, *, title: str = "") -
     Returns:
         A matplotlib figure that belongs to no window and no global state.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    stage = set_stage(scan)
+    shown = display_volume(scan)
     here = [(n, lm) for n, lm in enumerate(detection.landmarks, 1) if lm.status != "absent"]
-    places = stage.place(np.array([lm.position_world for _, lm in here]).reshape(-1, 3))
+    places = shown.place(np.array([lm.position_world for _, lm in here]).reshape(-1, 3))
     tiles = here[:_MOST_TILES]
     rows = math.ceil(len(tiles) / _COLUMNS)
 
-    extents = [(stage.size_mm(v.right), stage.size_mm(v.up)) for v in VIEWS]
-    width, top, bottom = 15.0, 0.62, 0.62
-    gap = 0.12
-    height_of_views = (width - 4 * gap) / sum(w / h for w, h in extents)
-    height_of_views = min(height_of_views, 9.0)
-    tile = (width - (_COLUMNS + 1) * gap) / _COLUMNS
-    height = top + height_of_views + 0.42 + rows * (tile + 0.3) + bottom
-    figure = Figure(figsize=(width, height), facecolor=BACKGROUND)
-    FigureCanvasAgg(figure)
-
-    def axes_at(left: float, above: float, wide: float, high: float) -> Axes:
-        box = (left / width, 1 - (above + high) / height, wide / width, high / height)
-        axes: Axes = figure.add_axes(box)
-        return axes
-
-    left = (width - sum(w / h for w, h in extents) * height_of_views - 2 * gap) / 2
-    for view, (wide, high) in zip(VIEWS, extents, strict=True):
-        panel = axes_at(left, top, height_of_views * wide / high, height_of_views)
-        _draw_view(panel, stage, view, detection, here, places)
-        left += height_of_views * wide / high + gap
+    high = row_height(shown, _WIDTH, most=9.0)
+    tile = (_WIDTH - (_COLUMNS + 1) * GAP) / _COLUMNS
+    first = TOP + high + 0.42
+    sheet = Sheet(_WIDTH, first + rows * (tile + _LINE) + _BOTTOM)
+    for view, panel in sheet.row(shown, TOP, high):
+        _draw_view(panel, shown, view, detection, here, places)
     middle = float(np.median(places[:, 0])) if len(places) else 0.0
     for n, ((number, landmark), place) in enumerate(zip(tiles, places, strict=False)):
         row, column = divmod(n, _COLUMNS)
-        above = top + height_of_views + 0.72 + row * (tile + 0.3)
-        panel = axes_at(gap + column * (tile + gap), above, tile, tile)
+        above = first + _LINE + row * (tile + _LINE)
+        panel = sheet.panel(GAP + column * (tile + GAP), above, tile, tile)
         plane = SAGITTAL if abs(place[0] - middle) < 5 else AXIAL
-        _draw_tile(panel, stage, plane, place, number, landmark)
+        _draw_tile(panel, shown, plane, place, number, landmark)
     if tiles:
-        figure.text(
-            gap / width,
-            1 - (top + height_of_views + 0.26) / height,
-            f"Each landmark on its own slice, {_TILE_MM:.0f} mm wide",
-            color=INK,
-            fontsize=10.5,
-            va="center",
-        )
-    _draw_frame(figure, detection, title, width, height)
-    return figure
+        line = f"Each landmark on its own slice, {_TILE_MM:.0f} mm wide"
+        sheet.write(GAP, TOP + high + 0.26, line, fontsize=10.5)
+    absent = [short_name(lm.name) for lm in detection.landmarks if lm.status == "absent"]
+    names = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if absent[10:] else "")
+    note = f"Not in this scan: {names}. " if absent else ""
+    return sheet.finish(title, _facts(detection), _handles(detection), note=note)
 
 
 def _draw_view(
     axes: Axes,
-    stage: Stage,
+    shown: DisplayVolume,
     view: View,
     detection: Detection,
     here: list[tuple[int, Landmark]],
@@ -149,10 +126,10 @@ def _draw_view(
     """One large view: the slice that most landmarks lie near, all paths, numbered landmarks."""
     from matplotlib.patheffects import withStroke
 
-    at_mm = busiest_slice(places[:, view.across], stage.size_mm(view.across))
-    show_slice(axes, stage, view, at_mm)
-    show_whole(axes, stage, view)
-    _draw_paths(axes, stage, view, detection)
+    at_mm = busiest_slice(places[:, view.across], shown.size_mm(view.across))
+    show_slice(axes, shown, view, at_mm)
+    show_whole(axes, shown, view)
+    _draw_paths(axes, shown, view, detection)
 
     shadow = [withStroke(linewidth=2.2, foreground="black")]
     on_slice = np.abs(places[:, view.across] - at_mm) <= SLAB_MM
@@ -163,11 +140,11 @@ def _draw_view(
             axes.plot(*point, marker, color=color, ms=6.5, mec="black", mew=0.9, zorder=5)
         else:
             axes.plot(*point, marker, color="none", mec=color, ms=5, mew=1.1, alpha=0.8, zorder=4)
-    shown = np.flatnonzero(on_slice)
+    labelled = np.flatnonzero(on_slice)
     clutter = np.concatenate([flat[on_slice], flat[~on_slice]])
-    size = (stage.size_mm(view.right), stage.size_mm(view.up))
-    spots = spread_labels(flat[shown], clutter, size=size)
-    for index, spot in zip(shown, spots, strict=True):
+    size = (shown.size_mm(view.right), shown.size_mm(view.up))
+    spots = spread_labels(flat[labelled], clutter, size=size)
+    for index, spot in zip(labelled, spots, strict=True):
         axes.annotate(
             str(here[index][0]),
             flat[index],
@@ -181,10 +158,10 @@ def _draw_view(
             path_effects=shadow,
             zorder=6,
         )
-    write_sides(axes, stage, view, at_mm)
+    write_sides(axes, shown, view, at_mm)
 
 
-def _draw_paths(axes: Axes, stage: Stage, view: View, detection: Detection) -> None:
+def _draw_paths(axes: Axes, shown: DisplayVolume, view: View, detection: Detection) -> None:
     """Every agent's way, projected onto the view and coloured by the scale it walked on."""
     from matplotlib.collections import LineCollection
 
@@ -192,7 +169,7 @@ def _draw_paths(axes: Axes, stage: Stage, view: View, detection: Detection) -> N
     for agent in detection.trajectory.agents:
         if len(agent.positions_world) < 2:
             continue
-        flat = stage.place(agent.positions_world)[:, [view.right, view.up]]
+        flat = shown.place(agent.positions_world)[:, [view.right, view.up]]
         segments = np.stack([flat[:-1], flat[1:]], axis=1)
         # A step belongs to the scale on which its agent stood when it left.
         scales = np.asarray(agent.scales_mm[:-1], dtype=np.float64)
@@ -207,12 +184,10 @@ def _draw_paths(axes: Axes, stage: Stage, view: View, detection: Detection) -> N
 
 
 def _draw_tile(
-    axes: Axes, stage: Stage, view: View, place: Array, number: int, landmark: Landmark
+    axes: Axes, shown: DisplayVolume, view: View, place: Array, number: int, landmark: Landmark
 ) -> None:
     """One landmark: its surroundings and an open crosshair that hides nothing."""
-    from matplotlib.patheffects import withStroke
-
-    show_slice(axes, stage, view, float(place[view.across]))
+    show_slice(axes, shown, view, float(place[view.across]))
     x, y = place[view.right], place[view.up]
     color, _ = landmark_style(landmark)
     for near, far in ((2.5, 8.0), (-2.5, -8.0)):
@@ -228,43 +203,34 @@ def _draw_tile(
     if len(title) > _TITLE_LETTERS:
         title = title[: _TITLE_LETTERS - 1] + "…"
     axes.set_title(title, color=INK, fontsize=9 if len(title) < 21 else 7.8, pad=3)
-    corner: dict[str, Any] = {
-        "transform": axes.transAxes,
-        "color": INK,
-        "fontsize": 7.5,
-        "path_effects": [withStroke(linewidth=1.8, foreground="black")],
-    }
-    axes.text(0.03, 0.5, view.left_letter, va="center", **corner)
-    axes.text(0.97, 0.97, view.name[:3].lower(), ha="right", va="top", **corner)
+    corner: dict[str, Any] = {"fontsize": 7.5, "shadow": 1.8}
+    write_on(axes, 0.03, 0.5, view.left_letter, va="center", **corner)
+    write_on(axes, 0.97, 0.97, view.name[:3].lower(), ha="right", va="top", **corner)
     if not math.isnan(landmark.confidence):
-        axes.text(0.03, 0.03, f"{landmark.confidence:.0%}", **corner)
+        write_on(axes, 0.03, 0.03, f"{landmark.confidence:.0%}", **corner)
 
 
-def _draw_frame(
-    figure: Figure, detection: Detection, title: str, width: float, height: float
-) -> None:
-    """Headline, legend, and the convention of the views."""
-    from matplotlib.lines import Line2D
-
+def _facts(detection: Detection) -> str:
+    """How many landmarks were found."""
     statuses = [lm.status for lm in detection.landmarks]
     counts = [f"{statuses.count('found')} of {len(statuses)} landmarks found"]
     if "corrected" in statuses:
         counts.append(f"{statuses.count('corrected')} placed by the shape prior")
     if "by hand" in statuses:
         counts.append(f"{statuses.count('by hand')} by hand")
-    figure.text(0.12 / width, 1 - 0.31 / height, title, color=INK, fontsize=14, va="center",
-                fontweight="bold")  # fmt: skip
-    figure.text(1 - 0.12 / width, 1 - 0.31 / height, ", ".join(counts), color=INK, fontsize=11,
-                va="center", ha="right")  # fmt: skip
+    return ", ".join(counts)
 
-    handles: list[Any] = [
-        Line2D([], [], color=color, lw=1 + 0.1 * scale, label=f"path at {scale:g} mm")
+
+def _handles(detection: Detection) -> list[Any]:
+    """The legend."""
+    handles = [
+        line_handle(f"path at {scale:g} mm", color, lw=1 + 0.1 * scale)
         for scale, color in _scale_colors(detection).items()
     ]
     styles = {
-        "confidence 80 % and more": (_SURE, "o"),
-        "50 to 80 %": (_UNSURE, "o"),
-        "below 50 %: check": (_DOUBTFUL, "o"),
+        "confidence 80 % and more": (GOOD, "o"),
+        "50 to 80 %": (FAIR, "o"),
+        "below 50 %: check": (POOR, "o"),
         "corrected by the shape prior": (_CORRECTED, "D"),
         "placed by hand": (_BY_HAND, "s"),
         "confidence unknown": (_UNJUDGED, "o"),
@@ -272,32 +238,8 @@ def _draw_frame(
     used = {landmark_style(lm) for lm in detection.landmarks if lm.status != "absent"}
     for label, (color, marker) in styles.items():
         if (color, marker) in used:
-            handles.append(Line2D([], [], ls="", marker=marker, color=color, label=label))
-    if used:
-        handles.append(
-            Line2D(
-                [],
-                [],
-                ls="",
-                marker="o",
-                mfc="none",
-                color=FAINT,
-                label=f"more than {SLAB_MM:.0f} mm off the slice, projected",
-            )
-        )
-    if handles:
-        figure.legend(
-            handles=handles, loc="lower left", bbox_to_anchor=(0.004, 0.26 / height),
-            ncols=len(handles), frameon=False, labelcolor=INK, fontsize=9, handlelength=1.6,
-            columnspacing=1.4, borderpad=0.2,
-        )  # fmt: skip
-    absent = [short_name(lm.name) for lm in detection.landmarks if lm.status == "absent"]
-    lines = "Radiological convention: the patient's right is on the left. "
-    if absent:
-        names = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if absent[10:] else "")
-        lines += f"Not in this scan: {names}. "
-    lines += "For research; not for diagnosis."
-    figure.text(0.12 / width, 0.16 / height, lines, color=FAINT, fontsize=9, va="center")
+            handles.append(marker_handle(label, marker, color))
+    return [*handles, projected_handle(SLAB_MM)] if used else handles
 
 
 def short_name(name: str) -> str:
@@ -314,11 +256,11 @@ def landmark_style(landmark: Landmark) -> tuple[str, str]:
     if math.isnan(landmark.confidence):
         return _UNJUDGED, "o"
     if landmark.confidence >= 0.8:
-        return _SURE, "o"
-    return (_UNSURE if landmark.confidence >= 0.5 else _DOUBTFUL), "o"
+        return GOOD, "o"
+    return (FAIR if landmark.confidence >= 0.5 else POOR), "o"
 
 
 def _scale_colors(detection: Detection) -> dict[float, str]:
     """A colour for each scale, coarse to fine."""
     scales = sorted({float(s) for a in detection.trajectory.agents for s in a.scales_mm})[::-1]
-    return {scale: _SCALE_COLORS[n % len(_SCALE_COLORS)] for n, scale in enumerate(scales)}
+    return {scale: SCALE_COLORS[n % len(SCALE_COLORS)] for n, scale in enumerate(scales)}

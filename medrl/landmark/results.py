@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medrl.files import all_or_nothing
+from medrl.results.artifacts import File, dicom_files, trajectory_file, write_files
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
@@ -94,34 +94,25 @@ def write_results(
     Raises:
         MedrlError: If they cannot be written.
     """
-    from medrl.trajectory import write_trajectory
     from medrl.volume.points import write_markups, write_points_csv
 
-    endings = {"markups": ".mrk.json", "table": ".csv", "trajectory": ".trajectory.json"}
+    there = {lm.name: lm for lm in detection.landmarks if lm.status != "absent"}
+    places = {name: lm.position_world for name, lm in there.items()}
+    words = {name: _describe(lm.status, lm.confidence, lm.note) for name, lm in there.items()}
+    files: dict[str, File] = {
+        "markups": (
+            ".mrk.json",
+            lambda path: write_markups(path, places, descriptions=words, name=stem),
+        ),
+        "table": (".csv", lambda path: write_points_csv(path, landmark_rows(detection))),
+        "trajectory": trajectory_file(detection.trajectory),
+    }
     if picture:
-        endings["picture"] = ".png"
-    if report is not None and report.dataset is not None:
-        endings["report"] = ".sr.dcm"
-    paths = {kind: folder / f"{stem}{ending}" for kind, ending in endings.items()}
-    there = [lm for lm in detection.landmarks if lm.status != "absent"]
-    with all_or_nothing(paths) as drafts:
-        write_markups(
-            drafts["markups"],
-            {lm.name: lm.position_world for lm in there},
-            descriptions={lm.name: _describe(lm.status, lm.confidence, lm.note) for lm in there},
-            name=stem,
-        )
-        write_points_csv(drafts["table"], landmark_rows(detection))
-        write_trajectory(drafts["trajectory"], detection.trajectory)
-        if picture:
-            from medrl.landmark.picture import write_picture
+        from medrl.landmark.picture import write_picture
 
-            write_picture(drafts["picture"], scan, detection, title=stem)
-        if report is not None and report.dataset is not None:
-            from medrl.dicom.objects import save
-
-            save(drafts["report"], report.dataset)
-    return paths
+        files["picture"] = (".png", lambda path: write_picture(path, scan, detection, title=stem))
+    files |= dicom_files("report", ".sr.dcm", report)
+    return write_files(folder, stem, files)
 
 
 def _describe(status: str, confidence: float, note: str) -> str:

@@ -9,8 +9,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from medrl.errors import MedrlError
 from medrl.registration.transforms import KINDS
-from medrl.volume.space import apply_affine, as_affine, inside, voxel_to_world, world_to_voxel
-from medrl.volume.transform_files import as_transform, kind_of
+from medrl.volume.space import (
+    apply_affine,
+    as_affine,
+    as_transform,
+    inside,
+    voxel_to_world,
+    world_to_voxel,
+)
+from medrl.volume.transform_files import kind_of
 from medrl.volume.validation import check_volume
 
 #: Points along each axis of a scan by which overlap is measured.

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from monai.data.meta_tensor import MetaTensor
-from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import affine_transform
 
-from medrl.files import all_or_nothing
 from medrl.registration.checks import name_of, overlap
+from medrl.results.artifacts import File, trajectory_file, write_files
 from medrl.volume.read import write_nifti
-from medrl.volume.resample import resample_onto
-from medrl.volume.space import apply_affine, as_affine, inside, voxel_to_world
-from medrl.volume.transform_files import as_transform, write_transform
+from medrl.volume.resample import move_scan
+from medrl.volume.similarity import overlap_information
+from medrl.volume.space import apply_affine, as_transform, voxel_to_world
+from medrl.volume.transform_files import Form, write_transform
 
 if TYPE_CHECKING:
     from medrl.registration.register import Registration
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 #: Forms in which a transform can be had besides ITK's and the matrix.
 Also = Literal["ants", "fsl", "lta"]
 _ALSO: dict[str, str] = {"ants": ".ants.mat", "fsl": ".fsl.mat", "lta": ".lta"}
-#: Mutual information is taken from about so many voxels, in so many bins of grey.
-_SAMPLES, _BINS = 1_000_000, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,66 +40,6 @@ class Results:
 
     files: dict[str, Path]
     report: dict[str, Any]
-
-
-def move_scan(
-    moving: MetaTensor, transform_world: ArrayLike, onto: MetaTensor, *, nearest: bool = False
-) -> MetaTensor:
-    """Resample a moving scan onto the grid of the fixed one.
-
-    Args:
-        moving: MetaTensor (C, I, J, K).
-        transform_world: 4x4 matrix, fixed to moving, RAS mm.
-        onto: The fixed scan, of which only the grid matters.
-        nearest: Take the nearest voxel, for label maps; otherwise interpolate linearly, after
-            smoothing along axes that lose resolution.
-
-    Returns:
-        MetaTensor (C, I', J', K') on that grid, float32; outside the moving scan its lowest value,
-        of label maps 0.
-
-    Raises:
-        MedrlError: If the matrix is no transform or an affine is unusable.
-    """
-    matrix = as_transform(transform_world)
-    source, target = as_affine(moving.affine), as_affine(onto.affine)
-    i, j, k = onto.shape[1:]
-    if not nearest:
-        # In the fixed world the moving scan lies where the inverse brings it.
-        there = MetaTensor(moving.as_tensor(), affine=np.linalg.inv(matrix) @ source)
-        low = float(moving.as_tensor().min())
-        return resample_onto(there, affine=target, shape=(i, j, k), background=low)
-    voxel = np.linalg.inv(source) @ matrix @ target
-    # The outermost voxels count to their outer faces, as everywhere in medrl.
-    channels = [
-        affine_transform(channel, voxel, output_shape=(i, j, k), order=0, mode="grid-constant")
-        for channel in moving.as_tensor().float().numpy(force=True)
-    ]
-    return MetaTensor(torch.from_numpy(np.stack(channels)), affine=torch.from_numpy(target))
-
-
-def normalized_mutual_information(first: ArrayLike, second: ArrayLike) -> float | None:
-    """(H(A) + H(B)) / H(A, B) of paired values: 1 if independent, 2 if one tells the other.
-
-    Studholme, Hill and Hawkes, Pattern Recognition 32, 1999. The lowest and the highest thousandth
-    of the values count as the ones next to them.
-
-    Args:
-        first: Values (N,).
-        second: Values (N,).
-
-    Returns:
-        From 1 to 2; None if there are no values, or they are all equal.
-    """
-    values = [np.asarray(v, dtype=np.float64).ravel() for v in (first, second)]
-    if not values[0].size:
-        return None
-    a, b = (np.clip(v, *np.quantile(v, (0.001, 0.999))) for v in values)
-    counts = np.histogram2d(a, b, bins=_BINS)[0]
-    joint = _entropy(counts)
-    if joint == 0:
-        return None
-    return (_entropy(counts.sum(axis=0)) + _entropy(counts.sum(axis=1))) / joint
 
 
 def registration_report(
@@ -134,7 +70,7 @@ def registration_report(
     cosine = (np.trace(left @ right) - 1) / 2
     middle = voxel_to_world((np.array(fixed.shape[1:]) - 1) / 2, fixed.affine)
     information = {
-        name: _information(fixed, moving, moved, transform)
+        name: overlap_information(fixed, moving, moved, transform)
         for name, moved, transform in (
             ("nmi_before", before, np.eye(4)),
             ("nmi_after", after, matrix),
@@ -194,40 +130,38 @@ def write_results(
     Raises:
         MedrlError: If they cannot be written, or a form needs a package that is not installed.
     """
-    from medrl.trajectory import write_trajectory
-
     matrix = as_transform(registration.transform_world)
     before, after = (move_scan(moving, transform, fixed) for transform in (np.eye(4), matrix))
     report = registration_report(fixed, moving, registration, before=before, after=after)
     report.update(facts or {})
-    endings = {
-        "transform": ".tfm",
-        "matrix": ".matrix.txt",
-        "scan": ".nii.gz",
-        "trajectory": ".trajectory.json",
-        "report": ".report.json",
-    }
-    endings |= {form: _ALSO[form] for form in also}
-    if picture:
-        endings |= {"before-after": ".before-after.png", "checkerboard": ".checkerboard.png"}
-    paths = {kind: folder / f"{stem}{ending}" for kind, ending in endings.items()}
-    with all_or_nothing(paths) as drafts:
-        write_transform(
-            drafts["transform"], matrix, form="itk", kind=registration.kind, fixed=fixed
-        )
-        write_transform(drafts["matrix"], matrix, form="matrix")
-        for form in also:
-            write_transform(drafts[form], matrix, form=form, fixed=fixed, moving=moving)
-        write_nifti(drafts["scan"], after)
-        write_trajectory(drafts["trajectory"], registration.path)
-        text = json.dumps(report, indent=1, allow_nan=False)
-        drafts["report"].write_text(text + "\n", encoding="utf-8")
-        if picture:
-            from medrl.registration.picture import write_before_after, write_checkerboard
+    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
 
-            write_before_after(drafts["before-after"], fixed, before, after, report, title=stem)
-            write_checkerboard(drafts["checkerboard"], fixed, after, report, title=stem)
-    return Results(paths, report)
+    def transform_to(form: Form) -> Callable[[Path], None]:
+        return lambda path: write_transform(
+            path, matrix, form=form, kind=registration.kind, fixed=fixed, moving=moving
+        )
+
+    files: dict[str, File] = {
+        "transform": (".tfm", transform_to("itk")),
+        "matrix": (".matrix.txt", transform_to("matrix")),
+        "scan": (".nii.gz", lambda path: write_nifti(path, after)),
+        "trajectory": trajectory_file(registration.path),
+        "report": (".report.json", lambda path: path.write_text(text, encoding="utf-8")),
+        **{form: (_ALSO[form], transform_to(form)) for form in also},
+    }
+    if picture:
+        from medrl.registration.picture import write_before_after, write_checkerboard
+
+        scans = (fixed, before, after)
+        files["before-after"] = (
+            ".before-after.png",
+            lambda path: write_before_after(path, *scans, report, title=stem),
+        )
+        files["checkerboard"] = (
+            ".checkerboard.png",
+            lambda path: write_checkerboard(path, fixed, after, report, title=stem),
+        )
+    return Results(write_files(folder, stem, files), report)
 
 
 def remarks(fixed: MetaTensor, moving: MetaTensor, *, started: bool) -> list[str]:
@@ -250,25 +184,6 @@ def remarks(fixed: MetaTensor, moving: MetaTensor, *, started: bool) -> list[str
             "where their middles meet"
         )
     return found
-
-
-def _information(
-    fixed: MetaTensor, moving: MetaTensor, moved: MetaTensor, transform: NDArray[np.float64]
-) -> float | None:
-    """Normalised mutual information of the voxels that lie in both scans."""
-    step = max(1, round(math.cbrt(fixed[0].numel() / _SAMPLES)))
-    axes = [np.arange(0, n, step) for n in fixed.shape[1:]]
-    world = voxel_to_world(np.stack(np.meshgrid(*axes, indexing="ij"), -1), fixed.affine)
-    both = inside(apply_affine(transform, world), moving.affine, tuple(moving.shape[1:]))
-    values = (scan.as_tensor()[0, ::step, ::step, ::step] for scan in (fixed, moved))
-    first, second = (value.numpy(force=True)[both] for value in values)
-    return normalized_mutual_information(first, second)
-
-
-def _entropy(counts: NDArray[np.float64]) -> float:
-    """Of a histogram, in nats."""
-    share = counts[counts > 0] / counts.sum()
-    return float(-(share * np.log(share)).sum())
 
 
 def _finite(value: float) -> float | None:

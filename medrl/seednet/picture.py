@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,25 +10,35 @@ import numpy as np
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 
-from medrl.files import atomic_path
-from medrl.seednet.seeds import Seed
-from medrl.seednet.session import SeedSession
-from medrl.volume.resample import resample_onto
-from medrl.volume.space import as_affine, voxel_to_world, world_to_voxel
-from medrl.volume.views import (
-    BACKGROUND,
-    FAINT,
+from medrl.results.picture import (
+    BOTTOM,
+    GAP,
+    GOOD,
+    POOR,
+    TOP,
+    Sheet,
+    line_handle,
+    marker_handle,
+    projected_handle,
+    row_height,
+    save_picture,
+)
+from medrl.results.views import (
     INK,
-    PNG_EFFORT,
     VIEWS,
     Array,
-    Stage,
+    DisplayVolume,
     View,
-    set_stage,
+    display_volume,
     show_slice,
     show_whole,
     write_sides,
 )
+from medrl.seednet.results import object_rows
+from medrl.seednet.seeds import Seed
+from medrl.seednet.session import SeedSession
+from medrl.volume.resample import resample_onto
+from medrl.volume.space import as_affine, voxel_to_world, world_to_voxel
 from medrl.walker.segmenter import FOREGROUND
 
 if TYPE_CHECKING:
@@ -37,12 +47,13 @@ if TYPE_CHECKING:
 
 #: Of the objects, in turn.
 _OUTLINES = ("#ffd43b", "#48dbfb", "#c8a2ff", "#ff9f43", "#7bed9f")
-_COLORS = ("#ff5c5c", "#39d98a")
+_COLORS = (POOR, GOOD)
 _MARKERS = {"user": "o", "agent": "D"}
 #: What is shown around objects and seeds, and the least that is shown on each side of them.
 _MARGIN_MM, _LEAST_MM = 25.0, 40.0
 #: A seed this near to a slice (mm) is drawn as lying on it.
 _NEAR_MM = 2.5
+_WIDTH = 14.0
 
 
 def write_picture(path: str | Path, session: SeedSession, *, title: str = "") -> None:
@@ -56,11 +67,7 @@ def write_picture(path: str | Path, session: SeedSession, *, title: str = "") ->
     Raises:
         MedrlError: If no object has a foreground seed, or the file cannot be written.
     """
-    figure = draw_segmentation(session, title=title)
-    with atomic_path(path) as temporary:
-        figure.savefig(
-            temporary, dpi=110, facecolor=BACKGROUND, pil_kwargs={"compress_level": PNG_EFFORT}
-        )
+    save_picture(path, draw_segmentation(session, title=title))
 
 
 def draw_segmentation(session: SeedSession, *, title: str = "") -> Figure:
@@ -76,37 +83,24 @@ def draw_segmentation(session: SeedSession, *, title: str = "") -> Figure:
     Raises:
         MedrlError: If no object has a foreground seed.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     labels = session.labels()
     seeds = [seed for name in session.objects for seed in session.seeds_of(name)]
     region = _region(labels, seeds)
-    rows = [(name, set_stage(_crop(image, region))) for name, image in session.images.items()]
-
-    width, gap, top, bottom = 14.0, 0.12, 0.62, 0.68
-    heights = []
-    for _, stage in rows:
-        extents = [(stage.size_mm(v.right), stage.size_mm(v.up)) for v in VIEWS]
-        heights.append(min(8.0, (width - 4 * gap) / sum(w / h for w, h in extents)))
-    height = top + sum(heights) + gap * len(rows) + bottom
-    figure = Figure(figsize=(width, height), facecolor=BACKGROUND)
-    FigureCanvasAgg(figure)
-    above = top
-    for (name, stage), high in zip(rows, heights, strict=True):
-        outlines = _outlines(stage, labels)
-        wide = [high * stage.size_mm(v.right) / stage.size_mm(v.up) for v in VIEWS]
-        left = (width - sum(wide) - 2 * gap) / 2
-        for view, across in zip(VIEWS, wide, strict=True):
-            box = (left / width, 1 - (above + high) / height, across / width, high / height)
-            panel = figure.add_axes(box)
-            _draw_view(panel, stage, view, outlines, seeds)
+    images = session.images.items()
+    rows = [(name, display_volume(_crop(image, region))) for name, image in images]
+    heights = [row_height(shown, _WIDTH) for _, shown in rows]
+    sheet = Sheet(_WIDTH, TOP + sum(heights) + GAP * len(rows) + BOTTOM)
+    above = TOP
+    for (name, shown), high in zip(rows, heights, strict=True):
+        outlines = _outlines(shown, labels)
+        for view, panel in sheet.row(shown, above, high):
+            _draw_view(panel, shown, view, outlines, seeds)
             if len(rows) > 1 and view is VIEWS[0]:
                 panel.text(0.02, 0.03, name, transform=panel.transAxes, color=INK, fontsize=12)
-            left += across + gap
-        above += high + gap
-    _draw_frame(figure, session, title)
-    return figure
+        above += high + GAP
+    objects = object_rows(session)
+    facts = ", ".join(f"{row['object']} {row['volume_ml']:.2f} ml" for row in objects)
+    return sheet.finish(title, facts, _handles(objects, seeds))
 
 
 def _region(labels: MetaTensor, seeds: Sequence[Seed]) -> Array:
@@ -137,20 +131,20 @@ def _crop(image: MetaTensor, region: Array) -> MetaTensor:
     return MetaTensor(image.as_tensor()[:, i, j, k], affine=start)
 
 
-def _outlines(stage: Stage, labels: MetaTensor) -> dict[int, NDArray[np.float32]]:
-    """Every object on the stage's grid, by its number; 0.5 at its boundary."""
+def _outlines(shown: DisplayVolume, labels: MetaTensor) -> dict[int, NDArray[np.float32]]:
+    """Every object on the picture's grid, by its number; 0.5 at its boundary."""
     out = {}
-    shape = stage.volume.shape
+    shape = shown.volume.shape
     for number in labels.meta["labels"].values():
         mask = MetaTensor((labels.as_tensor() == number).float(), affine=labels.affine)
-        onto = resample_onto(mask, affine=stage.affine, shape=(shape[0], shape[1], shape[2]))
+        onto = resample_onto(mask, affine=shown.affine, shape=(shape[0], shape[1], shape[2]))
         out[int(number)] = onto.as_tensor()[0].numpy()
     return out
 
 
 def _draw_view(
     axes: Axes,
-    stage: Stage,
+    shown: DisplayVolume,
     view: View,
     outlines: dict[int, NDArray[np.float32]],
     seeds: Sequence[Seed],
@@ -158,24 +152,24 @@ def _draw_view(
     """One slice: where the objects are largest, or through the first seed if there is nothing."""
     others = tuple(axis for axis in range(3) if axis != view.across)
     area = np.sum([(field > 0.5).sum(axis=others) for field in outlines.values()], axis=0)
-    first = float(stage.place(seeds[0].position_world)[view.across])
-    at_mm = float(area.argmax()) * stage.spacing if area.max() > 0 else first
-    show_slice(axes, stage, view, at_mm)
-    show_whole(axes, stage, view)
-    x, y = (np.arange(stage.volume.shape[axis]) * stage.spacing for axis in (view.right, view.up))
+    first = float(shown.place(seeds[0].position_world)[view.across])
+    at_mm = float(area.argmax()) * shown.spacing if area.max() > 0 else first
+    show_slice(axes, shown, view, at_mm)
+    show_whole(axes, shown, view)
+    x, y = (np.arange(shown.volume.shape[axis]) * shown.spacing for axis in (view.right, view.up))
     for number, field in outlines.items():
-        flat = np.take(field, stage.index(at_mm, view.across), axis=view.across).T
+        flat = np.take(field, shown.index(at_mm, view.across), axis=view.across).T
         if flat.max() > 0.5 > flat.min() and min(flat.shape) > 1:
             color = _OUTLINES[(number - 1) % len(_OUTLINES)]
             axes.contour(x, y, flat, levels=[0.5], colors=[color], linewidths=1.6)
     for seed in seeds:
-        _draw_seed(axes, stage, view, at_mm, seed)
-    write_sides(axes, stage, view, at_mm)
+        _draw_seed(axes, shown, view, at_mm, seed)
+    write_sides(axes, shown, view, at_mm)
 
 
-def _draw_seed(axes: Axes, stage: Stage, view: View, at_mm: float, seed: Seed) -> None:
+def _draw_seed(axes: Axes, shown: DisplayVolume, view: View, at_mm: float, seed: Seed) -> None:
     """A seed: filled on the slice, hollow and faint if it is projected."""
-    points = stage.place(seed.points_world)
+    points = shown.place(seed.points_world)
     flat = points[:, [view.right, view.up]]
     near = bool((np.abs(points[:, view.across] - at_mm) <= _NEAR_MM).any())
     color = _COLORS[seed.label]
@@ -187,39 +181,14 @@ def _draw_seed(axes: Axes, stage: Stage, view: View, at_mm: float, seed: Seed) -
     axes.plot(flat[0, 0], flat[0, 1], _MARKERS[seed.who], **style)
 
 
-def _draw_frame(figure: Figure, session: SeedSession, title: str) -> None:
-    """Headline, legend, and the convention of the views."""
-    from matplotlib.lines import Line2D
-
-    from medrl.seednet.results import object_rows
-
-    width, height = figure.get_size_inches()
-    rows = object_rows(session)
-    facts = ", ".join(f"{row['object']} {row['volume_ml']:.2f} ml" for row in rows)
-    figure.text(0.12 / width, 1 - 0.31 / height, title, color=INK, fontsize=14, va="center",
-                fontweight="bold")  # fmt: skip
-    figure.text(1 - 0.12 / width, 1 - 0.31 / height, facts, color=INK, fontsize=11, va="center",
-                ha="right")  # fmt: skip
-    handles: list[Any] = [
-        Line2D([], [], color=_OUTLINES[(row["label"] - 1) % len(_OUTLINES)], label=row["object"])
-        for row in rows
+def _handles(objects: Sequence[Mapping[str, Any]], seeds: Sequence[Seed]) -> list[Any]:
+    """The legend: objects, and the kinds of seeds that there are."""
+    handles = [
+        line_handle(row["object"], _OUTLINES[(row["label"] - 1) % len(_OUTLINES)])
+        for row in objects
     ]
-    seeds = [seed for name in session.objects for seed in session.seeds_of(name)]
     kinds = {(seed.who, seed.label): seed.label_name for seed in seeds}
     for who, label in sorted(kinds, key=lambda kind: (kind[0] != "user", kind[1] != FOREGROUND)):
         text = f"{kinds[who, label]}, {who}"
-        handles.append(
-            Line2D([], [], ls="", marker=_MARKERS[who], color=_COLORS[label], label=text)
-        )
-    projected = f"more than {_NEAR_MM:g} mm off the slice, projected"
-    handles.append(Line2D([], [], ls="", marker="o", mfc="none", color=FAINT, label=projected))
-    figure.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0.004, 0.26 / height),
-        ncols=len(handles), frameon=False, labelcolor=INK, fontsize=9, handlelength=1.6,
-        columnspacing=1.4, borderpad=0.2,
-    )  # fmt: skip
-    line = (
-        "Radiological convention: the patient's right is on the left. "
-        "For research; not for diagnosis."
-    )
-    figure.text(0.12 / width, 0.16 / height, line, color=FAINT, fontsize=9, va="center")
+        handles.append(marker_handle(text, _MARKERS[who], _COLORS[label]))
+    return [*handles, projected_handle(_NEAR_MM)]

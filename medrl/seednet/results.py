@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medrl.files import all_or_nothing
+from medrl.results.artifacts import File, dicom_files, trajectory_file, write_files
 from medrl.seednet.session import SeedSession
 
 if TYPE_CHECKING:
@@ -103,37 +104,25 @@ def write_results(
         MedrlError: If no object has a foreground seed, or the files cannot be written.
     """
     from medrl.seednet.seeds import write_seeds
-    from medrl.trajectory import write_trajectory
     from medrl.volume.read import write_nifti
 
     labels = session.labels()
-    names = session.objects
-    endings = {"mask": ".seg.nii.gz"}
-    lists = {}
-    for name in names:
-        several = len(names) > 1
-        kind = f"seeds {name}" if several else "seeds"
-        number = labels.meta["labels"][name]
-        part = f".{number}-{re.sub(r'[^0-9A-Za-z_-]+', '-', name)}" if several else ""
-        endings[kind] = f"{part}.seeds.mrk.json"
-        lists[kind] = session.seeds_of(name)
-    endings["trajectory"] = ".trajectory.json"
+    numbers = labels.meta["labels"]
+    files: dict[str, File] = {
+        "mask": (".seg.nii.gz", lambda path: write_nifti(path, labels, dtype=np.uint8))
+    }
+    for name in session.objects:
+        seeds = session.seeds_of(name)
+        kind, part = "seeds", ""
+        if len(session.objects) > 1:
+            kind = f"seeds {name}"
+            part = f".{numbers[name]}-{re.sub(r'[^0-9A-Za-z_-]+', '-', name)}"
+        write = partial(write_seeds, seeds=seeds, name=stem)
+        files[kind] = (f"{part}.seeds.mrk.json", write)
+    files["trajectory"] = trajectory_file(session.trajectory())
     if picture:
-        endings["picture"] = ".png"
-    if segmentation is not None and segmentation.dataset is not None:
-        endings["segmentation"] = ".seg.dcm"
-    paths = {kind: folder / f"{stem}{ending}" for kind, ending in endings.items()}
-    with all_or_nothing(paths) as drafts:
-        write_nifti(drafts["mask"], labels, dtype=np.uint8)
-        for kind, seeds in lists.items():
-            write_seeds(drafts[kind], seeds, name=stem)
-        write_trajectory(drafts["trajectory"], session.trajectory())
-        if picture:
-            from medrl.seednet.picture import write_picture
+        from medrl.seednet.picture import write_picture
 
-            write_picture(drafts["picture"], session, title=stem)
-        if segmentation is not None and segmentation.dataset is not None:
-            from medrl.dicom.objects import save
-
-            save(drafts["segmentation"], segmentation.dataset)
-    return paths
+        files["picture"] = (".png", lambda path: write_picture(path, session, title=stem))
+    files |= dicom_files("segmentation", ".seg.dcm", segmentation)
+    return write_files(folder, stem, files)

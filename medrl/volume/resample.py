@@ -1,4 +1,4 @@
-"""Bringing a scan of any geometry onto the isotropic grid that agents walk on."""
+"""Bringing scans onto other grids: isotropic ones that agents walk on, that of another scan."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import affine_transform
 from torch import Tensor
 from torch.nn import functional as F
 
 from medrl.errors import MedrlError
-from medrl.volume.space import apply_affine, as_affine, spacing_of
+from medrl.volume.space import apply_affine, as_affine, as_transform, spacing_of
 
 #: A grid that already has the wanted spacing and is tilted by less than this is left as it is.
 _STRAIGHT_ENOUGH_DEG = 10.0
@@ -120,6 +121,42 @@ def resample_onto(
     voxel = np.linalg.inv(old) @ affine
     sampled = _resample(volume, np.maximum(steps, 1.0), voxel, shape, background)
     return MetaTensor(sampled, affine=onto.affine)
+
+
+def move_scan(
+    moving: MetaTensor, transform_world: ArrayLike, onto: MetaTensor, *, nearest: bool = False
+) -> MetaTensor:
+    """Resample a moving scan onto the grid of the fixed one.
+
+    Args:
+        moving: MetaTensor (C, I, J, K).
+        transform_world: 4x4 matrix, fixed to moving, RAS mm.
+        onto: The fixed scan, of which only the grid matters.
+        nearest: Take the nearest voxel, for label maps; otherwise interpolate linearly, after
+            smoothing along axes that lose resolution.
+
+    Returns:
+        MetaTensor (C, I', J', K') on that grid, float32; outside the moving scan its lowest value,
+        of label maps 0.
+
+    Raises:
+        MedrlError: If the matrix is no transform or an affine is unusable.
+    """
+    matrix = as_transform(transform_world)
+    source, target = as_affine(moving.affine), as_affine(onto.affine)
+    i, j, k = onto.shape[1:]
+    if not nearest:
+        # In the fixed world the moving scan lies where the inverse brings it.
+        there = MetaTensor(moving.as_tensor(), affine=np.linalg.inv(matrix) @ source)
+        low = float(moving.as_tensor().min())
+        return resample_onto(there, affine=target, shape=(i, j, k), background=low)
+    voxel = np.linalg.inv(source) @ matrix @ target
+    # The outermost voxels count to their outer faces, as everywhere in medrl.
+    channels = [
+        affine_transform(channel, voxel, output_shape=(i, j, k), order=0, mode="grid-constant")
+        for channel in moving.as_tensor().float().numpy(force=True)
+    ]
+    return MetaTensor(torch.from_numpy(np.stack(channels)), affine=torch.from_numpy(target))
 
 
 def _covering_grid(

@@ -43,6 +43,26 @@ def as_affine(affine: Any) -> NDArray[np.float64]:
     return matrix
 
 
+def as_transform(matrix: ArrayLike) -> NDArray[np.float64]:
+    """Check a world transform and return it as float64.
+
+    Args:
+        matrix: 4x4, fixed to moving, RAS mm.
+
+    Returns:
+        The matrix, shape (4, 4), float64.
+
+    Raises:
+        MedrlError: If it is not a finite, invertible 4x4 matrix with the last row 0 0 0 1.
+    """
+    try:
+        return as_affine(matrix)
+    except (MedrlError, TypeError, ValueError):
+        raise MedrlError(
+            "a transform must be an invertible 4x4 matrix of finite numbers, its last row 0 0 0 1"
+        ) from None
+
+
 def apply_affine(affine: ArrayLike, points: ArrayLike) -> Points:
     """Map points by a 4x4 matrix.
 

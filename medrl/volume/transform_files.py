@@ -26,7 +26,14 @@ from numpy.typing import ArrayLike, NDArray
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
 from medrl.volume import _subprocess_io
-from medrl.volume.space import LPS_FROM_RAS, apply_affine, as_affine, ras_to_lps, voxel_to_world
+from medrl.volume.space import (
+    LPS_FROM_RAS,
+    apply_affine,
+    as_affine,
+    as_transform,
+    ras_to_lps,
+    voxel_to_world,
+)
 
 Matrix = NDArray[np.float64]
 Kind = Literal["rigid", "similarity", "affine"]
@@ -40,26 +47,6 @@ _NOT_ITK = "cannot be read as a transform of ITK: it is damaged or of another ki
 #: A B-spline has many; a linear transform, composites included, does not.
 _MOST_PARAMETERS = 10_000
 _NOTE = "fixed world (RAS mm) to moving world (RAS mm)"
-
-
-def as_transform(matrix: ArrayLike) -> Matrix:
-    """Check a world transform and return it as float64.
-
-    Args:
-        matrix: 4x4, fixed to moving, RAS mm.
-
-    Returns:
-        The matrix, shape (4, 4), float64.
-
-    Raises:
-        MedrlError: If it is not a finite, invertible 4x4 matrix with the last row 0 0 0 1.
-    """
-    try:
-        return as_affine(matrix)
-    except (MedrlError, TypeError, ValueError):
-        raise MedrlError(
-            "a transform must be an invertible 4x4 matrix of finite numbers, its last row 0 0 0 1"
-        ) from None
 
 
 def kind_of(transform_world: ArrayLike) -> Kind:

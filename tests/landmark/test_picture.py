@@ -10,8 +10,8 @@ from PIL import Image
 
 from medrl.landmark.detect import Detection, Landmark
 from medrl.landmark.picture import draw_detection, short_name, write_picture
+from medrl.results.views import busiest_slice, spread_labels
 from medrl.trajectory import AgentPath, Trajectory
-from medrl.volume.views import busiest_slice, spread_labels
 
 TARGET = np.array([24.0, 30.0, 18.0])  # right, anterior, up
 

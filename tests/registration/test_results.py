@@ -1,4 +1,4 @@
-"""What a registration leaves on disk, against SimpleITK and scikit-image; and its pictures."""
+"""What a registration leaves on disk, against SimpleITK; and its pictures."""
 
 import json
 import math
@@ -13,19 +13,14 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
-from skimage.metrics import normalized_mutual_information as skimage_nmi
 
 from medrl.errors import MedrlError
 from medrl.registration import results
 from medrl.registration.picture import draw_before_after, draw_checkerboard
-from medrl.registration.results import (
-    move_scan,
-    normalized_mutual_information,
-    registration_report,
-    write_results,
-)
+from medrl.registration.results import registration_report, write_results
 from medrl.trajectory import AgentPath, Trajectory, read_trajectory
 from medrl.volume.itk import to_sitk
+from medrl.volume.resample import move_scan
 from medrl.volume.space import apply_affine
 from medrl.volume.transform_files import read_transform, to_itk
 
@@ -106,18 +101,6 @@ def test_moved_as_by_simpleitk(fixed: MetaTensor, moving: MetaTensor):
     # Where two voxels are equally near, either is right.
     assert (found == wanted).mean() > 0.999
     assert set(np.unique(found)) <= set(np.unique(labels.numpy()))
-
-
-def test_information_as_by_scikit_image():
-    rng = np.random.default_rng(0)
-    a = rng.normal(size=50_000)
-    b = np.abs(a) + 0.3 * rng.normal(size=a.size)
-    a, b = (np.clip(v, *np.quantile(v, (0.001, 0.999))) for v in (a, b))
-    assert normalized_mutual_information(a, b) == pytest.approx(skimage_nmi(a, b, bins=64))
-    assert normalized_mutual_information(a, a) == pytest.approx(2)
-    assert normalized_mutual_information(a, rng.permutation(a)) == pytest.approx(1, abs=0.02)
-    assert normalized_mutual_information([], []) is None
-    assert normalized_mutual_information(np.ones(9), np.ones(9)) is None
 
 
 def test_files(tmp_path: Path, fixed: MetaTensor, moving: MetaTensor):

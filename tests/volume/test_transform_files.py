@@ -13,9 +13,8 @@ from scipy.io import loadmat
 from scipy.spatial.transform import Rotation
 
 from medrl.errors import MedrlError
-from medrl.volume.space import apply_affine, ras_to_lps
+from medrl.volume.space import apply_affine, as_transform, ras_to_lps
 from medrl.volume.transform_files import (
-    as_transform,
     check_form,
     from_itk,
     kind_of,

@@ -11,9 +11,10 @@ import numpy as np
 
 from medrl.files import distinct_stems
 from medrl.registration.register import Registration
-from medrl.registration.results import move_scan, remarks, write_results
+from medrl.registration.results import remarks, write_results
 from medrl.registration.transforms import Kind
 from medrl.trajectory import Step
+from medrl.volume.resample import move_scan
 from medrl.volume.transform_files import kind_of, write_transform
 from medrl_napari.jobs import Report
 from medrl_napari.register.form import Request

@@ -11,7 +11,7 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike
 from torch.nn import functional as F
 
-from medrl.registration.results import move_scan
+from medrl.volume.resample import move_scan
 from medrl.volume.space import as_affine, spacing_of
 from medrl_napari.scans import Shown
 from medrl_napari.space import Floats

@@ -1,13 +1,13 @@
 """The planes of a picture: a scan on a grid along the body axes, and what to show of it.
 
-Convention: *stage* coordinates are millimetres along the axes of that grid (right, anterior, up),
+Convention: *display* coordinates are millimetres along the axes of that grid (right, anterior, up),
 zero at its first voxel. Planes are shown the radiological way.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,6 @@ Array = NDArray[np.float64]
 
 #: Colours of a picture: around the panels, of what is written, of what matters less.
 BACKGROUND, INK, FAINT = "#0b0d10", "#e8eaed", "#9aa0a6"
-
-#: zlib's level for pictures: a third of the time of the usual 6, for 7 % more bytes.
-PNG_EFFORT = 3
 
 #: A point this near to a slice (mm) is drawn as lying on it.
 SLAB_MM = 5.0
@@ -54,10 +51,14 @@ VIEWS = (AXIAL, CORONAL, SAGITTAL)
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
-    """The scan on an isotropic grid along the body axes, and how to get points onto it.
+class DisplayVolume:
+    """A scan on an isotropic grid along the body axes, and how to get points onto it.
 
-    Coordinates on the stage are millimetres along its axes: voxel index times voxel size.
+    Attributes:
+        volume: (I, J, K) values.
+        affine: (4, 4) voxel to world.
+        spacing: Voxel size, mm.
+        window: Values that are black and white.
     """
 
     volume: NDArray[np.float32]
@@ -66,20 +67,20 @@ class Stage:
     window: tuple[float, float]
 
     def place(self, points_world: Array) -> Array:
-        """World RAS mm (..., 3) to stage mm."""
+        """World RAS mm (..., 3) to display mm."""
         return world_to_voxel(points_world, self.affine) * self.spacing
 
     def index(self, at_mm: float, axis: int) -> int:
-        """Slice at a stage coordinate."""
+        """Slice at a display coordinate."""
         return int(np.clip(round(at_mm / self.spacing), 0, self.volume.shape[axis] - 1))
 
     def size_mm(self, axis: int) -> float:
-        """Extent of the stage along an axis."""
+        """Extent along an axis."""
         return self.volume.shape[axis] * self.spacing
 
 
-def set_stage(scan: MetaTensor) -> Stage:
-    """Bring the scan onto an isotropic grid that is fine enough to look at."""
+def display_volume(scan: MetaTensor) -> DisplayVolume:
+    """Bring a scan onto an isotropic grid that is fine enough to look at."""
     from monai.data.meta_tensor import MetaTensor
 
     spacings = spacing_of(np.asarray(scan.affine))
@@ -97,7 +98,7 @@ def set_stage(scan: MetaTensor) -> Stage:
         # Fat may outshine everything: look at the bulk of the tissue, and leave it headroom.
         bulk = float(np.quantile(inside, 0.9)) if inside.size else float(sample.max())
         window = (low, max(low + 1.35 * (bulk - low), low + 1e-6))
-    return Stage(volume, np.asarray(upright.affine, dtype=np.float64), spacing, window)
+    return DisplayVolume(volume, np.asarray(upright.affine, dtype=np.float64), spacing, window)
 
 
 def busiest_slice(coordinates: Array, size: float) -> float:
@@ -149,31 +150,26 @@ def spread_labels(
     return np.array(placed).reshape(-1, 2)
 
 
-def position_in_words(stage: Stage, view: View, at_mm: float) -> str:
+def position_in_words(shown: DisplayVolume, view: View, at_mm: float) -> str:
     """Where a slice lies in world coordinates, such as ``S 12 mm``."""
-    center = np.array(stage.volume.shape) / 2 * stage.spacing
+    center = np.array(shown.volume.shape) / 2 * shown.spacing
     center[view.across] = at_mm
-    value = float(voxel_to_world(center / stage.spacing, stage.affine)[view.across])
+    value = float(voxel_to_world(center / shown.spacing, shown.affine)[view.across])
     letter = ("RL", "AP", "SI")[view.across][int(value < 0)]
     return f"{letter} {abs(value):.0f} mm"
 
 
-def show_slice(axes: Axes, stage: Stage, view: View, at_mm: float) -> None:
+def show_slice(axes: Axes, shown: DisplayVolume, view: View, at_mm: float) -> None:
     """Show one slice, patient right (or anterior) on the left, up is up, no distortion."""
-    half = stage.spacing / 2
+    half = shown.spacing / 2
     axes.imshow(
-        np.take(stage.volume, stage.index(at_mm, view.across), axis=view.across).T,
+        np.take(shown.volume, shown.index(at_mm, view.across), axis=view.across).T,
         cmap="gray",
         origin="lower",
         interpolation="bilinear",
-        vmin=stage.window[0],
-        vmax=stage.window[1],
-        extent=(
-            -half,
-            stage.size_mm(view.right) - half,
-            -half,
-            stage.size_mm(view.up) - half,
-        ),
+        vmin=shown.window[0],
+        vmax=shown.window[1],
+        extent=(-half, shown.size_mm(view.right) - half, -half, shown.size_mm(view.up) - half),
         aspect="equal",
     )
     axes.set_facecolor("black")
@@ -183,17 +179,33 @@ def show_slice(axes: Axes, stage: Stage, view: View, at_mm: float) -> None:
         spine.set_color("#30343a")
 
 
-def show_whole(axes: Axes, stage: Stage, view: View) -> None:
-    """Let a panel show all of the stage, its first axis running to the left."""
-    axes.set_xlim(stage.size_mm(view.right) - stage.spacing / 2, -stage.spacing / 2)
-    axes.set_ylim(-stage.spacing / 2, stage.size_mm(view.up) - stage.spacing / 2)
+def show_whole(axes: Axes, shown: DisplayVolume, view: View) -> None:
+    """Let a panel show all of the shown, its first axis running to the left."""
+    axes.set_xlim(shown.size_mm(view.right) - shown.spacing / 2, -shown.spacing / 2)
+    axes.set_ylim(-shown.spacing / 2, shown.size_mm(view.up) - shown.spacing / 2)
 
 
-def write_sides(axes: Axes, stage: Stage, view: View, at_mm: float) -> None:
-    """Write on a panel which side of the patient is where, and which slice it shows."""
+def write_on(
+    axes: Axes, x: float, y: float, text: str, *, shadow: float = 2.2, **style: Any
+) -> None:
+    """Write on a panel in letters that stand out against any scan.
+
+    Args:
+        axes: The panel.
+        x: Share of its width, from the left.
+        y: Share of its height, from below.
+        text: What to write.
+        shadow: Width of the dark line around letters, points.
+        style: What matplotlib knows of texts.
+    """
     from matplotlib.patheffects import withStroke
 
-    shadow = [withStroke(linewidth=2.2, foreground="black")]
+    dark = [withStroke(linewidth=shadow, foreground="black")]
+    axes.text(x, y, text, transform=axes.transAxes, color=INK, path_effects=dark, **style)
+
+
+def write_sides(axes: Axes, shown: DisplayVolume, view: View, at_mm: float) -> None:
+    """Write on a panel which side of the patient is where, and which slice it shows."""
     letters = (
         (0.02, 0.5, view.left_letter, "left", "center"),
         (0.98, 0.5, view.right_letter, "right", "center"),
@@ -201,12 +213,6 @@ def write_sides(axes: Axes, stage: Stage, view: View, at_mm: float) -> None:
         (0.5, 0.015, view.bottom_letter, "center", "bottom"),
     )
     for x, y, letter, ha, va in letters:
-        axes.text(
-            x, y, letter, transform=axes.transAxes, ha=ha, va=va, color=INK, fontsize=13,
-            fontweight="bold", path_effects=shadow,
-        )  # fmt: skip
-    axes.text(
-        0.02, 0.985, f"{view.name}, {position_in_words(stage, view, at_mm)}",
-        transform=axes.transAxes, ha="left", va="top", color=INK, fontsize=10.5,
-        path_effects=shadow,
-    )  # fmt: skip
+        write_on(axes, x, y, letter, ha=ha, va=va, fontsize=13, fontweight="bold")
+    where = f"{view.name}, {position_in_words(shown, view, at_mm)}"
+    write_on(axes, 0.02, 0.985, where, va="top", fontsize=10.5)
