@@ -27,10 +27,10 @@ from evaluation.results import RESULTS, print_table, save
 from evaluation.statistics import summarize
 
 from medrl.evaluation import read_json
+from medrl.landmark.data import LabelledScan
 from medrl.landmark.detect import LandmarkDetector
 from medrl.landmark.learner import LearnerSettings, ScaleLearner
 from medrl.landmark.model import LandmarkModel
-from medrl.landmark.pool import LabelledScan
 from medrl.landmark.shape import ShapePrior
 from medrl.volume.itk import from_sitk
 from medrl.volume.prepare import ResampleIsotropic

@@ -37,7 +37,7 @@ from medrl.registration.pairs import PairBank, Situations
 from medrl.registration.register import Registrar
 from medrl.registration.synthesis import Synthesis
 from medrl.registration.train import judge_walks
-from medrl.rl.checkpoint import load_checkpoint
+from medrl.rl.checkpoint import load_module
 
 CLAIM = "What each part of the registration agents is worth"
 OUT = RESULTS / "registration_ablation.json"
@@ -110,11 +110,11 @@ def learn(run: Path, batches: int) -> dict[str, dict[str, float]]:
 
     checkpoint = run / "checkpoints" / "coarse-imitation.safetensors"
     imitated = RegistrationNetwork(COARSE)
-    load_checkpoint(checkpoint, network=imitated)
+    load_module(checkpoint, imitated)
     contestants = [(imitated, False)]
     for weight in LEARNING.values():
         network = RegistrationNetwork(COARSE)
-        load_checkpoint(checkpoint, network=network)
+        load_module(checkpoint, network)
         settings = ActorCriticSettings(steps=batches, actor_weight=weight)
         generator = Generator().manual_seed(0)
         learner = ActorCriticLearner(network, bank("training", 0), settings, generator=generator)

@@ -11,9 +11,9 @@ from monai.data.meta_tensor import MetaTensor
 
 from medrl.landmark.augment import Augmentation, augment
 from medrl.landmark.confidence import Confidence
+from medrl.landmark.data import LabelledScan
 from medrl.landmark.detect import LandmarkDetector
 from medrl.landmark.model import LandmarkModel
-from medrl.landmark.pool import LabelledScan
 
 
 def calibrate(

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from medrl.data.datalist import SPLITS, read_content, read_samples
 from medrl.data.loading import load_samples
 from medrl.errors import MedrlError
 from medrl.files import all_or_nothing, prepare_folder, stem_of
-from medrl.landmark.pool import LabelledScan
 from medrl.volume.points import read_points, write_markups
 from medrl.volume.prepare import Preprocessing, ResampleIsotropic
 from medrl.volume.read import read
@@ -44,6 +44,22 @@ class Sample:
     def name(self) -> str:
         """The scan's file name without its endings."""
         return self.image.name.split(".")[0]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledScan:
+    """A scan with its landmarks, on the grid where agents walk.
+
+    Attributes:
+        name: Subject, for messages.
+        volume: (C, I, J, K) float32, isotropic at the finest spacing, not yet normalised.
+        points_voxel: (K, 3) float32, voxels of that grid, in the model's order; NaN where the
+            landmark was not labelled.
+    """
+
+    name: str
+    volume: Tensor
+    points_voxel: Tensor
 
 
 def read_datalist(path: Path) -> dict[str, list[Sample]]:

@@ -10,13 +10,17 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from medrl.landmark.augment import Augmentation
+from medrl.landmark.data import LabelledScan
 from medrl.landmark.dynamics import MOVES, SearchDynamics, SearchState
 from medrl.landmark.model import ModelSettings
 from medrl.landmark.network import Decision, laplace_loss
-from medrl.landmark.pool import LabelledScan, ScanPool
+from medrl.landmark.pool import ScanPool
 from medrl.landmark.rewards import RewardForm, optimal_values, step_rewards
-from medrl.rl.dqn import GoalDQN
-from medrl.rl.replay import PositionReplay
+from medrl.rl.checkpoint import State
+from medrl.rl.dqn import DQN
+from medrl.rl.learner import Learner
+from medrl.rl.replay import Fields, Replay
+from medrl.rl.schedule import one_cycle
 from medrl.roi import crop
 from medrl.volume.prepare import Preprocessing
 from medrl.volume.pyramid import level_strides
@@ -85,8 +89,10 @@ class LearnerSettings:
         )
 
 
-class ScaleLearner:
+class ScaleLearner(Learner):
     """Owns the network of one scale, the scans it learns on, and the agents that walk in them."""
+
+    settings: LearnerSettings
 
     def __init__(
         self,
@@ -99,7 +105,7 @@ class ScaleLearner:
         seed: int,
         device: str = "cpu",
     ) -> None:
-        """Set everything up.
+        """Build the network.
 
         Args:
             scans: Training scans.
@@ -110,16 +116,20 @@ class ScaleLearner:
             seed: Fixes every random choice.
             device: Torch device.
         """
-        self.level = level
-        self.settings = settings
-        self.imitation_steps = imitation_steps
-        self.dqn_steps = dqn_steps
-        self.step = 0
-        self.device = torch.device(device)
-        self.generator = Generator().manual_seed(seed)
         torch.manual_seed(seed)
         landmarks = scans[0].points_voxel.shape[0]
-        self.network = settings.model_settings().build_network(landmarks).to(self.device)
+        self.network = settings.model_settings().build_network(landmarks).to(device)
+        super().__init__(
+            modules={"network": self.network},
+            optimizers={"network": torch.optim.AdamW(self.network.parameters(), weight_decay=1e-4)},
+            generator=Generator().manual_seed(seed),
+            total_steps=imitation_steps + dqn_steps,
+            settings=settings,
+            device=device,
+        )
+        self.level = level
+        self.imitation_steps = imitation_steps
+        self.dqn_steps = dqn_steps
         self.pool = ScanPool(
             scans,
             slots=settings.slots,
@@ -130,41 +140,61 @@ class ScaleLearner:
         )
         self.stride = level_strides(settings.spacings)[level]
         self._moves = MOVES.to(self.device)
-        self._mixed = torch.amp.GradScaler(self.device.type, enabled=self.device.type == "cuda")
-        self.replay = PositionReplay(settings.replay, generator=self.generator)
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), weight_decay=1e-4)
-        self._dqn: GoalDQN | None = None
-        self._walkers: tuple[SearchDynamics, SearchState, Tensor] | None = None
+        self.replay = Replay(settings.replay, generator=self.generator)
+        self._dqn = DQN(
+            self.network,
+            inputs=["window"],
+            values=lambda decision: decision.values,
+            gamma=settings.gamma,
+            double=settings.double,
+        )
+        self._walkers: tuple[SearchState, Tensor] | None = None
 
-    @property
-    def total_steps(self) -> int:
-        """Batches of the whole training."""
-        return self.imitation_steps + self.dqn_steps
+    def signature(self) -> State:
+        """Settings, and how much of what is learned on which scale."""
+        steps = [self.imitation_steps, self.dqn_steps]
+        return {**super().signature(), "level": self.level, "steps": steps}
+
+    def extra_state(self) -> State:
+        """Scans at hand, what was seen, the target network, and where agents are."""
+        walkers = None
+        if self._walkers is not None:
+            walkers = {"state": dict(vars(self._walkers[0])), "goal": self._walkers[1]}
+        return {
+            "pool": self.pool.state_dict(),
+            "replay": self.replay.state_dict(),
+            "target": self._dqn.state_dict(),
+            "walkers": walkers,
+        }
+
+    def load_extra_state(self, state: State) -> None:
+        """Take them back."""
+        self.pool.load_state_dict(state["pool"])
+        self.replay.load_state_dict(state["replay"])
+        self._dqn.load_state_dict(state["target"])
+        walkers = state["walkers"]
+        self._walkers = None
+        if walkers is not None:
+            fields = {name: field.to(self.device) for name, field in walkers["state"].items()}
+            self._walkers = SearchState(**fields), walkers["goal"].to(self.device)
 
     def train_step(self) -> dict[str, float]:
-        """One batch of whichever phase it is.
-
-        Returns:
-            What to plot, by name.
-        """
-        if self.step % self.settings.refresh_every == 0 and self.step > 0:
+        """Learn from one batch of whichever phase it is; the losses by name."""
+        s = self.settings
+        if self.step % s.refresh_every == 0 and self.step > 0:
             self.pool.refresh()
-        imitating = self.step < self.imitation_steps
-        if imitating:
-            self._set_rate(self.settings.learning_rate, self.step / self.imitation_steps)
-        else:
-            done = (self.step - self.imitation_steps) / self.dqn_steps
-            self._set_rate(self.settings.dqn_learning_rate, done)
-        self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
-            losses = self._imitation_losses() if imitating else self._dqn_losses()
-        total = torch.stack(list(losses.values())).sum()
-        self._mixed.scale(total).backward()
-        self._mixed.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self._mixed.step(self.optimizer)
-        self._mixed.update()
-        if self._dqn is not None:
+        done = self.step - self.imitation_steps
+        with self.autocast():
+            if done < 0:
+                losses = self._imitation_losses()
+                rate = s.learning_rate * one_cycle(self.step, self.imitation_steps)
+            else:
+                if done == 0:
+                    self._begin_dqn()
+                losses = self._dqn_losses()
+                rate = s.dqn_learning_rate * one_cycle(done, self.dqn_steps)
+        self.optimize(torch.stack(list(losses.values())).sum(), learning_rate=rate, clip=5.0)
+        if done >= 0:
             self._dqn.update_target()
         self.step += 1
         return {name: float(value.detach()) for name, value in losses.items()}
@@ -200,7 +230,7 @@ class ScaleLearner:
             Slots (N,) and lattice positions (N, 3) in voxels of the finest level, int64.
         """
         g = self.generator
-        slot = torch.randint(len(self.pool.pyramids), (count,), generator=g)
+        slot = torch.randint(len(self.pool), (count,), generator=g)
         landmark = torch.randint(self.pool.points.shape[1], (count,), generator=g)
         near = torch.exp(torch.rand((count, 1), generator=g) * 3.0 - 0.7)  # 0.5 to 10 steps
         spread = torch.randn((count, 3), generator=g) * near * self.stride
@@ -218,22 +248,24 @@ class ScaleLearner:
     # Deep Q-learning -----------------------------------------------------------------------------
 
     def _dqn_losses(self) -> dict[str, Tensor]:
-        dqn = self._dqn or self._begin_dqn()
         self._walk()
         half = self.settings.batch // 2
-        drawn = self.replay.sample(half, self.pool.versions)
+        drawn = self._recall(half)
         offset, known = self._offsets(drawn["slot"], drawn["position"])
         action = drawn["action"][:, None, None].expand(-1, offset.shape[1], 1)
         reward = step_rewards(offset.nan_to_num(), self.settings.reward).gather(-1, action)[..., 0]
-        loss = dqn(
-            self._windows(drawn["slot"], drawn["position"]),
+        # Episodes end because an agent goes round in circles, not because the task is done: the
+        # value of the next state always counts.
+        loss = self._dqn(
+            {"window": self._windows(drawn["slot"], drawn["position"])},
             drawn["action"],
             reward,
-            self._windows(drawn["slot"], drawn["after"]),
+            {"window": self._windows(drawn["slot"], drawn["after"])},
+            torch.zeros_like(reward, dtype=torch.bool),
         )
         weight = self._weights(offset, known)
         losses = {"td": 10 * (loss * weight).sum() / weight.sum()}
-        own = self.replay.sample(half, self.pool.versions)
+        own = self._recall(half)
         slot, position = self.sample_positions(half)
         supervised = self._supervised(
             torch.cat([own["slot"], slot]), torch.cat([own["position"], position])
@@ -242,7 +274,16 @@ class ScaleLearner:
         losses["finish"] = supervised["finish"]
         return losses
 
-    def _begin_dqn(self) -> GoalDQN:
+    def _recall(self, count: int) -> Fields:
+        """Transitions, less those whose scan has been replaced."""
+        versions = self.pool.versions
+        return self.replay.sample(
+            count,
+            device=self.device,
+            valid=lambda drawn: versions[drawn["slot"]] == drawn["version"],
+        )
+
+    def _begin_dqn(self) -> None:
         """Freeze the normalisation statistics; moving ones would move the targets."""
         if self.imitation_steps == 0:
             self.network.train()
@@ -250,27 +291,21 @@ class ScaleLearner:
                 for _ in range(32):
                     self.network(self._windows(*self.sample_positions(self.settings.batch)))
         self.network.eval()
-        self._dqn = GoalDQN(
-            self.network,
-            values=lambda decision: decision.values,
-            gamma=self.settings.gamma,
-            double=self.settings.double,
-        )
+        self._dqn.copy_to_target()
         while len(self.replay) < self.settings.batch * 4:
             self._walk()
-        return self._dqn
 
     def _walk(self) -> None:
         """Every agent takes one step, exploring now and then; those that ended start anew."""
         settings = self.settings
+        dynamics = SearchDynamics(
+            self.pool.shapes, strides=level_strides(settings.spacings), max_steps=24
+        )
         if self._walkers is None:
-            dynamics = SearchDynamics(
-                self.pool.shapes, strides=level_strides(settings.spacings), max_steps=24
-            )
             slot, position = self.sample_positions(settings.agents)
             level = torch.full_like(slot, self.level)
-            self._walkers = dynamics, dynamics.reset(slot, position, level), self._goals()
-        dynamics, state, goal = self._walkers
+            self._walkers = dynamics.reset(slot, position, level), self._goals()
+        state, goal = self._walkers
         with torch.no_grad():
             decision: Decision = self.network(self._windows(state.scan, state.position))
         rows = torch.arange(len(goal), device=self.device)
@@ -280,11 +315,13 @@ class ScaleLearner:
         action = torch.where(explore.to(self.device), other.to(self.device), action)
         after = dynamics.step(state, action)
         self.replay.extend(
-            slot=state.scan,
-            version=self.pool.versions[state.scan],
-            position=state.position,
-            action=action,
-            after=after.position,
+            {
+                "slot": state.scan,
+                "version": self.pool.versions[state.scan],
+                "position": state.position,
+                "action": action,
+                "after": after.position,
+            }
         )
         slot, position = self.sample_positions(settings.agents)
         fresh = dynamics.reset(slot, position, state.level)
@@ -294,7 +331,7 @@ class ScaleLearner:
             for name, old in vars(after).items()
         }
         goal = torch.where(ended, self._goals(), goal)
-        self._walkers = dynamics, SearchState(**merged), goal
+        self._walkers = SearchState(**merged), goal
 
     def _goals(self) -> Tensor:
         landmarks = self.pool.points.shape[1]
@@ -323,10 +360,3 @@ class ScaleLearner:
         """Attention to near landmarks: those are the ones an agent here is looking for."""
         distance = offset.square().sum(dim=-1).sqrt()
         return known * (torch.exp(-((distance / self.settings.near) ** 2)) + 0.02)
-
-    def _set_rate(self, peak: float, done: float) -> None:
-        """One cycle: a short warm-up, then a cosine to nothing."""
-        warm = min(1.0, done / 0.05 + 0.02)
-        cosine = 0.5 * (1 + torch.cos(torch.tensor(done * torch.pi)).item())
-        for group in self.optimizer.param_groups:
-            group["lr"] = peak * warm * cosine

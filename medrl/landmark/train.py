@@ -19,14 +19,9 @@ from medrl.landmark.data import landmark_names, load_labelled, points_array, rea
 from medrl.landmark.learner import LearnerSettings, ScaleLearner
 from medrl.landmark.model import LandmarkModel
 from medrl.landmark.shape import ShapePrior
-from medrl.rl.checkpoint import load_checkpoint, save_checkpoint
+from medrl.rl.checkpoint import load_module
+from medrl.rl.stage import Progress, run_stage
 from medrl.volume.prepare import Preprocessing
-
-#: Called with what is being done, the steps done, all steps, and numbers worth showing.
-Progress = Callable[[str, int, int, Mapping[str, float]], None]
-
-_CHECKPOINT_EVERY = 500
-_REPORT_EVERY = 20
 
 
 @dataclass(frozen=True)
@@ -104,7 +99,7 @@ def train(
     networks = []
     for level in range(scales):
         network = model_settings.build_network(len(names))
-        load_checkpoint(_checkpoint(out, level), network=network)
+        load_module(_checkpoint(out, settings.learner.spacings[level]), network)
         networks.append(network.eval().to(settings.device))
     shape = _shape_prior(np.stack([points_array(c, names) for c in cases["training"]]))
     model = LandmarkModel(names, model_settings, tuple(networks), shape)
@@ -149,8 +144,8 @@ def _shape_prior(shapes_world: np.ndarray[Any, np.dtype[np.float64]]) -> ShapePr
 # One process a scale ---------------------------------------------------------------------------
 
 
-def _checkpoint(out: Path, level: int) -> Path:
-    return out / "checkpoints" / f"scale{level}.safetensors"
+def _checkpoint(out: Path, spacing: float) -> Path:
+    return out / "checkpoints" / f"{spacing:g}mm.safetensors"
 
 
 def _train_here(settings: TrainSettings, *, data: Path, out: Path, report: Progress) -> None:
@@ -221,8 +216,6 @@ def _learn(
     send: Callable[[int, int, Mapping[str, float]], None],
 ) -> None:
     """Train one scale; ``send`` gets steps done, all steps and mean losses."""
-    from torch.utils.tensorboard import SummaryWriter
-
     cases = read_datalist(data)["training"]
     names = landmark_names(cases)
     scans = load_labelled(cases, names, Preprocessing(spacing=settings.learner.spacings[0]))
@@ -235,34 +228,10 @@ def _learn(
         seed=settings.seed + 1000 * level,
         device=settings.device,
     )
-    path = _checkpoint(out, level)
-    if settings.resume and path.exists():
-        learner.step = load_checkpoint(
-            path,
-            network=learner.network,
-            optimizer=learner.optimizer,
-            generator=learner.generator,
-        )
-    spacing = settings.learner.spacings[level]
-    with SummaryWriter(str(out / "logs" / f"{spacing:g}mm")) as log:
-        sums: dict[str, float] = {}
-        while learner.step < learner.total_steps:
-            for name, value in learner.train_step().items():
-                sums[name] = sums.get(name, 0.0) + value / _REPORT_EVERY
-            step = learner.step
-            if step % _REPORT_EVERY == 0:
-                for name, value in sums.items():
-                    log.add_scalar(f"loss/{name}", value, step)
-                if step < learner.total_steps:
-                    send(step, learner.total_steps, sums)
-                sums = {}
-            imitated = step == learner.imitation_steps
-            if step % _CHECKPOINT_EVERY == 0 or imitated or step == learner.total_steps:
-                save_checkpoint(
-                    path,
-                    step=step,
-                    network=learner.network,
-                    optimizer=learner.optimizer,
-                    generator=learner.generator,
-                )
-    send(learner.total_steps, learner.total_steps, {})
+    run_stage(
+        learner,
+        _checkpoint(out, settings.learner.spacings[level]),
+        logs=out / "logs",
+        resume=settings.resume,
+        report=lambda _, *event: send(*event),
+    )

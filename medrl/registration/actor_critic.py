@@ -12,11 +12,14 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from medrl.registration.imitation import error_loss, policy_loss, schedule
+from medrl.registration.imitation import error_loss, policy_loss
 from medrl.registration.network import ACTIONS, Decision, RegistrationNetwork
 from medrl.registration.pairs import PairBank
 from medrl.registration.rewards import RewardSettings, step_rewards
 from medrl.rl.a2c import RecurrentA2C, sample
+from medrl.rl.checkpoint import State
+from medrl.rl.learner import Learner
+from medrl.rl.schedule import one_cycle
 
 #: Parameters that these agents change: shifts and turns.
 _RIGID = 6
@@ -61,8 +64,10 @@ class ActorCriticSettings:
     reward: RewardSettings = field(default_factory=RewardSettings)
 
 
-class ActorCriticLearner:
+class ActorCriticLearner(Learner):
     """Agents that walk, and the network that learns from what comes of it."""
+
+    settings: ActorCriticSettings
 
     def __init__(
         self,
@@ -80,10 +85,14 @@ class ActorCriticLearner:
             settings: How.
             generator: What the bank draws from, and the agents.
         """
+        super().__init__(
+            modules={"network": network},
+            optimizers={"network": torch.optim.AdamW(network.parameters())},
+            generator=generator,
+            total_steps=settings.steps,
+            settings=settings,
+        )
         self.network = network
-        self.settings = settings
-        self.generator = generator
-        self.step = 0
         self._bank = bank
         self._loss = RecurrentA2C(
             gamma=settings.gamma,
@@ -91,36 +100,27 @@ class ActorCriticLearner:
             entropy_weight=settings.entropy_weight,
             critic_weight=settings.critic_weight,
         )
-        self.optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate)
-
-    @property
-    def total_steps(self) -> int:
-        """Batches in all."""
-        return self.settings.steps
 
     def train_step(self) -> dict[str, float]:
         """Walk with every agent, and learn from it; figures by name."""
         s = self.settings
-        for group in self.optimizer.param_groups:
-            group["lr"] = s.learning_rate * schedule(self.step, s.steps)
         self._bank.renew(s.renew)
         # Statistics of the normalisation are those of imitation: walks are too alike.
         self.network.eval()
-        walk = self._walk()
-        losses = self._loss(
-            walk.logits, walk.values, walk.actions, walk.rewards, walk.done, walk.ended
-        )
-        actor = losses["loss_objective"] + losses["loss_entropy"]
-        loss = (
-            s.actor_weight * actor
-            + losses["loss_critic"]
-            + s.imitation_weight * walk.imitation
-            + s.error_weight * walk.error
-        )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimizer.step()
+        with self.autocast():
+            walk = self._walk()
+            losses = self._loss(
+                walk.logits, walk.values, walk.actions, walk.rewards, walk.done, ~walk.ended
+            )
+            actor = losses["loss_objective"] + losses["loss_entropy"]
+            loss = (
+                s.actor_weight * actor
+                + losses["loss_critic"]
+                + s.imitation_weight * walk.imitation
+                + s.error_weight * walk.error
+            )
+        rate = s.learning_rate * one_cycle(self.step, s.steps, warmup=0.03)
+        self.optimize(loss, learning_rate=rate, clip=1.0)
         self.step += 1
         return {
             "return": float(walk.rewards.sum(dim=1).mean()),
@@ -128,6 +128,14 @@ class ActorCriticLearner:
             "imitation": float(walk.imitation.detach()),
             "error": float(walk.error.detach()),
         }
+
+    def extra_state(self) -> State:
+        """Pairs at hand."""
+        return {"bank": self._bank.state_dict()}
+
+    def load_extra_state(self, state: State) -> None:
+        """Take them back."""
+        self._bank.load_state_dict(state["bank"])
 
     def _walk(self) -> _Walk:
         s = self.settings

@@ -6,8 +6,7 @@ where the judge must not be fooled, and no random misalignment looks like that.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -21,6 +20,9 @@ from medrl.registration.network import (
     target_distribution,
 )
 from medrl.registration.pairs import Batch, PairBank
+from medrl.rl.checkpoint import State
+from medrl.rl.learner import Learner
+from medrl.rl.schedule import one_cycle
 
 #: Weight of shift, turn, scale and shear in the loss: most scans differ by a rigid motion.
 _WEIGHTS = (1.0, 2.0, 0.2, 0.2)
@@ -54,8 +56,10 @@ class ImitationSettings:
     error_weight: float = 1.0
 
 
-class ImitationLearner:
-    """One optimizer over everything but the recurrent core."""
+class ImitationLearner(Learner):
+    """One optimizer over everything; the recurrent core gets no gradient."""
+
+    settings: ImitationSettings
 
     def __init__(
         self,
@@ -73,50 +77,64 @@ class ImitationLearner:
             settings: How.
             generator: What the bank draws from; kept in checkpoints.
         """
+        optimizer = torch.optim.AdamW(network.parameters(), weight_decay=settings.weight_decay)
+        super().__init__(
+            modules={"network": network},
+            optimizers={"network": optimizer},
+            generator=generator,
+            total_steps=settings.steps,
+            settings=settings,
+        )
         self.network = network
-        self.settings = settings
-        self.generator = generator
-        self.step = 0
         self._bank = bank
         self._batch: Batch | None = None
+        self._seed = 0
         self._left = 0
-        self._parameters = list(network.parameters())
-        self.optimizer = torch.optim.AdamW(
-            self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-
-    @property
-    def total_steps(self) -> int:
-        """Batches in all."""
-        return self.settings.steps
 
     def train_step(self) -> dict[str, float]:
         """Learn from one batch; figures by name."""
         s = self.settings
-        for group in self.optimizer.param_groups:
-            group["lr"] = s.learning_rate * schedule(self.step, s.steps)
         batch = self._next()
         self.network.train()
-        decision = self.network(batch.windows())
-        policy = policy_loss(decision, batch, self.network.settings)
-        error = error_loss(decision, batch)
-        loss = policy + s.error_weight * error
-        self.optimizer.zero_grad(set_to_none=True)
-        # The recurrent core, the value and the stop have no part in this.
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters, 2.0)
-        self.optimizer.step()
+        with self.autocast():
+            decision = self.network(batch.windows())
+            policy = policy_loss(decision, batch, self.network.settings)
+            error = error_loss(decision, batch)
+            loss = policy + s.error_weight * error
+        # The recurrent core and the value have no part in this.
+        rate = s.learning_rate * one_cycle(self.step, s.steps, warmup=0.03)
+        self.optimize(loss, learning_rate=rate, clip=2.0)
         self.step += 1
         steps = expected_steps(decision.logits.detach(), self.network.settings.steps)
         self._batch = batch.after(steps)
         return {"steps": float(policy.detach()), "error": float(error.detach())}
+
+    def extra_state(self) -> State:
+        """Pairs at hand, and where agents have walked to."""
+        batch = self._batch if self._left > 0 else None
+        return {
+            "bank": self._bank.state_dict(),
+            "seed": self._seed,
+            "left": self._left,
+            "transforms": None if batch is None else batch.transforms,
+        }
+
+    def load_extra_state(self, state: State) -> None:
+        """Take them back."""
+        self._bank.load_state_dict(state["bank"])
+        self._seed, self._left = state["seed"], state["left"]
+        self._batch = None
+        if state["transforms"] is not None:
+            batch = self._bank.draw(self.settings.batch, seed=self._seed)
+            self._batch = replace(batch, transforms=state["transforms"])
 
     def _next(self) -> Batch:
         """Situations where the agents have walked to, or new ones."""
         if self._left == 0 or self._batch is None:
             self._left = 1 + int(torch.randint(self.settings.walk, (), generator=self.generator))
             self._bank.renew(self.settings.renew)
-            self._batch = self._bank.draw(self.settings.batch)
+            self._seed = int(torch.randint(2**62, (), generator=self.generator))
+            self._batch = self._bank.draw(self.settings.batch, seed=self._seed)
         self._left -= 1
         return self._batch
 
@@ -146,11 +164,3 @@ def error_loss(decision: Decision, batch: Batch) -> Tensor:
     return F.smooth_l1_loss(
         decision.error, batch.error().log1p().to(decision.error.dtype), beta=0.3
     )
-
-
-def schedule(step: int, steps: int) -> float:
-    """Share of the learning rate: a short rise, then a cosine to zero."""
-    rise = 0.03 * steps
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, steps - rise)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from medrl.registration.network import LevelSettings
 from medrl.registration.rewards import mean_distance
 from medrl.registration.synthesis import Source, Synthesis, make_pair
 from medrl.registration.transforms import compose, decompose, random_rotations, rotation
+from medrl.rl.pool import Pool
 from medrl.volume.pyramid import Pyramid
 from medrl.volume.resample import smoothing_kernel
 
@@ -128,7 +130,7 @@ class PairBank:
         size: int,
         generator: Generator,
     ) -> None:
-        """Make the first pairs.
+        """Choose the first pairs.
 
         Args:
             sources: Scans to make pairs of.
@@ -145,44 +147,58 @@ class PairBank:
         self._synthesis = synthesis
         self._situations = situations
         self._generator = generator
-        self._pairs = [self._make() for _ in range(size)]
-        self._oldest = 0
+        self._pairs = Pool(self._make, size=size, sources=len(sources), generator=generator)
 
     def renew(self, count: int = 1) -> None:
         """Replace the oldest pairs by new ones."""
-        for _ in range(count):
-            self._pairs[self._oldest] = self._make()
-            self._oldest = (self._oldest + 1) % len(self._pairs)
+        self._pairs.renew(count)
 
-    def draw(self, count: int) -> Batch:
-        """N situations."""
-        g, s, level = self._generator, self._situations, self.level
-        which = torch.randint(len(self._pairs), (count,), generator=g)
-        chosen = [self._pairs[n] for n in which.tolist()]
-        frames = self._turns(count, s.tilt, s.fixed_any)
+    def state_dict(self) -> dict[str, Any]:
+        """What the pairs are made of."""
+        return self._pairs.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        self._pairs.load_state_dict(state)
+
+    def draw(self, count: int, *, seed: int | None = None) -> Batch:
+        """N situations.
+
+        Args:
+            count: N.
+            seed: The same one draws the same situations as long as the pairs are the same; drawn
+                as well if left out.
+        """
+        if seed is None:
+            seed = int(torch.randint(2**62, (), generator=self._generator))
+        g, s, level = Generator().manual_seed(seed), self._situations, self.level
+        pairs = [self._pairs[slot] for slot in range(len(self._pairs))]
+        which = torch.randint(len(pairs), (count,), generator=g)
+        chosen = [pairs[n] for n in which.tolist()]
+        frames = _turns(g, count, s.tilt, s.fixed_any)
         points = torch.stack([p for _, _, p in chosen]).double()
-        middle = points.mean(dim=1) + 12 / level.spacing * self._normal(count, 3)
+        middle = points.mean(dim=1) + 12 / level.spacing * _normal(g, count, 3)
         local = (points - middle[:, None]) @ frames * level.spacing
         to_voxel = torch.eye(4, dtype=torch.float64).repeat(count, 1, 1)
         to_voxel[:, :3, :3], to_voxel[:, :3, 3] = frames / level.spacing, middle
         pivot = torch.zeros((count, 3), dtype=torch.float64)
-        transforms = torch.linalg.inv(self._changes(count))
+        transforms = torch.linalg.inv(_changes(g, count, s))
         views = [
-            FieldOfView(self._planes(count), self._chance((count,)) < s.dark, level)
+            FieldOfView(_planes(g, count, s.cut), _chance(g, count) < s.dark, level)
             for _ in range(2)
         ]
-        fixed = fixed_window([f for f, _, _ in self._pairs], level, to_voxel, pivot, which)
+        fixed = fixed_window([f for f, _, _ in pairs], level, to_voxel, pivot, which)
         views[0](fixed, torch.eye(4, dtype=torch.float64).expand(count, 4, 4))
-        moving = [m for _, m, _ in self._pairs]
+        moving = [m for _, m, _ in pairs]
         dynamics = RegistrationDynamics(
             level, fixed, moving, to_voxel, pivot, which=which, hide=views[1]
         )
         return Batch(dynamics, transforms, local)
 
-    def _make(self) -> tuple[Pyramid, Pyramid, Tensor]:
-        g = self._generator
-        source = self._sources[int(torch.randint(len(self._sources), (), generator=g))]
-        fixed, moving, points = make_pair(source, self._synthesis, self._working, generator=g)
+    def _make(self, source: int, generator: Generator) -> tuple[Pyramid, Pyramid, Tensor]:
+        fixed, moving, points = make_pair(
+            self._sources[source], self._synthesis, self._working, generator=generator
+        )
         if self.level.spacing > self._working:
             fixed, moving = halve(fixed), halve(moving)
             points = points / 2
@@ -194,47 +210,51 @@ class PairBank:
             points,
         )
 
-    def _changes(self, count: int) -> Tensor:
-        """What is left to be done, (N, 4, 4) about the window's centre."""
-        s = self._situations
-        near = self._chance((count,)) < s.near
-        reach = torch.where(near, 0.2, 1.0).double()[:, None]
-        parameters = torch.zeros((count, 12), dtype=torch.float64)
-        parameters[:, :3] = reach * s.shift * (2 * self._chance((count, 3)) - 1)
-        axis = self._normal(count, 3)
-        angle = reach * s.turn * self._chance((count, 1))
-        parameters[:, 3:6] = angle * axis / axis.norm(dim=1, keepdim=True)
-        resized = (self._chance((count, 1)) < s.resize).double()
-        parameters[:, 6:] = resized * reach * 20 * (2 * self._chance((count, 6)) - 1)
-        change = compose(parameters)
-        far = self._chance((count,)) < s.far
-        anywhere = random_rotations(count, generator=self._generator)
-        change[far, :3, :3] = anywhere[far]
-        return change
 
-    def _turns(self, count: int, angle: float, anywhere: float) -> Tensor:
-        """Frames (N, 3, 3) off by up to an angle in degrees, some in any orientation."""
-        axis = self._normal(count, 3)
-        turn = angle * self._chance((count, 1)) * axis / axis.norm(dim=1, keepdim=True)
-        any_way = random_rotations(count, generator=self._generator)
-        free = self._chance((count,)) < anywhere
-        return torch.where(free[:, None, None], any_way, rotation(turn))
+def _changes(g: Generator, count: int, s: Situations) -> Tensor:
+    """What is left to be done, (N, 4, 4) about the window's centre."""
+    near = _chance(g, count) < s.near
+    reach = torch.where(near, 0.2, 1.0).double()[:, None]
+    parameters = torch.zeros((count, 12), dtype=torch.float64)
+    parameters[:, :3] = reach * s.shift * (2 * _chance(g, count, 3) - 1)
+    axis = _normal(g, count, 3)
+    angle = reach * s.turn * _chance(g, count, 1)
+    parameters[:, 3:6] = angle * axis / axis.norm(dim=1, keepdim=True)
+    resized = (_chance(g, count, 1) < s.resize).double()
+    parameters[:, 6:] = resized * reach * 20 * (2 * _chance(g, count, 6) - 1)
+    change = compose(parameters)
+    far = _chance(g, count) < s.far
+    anywhere = random_rotations(count, generator=g)
+    change[far, :3, :3] = anywhere[far]
+    return change
 
-    def _planes(self, count: int) -> Tensor:
-        """Faces of a field of view (N, 2, 4): normal, and distance from the centre in mm."""
-        normal = self._normal(count, 2, 3)
-        normal = normal / normal.norm(dim=-1, keepdim=True)
-        distance = 25 + 85 * self._chance((count, 2, 1))
-        is_cut = self._chance((count, 1, 1)) < self._situations.cut
-        also = self._chance((count, 2, 1)) < 0.7
-        distance = distance.masked_fill(~(is_cut & also), torch.inf)
-        return torch.cat([normal, distance], dim=-1)
 
-    def _chance(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.rand(shape, generator=self._generator, dtype=torch.float64)
+def _turns(g: Generator, count: int, angle: float, anywhere: float) -> Tensor:
+    """Frames (N, 3, 3) off by up to an angle in degrees, some in any orientation."""
+    axis = _normal(g, count, 3)
+    turn = angle * _chance(g, count, 1) * axis / axis.norm(dim=1, keepdim=True)
+    any_way = random_rotations(count, generator=g)
+    free = _chance(g, count) < anywhere
+    return torch.where(free[:, None, None], any_way, rotation(turn))
 
-    def _normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self._generator, dtype=torch.float64)
+
+def _planes(g: Generator, count: int, cut: float) -> Tensor:
+    """Faces of a field of view (N, 2, 4): normal, and distance from the centre in mm."""
+    normal = _normal(g, count, 2, 3)
+    normal = normal / normal.norm(dim=-1, keepdim=True)
+    distance = 25 + 85 * _chance(g, count, 2, 1)
+    is_cut = _chance(g, count, 1, 1) < cut
+    also = _chance(g, count, 2, 1) < 0.7
+    distance = distance.masked_fill(~(is_cut & also), torch.inf)
+    return torch.cat([normal, distance], dim=-1)
+
+
+def _chance(g: Generator, *shape: int) -> Tensor:
+    return torch.rand(shape, generator=g, dtype=torch.float64)
+
+
+def _normal(g: Generator, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=g, dtype=torch.float64)
 
 
 def halve(volume: Tensor) -> Tensor:

@@ -180,7 +180,6 @@ def _train_level(
     def run(learner: ImitationLearner | ActorCriticLearner, stage: str) -> None:
         run_stage(
             learner,
-            network,
             out / "checkpoints" / f"{name}-{stage}.safetensors",
             logs=out / "logs",
             resume=settings.resume,

@@ -1,4 +1,4 @@
-"""Advantage actor-critic on walks that a recurrent network has been unrolled over."""
+"""Advantage actor-critic on episodes that a recurrent network has been unrolled over."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class FactoredCategorical(Independent[Categorical]):
 
 
 class RecurrentA2C:
-    """TorchRL's A2C loss for outputs that are there already.
+    """TorchRL's A2C loss on outputs that are there already.
 
-    A recurrent network is unrolled by whoever walks; this takes what it said on the way, with its
-    graph, and what came of it.
+    A recurrent network is unrolled by whoever runs the episodes; this takes its outputs on the
+    way, with their graph, and the rewards.
     """
 
     def __init__(
         self, *, gamma: float, lmbda: float, entropy_weight: float, critic_weight: float
     ) -> None:
-        """Set up.
+        """Set the weights of the loss.
 
         Args:
             gamma: Discount.
@@ -42,13 +42,14 @@ class RecurrentA2C:
         """
         self.gamma = gamma
         self.lmbda = lmbda
+        # A2CLoss wants networks to ask; theirs are asked already, so these pass the answers on.
         actor = ProbabilisticActor(
-            TensorDictModule(_Said(), in_keys=["said_logits"], out_keys=["logits"]),
+            TensorDictModule(nn.Identity(), in_keys=["policy_logits"], out_keys=["logits"]),
             in_keys=["logits"],
             distribution_class=FactoredCategorical,
             return_log_prob=True,
         )
-        critic = TensorDictModule(_Said(), in_keys=["said_value"], out_keys=["state_value"])
+        critic = TensorDictModule(nn.Identity(), in_keys=["value"], out_keys=["state_value"])
         self._loss = A2CLoss(
             actor,
             critic,
@@ -63,62 +64,55 @@ class RecurrentA2C:
         values: Tensor,
         actions: Tensor,
         rewards: Tensor,
-        done: Tensor,
-        ended: Tensor,
+        terminated: Tensor,
+        mask: Tensor,
     ) -> dict[str, Tensor]:
-        """Losses of N walks of T steps.
+        """Losses of N episodes of up to T steps.
 
         Args:
-            logits: (N, T, P, A) preferences, with graph.
+            logits: (N, T, P, A) of P choices among A, with graph.
             values: (N, T + 1) expected sums of rewards to come, with graph; the last is of the
-                place where the walk was left.
-            actions: (N, T, P) what was done.
+                state after the last step.
+            actions: (N, T, P) int64, what was chosen.
             rewards: (N, T).
-            done: (N, T) bool, the agent stopped with this step.
-            ended: (N, T) bool, the agent had stopped before this step; such steps do not count.
+            terminated: (N, T) bool, the episode ended with this step; an episode that goes on
+                beyond T is worth its last value.
+            mask: (N, T) bool, steps that count: those until the end of the episode.
 
         Returns:
             ``loss_objective``, ``loss_critic``, ``loss_entropy``.
         """
-        settled = values.detach()
+        fixed = values.detach()
         advantage, target = generalized_advantage_estimate(
             self.gamma,
             self.lmbda,
-            settled[:, :-1, None],
-            settled[:, 1:, None],
+            fixed[:, :-1, None],
+            fixed[:, 1:, None],
             rewards[..., None],
-            done[..., None],
+            terminated[..., None],
         )
-        counts = ~ended
-        advantage = advantage[counts]
+        advantage = advantage[mask]
         data = TensorDict(
             {
-                "said_logits": logits[counts],
-                "said_value": values[:, :-1][counts][:, None],
-                "action": actions[counts],
+                "policy_logits": logits[mask],
+                "value": values[:, :-1][mask][:, None],
+                "action": actions[mask],
                 "advantage": (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-6),
-                "value_target": target[counts],
+                "value_target": target[mask],
             },
-            batch_size=[int(counts.sum())],
+            batch_size=[int(mask.sum())],
         )
         losses: Any = self._loss(data)
         # TorchRL leaves out an entropy bonus of no weight.
-        nothing = torch.zeros(())
+        nothing = torch.zeros((), device=logits.device)
         return {
             key: losses.get(key, nothing)
             for key in ("loss_objective", "loss_critic", "loss_entropy")
         }
 
 
-class _Said(nn.Module):
-    """Passes on what a network has said."""
-
-    def forward(self, said: Tensor) -> Tensor:
-        return said
-
-
 def sample(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw choices (..., P) from logits (..., P, A)."""
-    flat = logits.detach().softmax(dim=-1).flatten(0, -2)
+    """Draw choices (..., P) from logits (..., P, A); the generator is the CPU's."""
+    flat = logits.detach().float().softmax(dim=-1).flatten(0, -2).cpu()
     drawn = torch.multinomial(flat, 1, generator=generator)
-    return drawn.view(logits.shape[:-1])
+    return drawn.view(logits.shape[:-1]).to(logits.device)

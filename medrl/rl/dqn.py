@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,74 +11,19 @@ from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import Tensor, nn
 from torchrl.objectives import DQNLoss, SoftUpdate, ValueEstimators
 
+#: Value of actions that are not allowed.
+MASKED = -1e4
 
-class GoalDQN:
-    """(Double) DQN on transitions that count for K goals at a time.
 
-    Where an agent went does not depend on what it was looking for, and the reward of any landmark
-    is known at any place, so one transition teaches the heads of all K landmarks (hindsight
-    relabelling over the whole goal set, Andrychowicz et al. 2017). The loss is TorchRL's
-    ``DQNLoss``: ``r + gamma Q'(s', argmax Q(s'))`` (van Hasselt et al. 2016, eq. 4) with a slowly
-    following target network.
+class DQN:
+    """(Double) DQN for one goal or K goals at a time, with returns of one or several steps.
+
+    The loss is TorchRL's ``DQNLoss``: smooth L1 between ``Q(s, a)`` and
+    ``r + gamma^n Q'(s', argmax Q(s'))`` (van Hasselt et al. 2016, eq. 4) with a slowly following
+    target network Q'. Where an agent went does not depend on what it was looking for, and the
+    reward for any goal is known at any place, so one transition can teach the values of all K
+    goals (hindsight relabelling over the whole goal set, Andrychowicz et al. 2017).
     """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        values: Callable[[Any], Tensor],
-        gamma: float,
-        double: bool = True,
-        target_rate: float = 0.01,
-    ) -> None:
-        """Wrap a network.
-
-        Args:
-            network: The module whose parameters are trained.
-            values: Takes the action values (N, K, A) out of what the network returns.
-            gamma: Discount.
-            double: Choose the next action by the online network.
-            target_rate: Share of the online weights mixed into the target network a step.
-        """
-        self.loss = _q_loss(_Values(network, values), ["window"], gamma=gamma, double=double)
-        self._target = SoftUpdate(self.loss, tau=target_rate)
-
-    def __call__(self, window: Tensor, action: Tensor, reward: Tensor, after: Tensor) -> Tensor:
-        """Temporal-difference loss.
-
-        Episodes end because an agent goes round in circles, not because the task is done, so the
-        value of the next state always counts.
-
-        Args:
-            window: (N, 1, s, s, s), what agents saw.
-            action: (N,) int64, what they did.
-            reward: (N, K), what it was worth for each landmark.
-            after: (N, 1, s, s, s), what they saw then.
-
-        Returns:
-            (N, K).
-        """
-        count, goals = reward.shape
-        done = torch.zeros((count, goals, 1), dtype=torch.bool, device=reward.device)
-        following = {"window": after, "reward": reward[..., None], "done": done, "terminated": done}
-        transitions = TensorDict(
-            {
-                "window": window,
-                "action": action[:, None].expand(count, goals),
-                "next": TensorDict(following, batch_size=[count]),
-            },
-            batch_size=[count],
-        )
-        loss: Tensor = self.loss(transitions)["loss"]
-        return loss
-
-    def update_target(self) -> None:
-        """Let the target network follow by one step."""
-        self._target.step()
-
-
-class ActionDQN:
-    """(Double) DQN on transitions whose state has several parts; the loss is TorchRL's."""
 
     def __init__(
         self,
@@ -86,68 +31,140 @@ class ActionDQN:
         *,
         inputs: Sequence[str],
         gamma: float,
+        values: Callable[[Any], Tensor] = lambda values: values,
+        masked: bool = False,
         double: bool = True,
         target_rate: float = 0.01,
     ) -> None:
-        """Wrap a network.
+        """Wrap a network, which stays whoever's it is; the target network begins as its copy.
 
         Args:
-            network: Takes the parts of N states in order, returns action values (N, A).
-            inputs: Names of the parts in a transition.
-            gamma: Discount between a state and the one after it.
-            double: Choose the next action by the online network.
+            network: Its parameters are trained. Whether it is dueling is its own affair.
+            inputs: Names of the fields of a state that it takes, in order.
+            gamma: Discount of one step.
+            values: Takes the action values, (N, A) or (N, K, A), out of what the network returns.
+            masked: States have a field ``allowed`` (N, A) bool; other actions are not chosen.
+            double: Choose the next action by the online network, not by the target network.
             target_rate: Share of the online weights mixed into the target network a step.
         """
-        self.loss = _q_loss(network, inputs, gamma=gamma, double=double)
-        self._target = SoftUpdate(self.loss, tau=target_rate)
+        self._inputs = (*inputs, "allowed") if masked else tuple(inputs)
+        action_values = TensorDictModule(
+            _ActionValues(network, values, masked=masked),
+            in_keys=list(self._inputs),
+            out_keys=["action_value"],
+        )
+        greedy = TensorDictModule(
+            _greedy, in_keys=["action_value"], out_keys=["action", "chosen_action_value"]
+        )
+        self._loss = DQNLoss(
+            TensorDictSequential(action_values, greedy),
+            loss_function="smooth_l1",
+            double_dqn=double,
+            delay_value=True,
+            action_space="categorical",
+            reduction="none",
+        )
+        self._loss.make_value_estimator(ValueEstimators.TD0, gamma=gamma)
+        self._follow = SoftUpdate(self._loss, tau=target_rate)
 
-    def __call__(self, transitions: TensorDict) -> Tensor:
-        """Temporal-difference loss (N,).
+    def __call__(
+        self,
+        state: Mapping[str, Tensor],
+        action: Tensor,
+        reward: Tensor,
+        after: Mapping[str, Tensor],
+        terminated: Tensor,
+        *,
+        steps: Tensor | None = None,
+    ) -> Tensor:
+        """Temporal-difference loss of N transitions.
 
         Args:
-            transitions: N of them: the parts of the state, ``action`` (N,) int64, and under
-                ``next`` the parts of the state after, ``reward``, ``done`` and ``terminated``
-                (N, 1).
+            state: Fields of the state, (N, ...) each.
+            action: (N,) int64, what was done.
+            reward: (N,), or (N, K) for K goals; of several steps: their discounted sum.
+            after: Fields of the state that followed, or of the one ``steps`` later.
+            terminated: Bool, the shape of ``reward``: nothing is to come after that. An episode
+                that was cut short has not terminated.
+            steps: (N,) how many steps lie between the states; one if left out.
+
+        Returns:
+            The shape of ``reward``.
         """
-        loss: Tensor = self.loss(transitions)["loss"]
+        count = len(action)
+        if reward.dim() == 2:
+            action = action[:, None].expand_as(reward)
+        following = {name: after[name] for name in self._inputs}
+        following |= {
+            "reward": reward[..., None],
+            "done": terminated[..., None],
+            "terminated": terminated[..., None],
+        }
+        content: dict[str, Any] = {name: state[name] for name in self._inputs}
+        content |= {"action": action, "next": TensorDict(following, batch_size=[count])}
+        if steps is not None:
+            between = steps if reward.dim() == 1 else steps[:, None].expand_as(reward)
+            content["steps_to_next_obs"] = between[..., None]
+        loss: Tensor = self._loss(TensorDict(content, batch_size=[count]))["loss"]
         return loss
 
     def update_target(self) -> None:
-        """Let the target network follow by one step."""
-        self._target.step()
+        """Let the target network's parameters follow by one step; its buffers stay."""
+        self._follow.step()
+
+    def copy_to_target(self) -> None:
+        """Make the target network a copy of the online network, buffers and all."""
+        online = self._loss.value_network_params.flatten_keys(".")
+        for name, weights in self._target().items():
+            weights.copy_(online[name].data)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The target network; the online network is its owner's."""
+        return self._target()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take the target network back."""
+        for name, weights in self._target().items():
+            weights.copy_(state[name])
+
+    def _target(self) -> dict[str, Tensor]:
+        target = self._loss.target_value_network_params.flatten_keys(".")
+        return {name: weights.data for name, weights in target.items()}
 
 
-def _q_loss(network: nn.Module, inputs: Sequence[str], *, gamma: float, double: bool) -> DQNLoss:
-    """TorchRL's loss around a network that returns action values."""
-    values = TensorDictModule(network, in_keys=list(inputs), out_keys=["action_value"])
-    greedy = TensorDictModule(
-        _greedy, in_keys=["action_value"], out_keys=["action", "chosen_action_value"]
-    )
-    loss = DQNLoss(
-        TensorDictSequential(values, greedy),
-        loss_function="smooth_l1",
-        double_dqn=double,
-        delay_value=True,
-        action_space="categorical",
-        reduction="none",
-    )
-    loss.make_value_estimator(ValueEstimators.TD0, gamma=gamma)
-    return loss
+class _ActionValues(nn.Module):
+    """The action values alone of a network that may return more, of the actions allowed."""
 
-
-class _Values(nn.Module):
-    """The action values of a network that says more than that."""
-
-    def __init__(self, network: nn.Module, values: Callable[[Any], Tensor]) -> None:
+    def __init__(
+        self, network: nn.Module, values: Callable[[Any], Tensor], *, masked: bool
+    ) -> None:
         super().__init__()
         self.network = network
         self._values = values
+        self._masked = masked
 
-    def forward(self, window: Tensor) -> Tensor:
-        """Action values (N, K, A)."""
-        return self._values(self.network(window))
+    def forward(self, *inputs: Tensor) -> Tensor:
+        if not self._masked:
+            return self._values(self.network(*inputs))
+        *parts, allowed = inputs
+        return self._values(self.network(*parts)).masked_fill(~allowed, MASKED)
 
 
 def _greedy(values: Tensor) -> tuple[Tensor, Tensor]:
     best, action = values.max(dim=-1, keepdim=True)
     return action[..., 0], best
+
+
+def n_step_returns(rewards: Tensor, mask: Tensor, *, gamma: float) -> tuple[Tensor, Tensor]:
+    """Discounted sums of the rewards of sequences, and over how many steps.
+
+    Args:
+        rewards: (N, L), from each sequence's first step on.
+        mask: (N, L) bool, steps of the same episode from :class:`medrl.rl.replay.SequenceReplay`.
+        gamma: Discount of one step.
+
+    Returns:
+        Sums (N,) and numbers of steps (N,) int64.
+    """
+    discounts = gamma ** torch.arange(rewards.shape[1], device=rewards.device)
+    return (rewards * discounts * mask).sum(dim=1), mask.sum(dim=1)

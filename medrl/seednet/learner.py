@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from tensordict import TensorDict
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from medrl.rl.dqn import ActionDQN
+from medrl.rl.checkpoint import State
+from medrl.rl.dqn import DQN, MASKED
+from medrl.rl.learner import Learner
 from medrl.seednet.dynamics import SeedState
 from medrl.seednet.model import GAIN_UNIT, Scene, SeedModel
 from medrl.seednet.network import STRIDE
@@ -21,10 +22,10 @@ from medrl.seednet.sampling import Sampler
 from medrl.seednet.view import agent_view
 from medrl.walker.segmenter import FOREGROUND, NONE
 
-#: Parts of a state, in the order in which the value head takes them, and what is allowed there.
-_STATE = ("half", "view", "target", "allowed")
-#: Lowest value of an action that is not allowed.
-_BARRED = -1e4
+#: Parts of a state, in the order in which the value head takes them.
+_INPUTS = ("half", "view", "target")
+#: The same, and what is allowed there.
+_STATE = (*_INPUTS, "allowed")
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,10 @@ class AgentSettings:
     reward: RewardSettings = field(default_factory=RewardSettings)
 
 
-class AgentLearner:
+class AgentLearner(Learner):
     """Windows in which agents place seeds, a memory of that, and the value head's optimizer."""
+
+    settings: AgentSettings
 
     def __init__(
         self, model: SeedModel, sampler: Sampler, settings: AgentSettings, *, generator: Generator
@@ -89,38 +92,39 @@ class AgentLearner:
         """
         self.model = model
         self.network = model.network
-        self.settings = settings
-        self.generator = generator
-        self.step = 0
-        self._sampler = sampler
         self._head = self.network.learn_values()
-        self.optimizer = torch.optim.Adam(self._head.parameters(), lr=settings.learning_rate)
+        super().__init__(
+            modules={"network": self.network},
+            optimizers={"network": torch.optim.Adam(self._head.parameters())},
+            generator=generator,
+            total_steps=settings.imitation_steps + settings.dqn_steps,
+            settings=settings,
+        )
+        self._sampler = sampler
         self._memory: list[TensorDict] = []
         self._oldest = 0
         self._episode: _Episode | None = None
-
-    @property
-    def total_steps(self) -> int:
-        """Batches of imitation and of DQN."""
-        return self.settings.imitation_steps + self.settings.dqn_steps
-
-    @cached_property
-    def _dqn(self) -> ActionDQN:
-        """Made at the first step: its target network begins with the weights of a checkpoint."""
-        s = self.settings
-        return ActionDQN(
-            _Barred(self._head),
-            inputs=_STATE,
-            gamma=s.gamma**s.returns,
-            double=s.double,
-            target_rate=s.target_rate,
+        self._dqn = DQN(
+            self._head,
+            inputs=_INPUTS,
+            gamma=settings.gamma**settings.returns,
+            masked=True,
+            double=settings.double,
+            target_rate=settings.target_rate,
         )
+
+    def extra_state(self) -> State:
+        """Which patients come next, and the target network."""
+        return {"sampler": self._sampler.state_dict(), "target": self._dqn.state_dict()}
+
+    def load_extra_state(self, state: State) -> None:
+        """Take them back."""
+        self._sampler.load_state_dict(state["sampler"])
+        self._dqn.load_state_dict(state["target"])
 
     def train_step(self) -> dict[str, float]:
         """Let every agent place one seed, and learn from one batch; figures by name."""
         s = self.settings
-        for group in self.optimizer.param_groups:
-            group["lr"] = s.learning_rate * (1 - 0.9 * self.step / self.total_steps)
         figures = self._act()
         batch = self._recall()
         imitating = self.step < s.imitation_steps
@@ -129,13 +133,18 @@ class AgentLearner:
         loss = imitation * (1.0 if imitating else s.imitate_on)
         figures["imitation"] = float(imitation.detach())
         if not imitating:
-            difference = self._dqn(batch).mean()
+            after = batch["next"]
+            difference = self._dqn(
+                batch,
+                batch["action"],
+                after["reward"][:, 0],
+                after,
+                after["terminated"][:, 0],
+            ).mean()
             loss = loss + difference
             figures["dqn"] = float(difference.detach())
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._head.parameters(), 5.0)
-        self.optimizer.step()
+        rate = s.learning_rate * (1 - 0.9 * self.step / self.total_steps)
+        self.optimize(loss, learning_rate=rate, clip=5.0)
         self._dqn.update_target()
         self.step += 1
         return figures
@@ -210,7 +219,7 @@ class AgentLearner:
         """The agents' actions, with exploration, and the oracle's where it acts."""
         s = self.settings
         values = self._head(episode.scene.features.half, view, episode.scene.target)
-        values = values.masked_fill(~allowed, _BARRED)
+        values = values.masked_fill(~allowed, MASKED)
         best = values.topk(min(s.explore_among, values.shape[1]), dim=1).indices
         draw = torch.randint(best.shape[1], (len(best), 1), generator=self.generator)
         tries = torch.rand(len(best), generator=self.generator) < s.explore
@@ -252,18 +261,6 @@ class AgentLearner:
 
     def _chance(self, probability: float) -> bool:
         return bool(torch.rand((), generator=self.generator) < probability)
-
-
-class _Barred(nn.Module):
-    """A value head whose values of actions that are not allowed are out of reach."""
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, half: Tensor, view: Tensor, target: Tensor, allowed: Tensor) -> Tensor:
-        values: Tensor = self.head(half, view, target)
-        return values.masked_fill(~allowed, _BARRED)
 
 
 @dataclass(eq=False)

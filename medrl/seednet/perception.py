@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from medrl.rl.checkpoint import State
+from medrl.rl.learner import Learner
+from medrl.rl.schedule import one_cycle
 from medrl.seednet.network import Features, SeedNetwork
 from medrl.seednet.oracle import oracle_seeds
 from medrl.seednet.sampling import Sample, Sampler
@@ -44,8 +46,10 @@ class PerceptionSettings:
     click_weight: float = 6.0
 
 
-class PerceptionLearner:
+class PerceptionLearner(Learner):
     """One optimizer over everything but the value head."""
+
+    settings: PerceptionSettings
 
     def __init__(
         self,
@@ -63,45 +67,47 @@ class PerceptionLearner:
             settings: How.
             generator: Source of the simulated user's choices.
         """
-        self.network = network
-        self.settings = settings
-        self.generator = generator
-        self.step = 0
-        self._sampler = sampler
-        self._parameters = [
+        parameters = [
             parameter
             for name, parameter in network.named_parameters()
             if not name.startswith("value_head.")
         ]
-        self.optimizer = torch.optim.AdamW(
-            self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        optimizer = torch.optim.AdamW(parameters, weight_decay=settings.weight_decay)
+        super().__init__(
+            modules={"network": network},
+            optimizers={"network": optimizer},
+            generator=generator,
+            total_steps=settings.steps,
+            settings=settings,
         )
+        self.network = network
+        self._sampler = sampler
 
-    @property
-    def total_steps(self) -> int:
-        """Batches in all."""
-        return self.settings.steps
+    def extra_state(self) -> State:
+        """Which patients come next."""
+        return {"sampler": self._sampler.state_dict()}
+
+    def load_extra_state(self, state: State) -> None:
+        """Take that back."""
+        self._sampler.load_state_dict(state["sampler"])
 
     def train_step(self) -> dict[str, float]:
         """Learn from one batch; the losses by name."""
         s = self.settings
-        for group in self.optimizer.param_groups:
-            group["lr"] = s.learning_rate * _schedule(self.step, s.steps)
         sample = self._sampler.draw(s.batch)
         self.network.train()
-        features = self.network.encode(sample.image)
-        seeds = self._corrected(features, sample)
-        near = nearness(seeds)
-        logits = self.network.prior(features, near, sample.target)
-        embedding = self.network.edge_embedding(features, sample.target)
-        weights = 1 + s.click_weight * near[:, :2].amax(dim=1).sqrt()
-        prior = prior_loss(logits, sample.truth, weights)
-        edges = edge_loss(embedding, sample.truth, cut_weight=s.cut_weight)
-        loss = prior + s.edge_weight * edges
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters, 2.0)
-        self.optimizer.step()
+        with self.autocast():
+            features = self.network.encode(sample.image)
+            seeds = self._corrected(features, sample)
+            near = nearness(seeds)
+            logits = self.network.prior(features, near, sample.target)
+            embedding = self.network.edge_embedding(features, sample.target)
+            weights = 1 + s.click_weight * near[:, :2].amax(dim=1).sqrt()
+            prior = prior_loss(logits, sample.truth, weights)
+            edges = edge_loss(embedding, sample.truth, cut_weight=s.cut_weight)
+            loss = prior + s.edge_weight * edges
+        rate = s.learning_rate * one_cycle(self.step, s.steps)
+        self.optimize(loss, learning_rate=rate, clip=2.0)
         self.step += 1
         return {"prior": float(prior.detach()), "edges": float(edges.detach())}
 
@@ -155,10 +161,3 @@ def edge_loss(embedding: Tensor, truth: Tensor, *, cut_weight: float) -> Tensor:
         loss = loss + torch.where(same, distance, cut_weight * across).sum()
         count += same.numel()
     return loss / count
-
-
-def _schedule(step: int, steps: int) -> float:
-    rise = 0.05 * steps
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, steps - rise)))

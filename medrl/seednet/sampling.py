@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from medrl.errors import MedrlError
+from medrl.rl.pool import Shuffle
 from medrl.seednet.data import LabelledGrid
 from medrl.seednet.network import MULTIPLE
 from medrl.seednet.windows import Channel, normalize
@@ -101,7 +103,15 @@ class Sampler:
             ]
             self._images.append(torch.stack(volumes))
             self._truth.append(case.truth)
-        self._order: list[int] = []
+        self._order = Shuffle(len(cases), generator=generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which patients come next."""
+        return self._order.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        self._order.load_state_dict(state)
 
     def draw(self, count: int, *, augment: bool = True) -> Sample:
         """Draw windows in each of which some of its target is to be seen.
@@ -118,9 +128,7 @@ class Sampler:
 
     def _draw_one(self, *, augment: bool) -> tuple[Tensor, Tensor, int, Tensor]:
         while True:
-            if not self._order:
-                self._order = torch.randperm(len(self._images), generator=self._generator).tolist()
-            index = self._order.pop()
+            index = self._order.draw()
             present = self._truth[index].flatten(1).any(dim=1).nonzero()[:, 0]
             # The first target, usually the whole of which the others are parts, as often as those.
             target = int(present[0]) if self._chance(0.5) else int(present[self._pick(present)])

@@ -132,7 +132,7 @@ def train(
     generator = Generator().manual_seed(settings.seed)
     sampler = Sampler(training, settings.sampling, generator)
     perception = PerceptionLearner(network, sampler, settings.perception, generator=generator)
-    run = partial(run_stage, network=network, logs=out / "logs", resume=settings.resume)
+    run = partial(run_stage, logs=out / "logs", resume=settings.resume)
     run(perception, path=checkpoints / "perception.safetensors", report=report)
 
     model = tune_prior_weight(SeedModel(model_settings, network.eval()), clicks)

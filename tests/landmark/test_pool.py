@@ -6,7 +6,8 @@ import torch
 from scipy import ndimage
 
 from medrl.landmark.augment import Augmentation
-from medrl.landmark.pool import LabelledScan, ScanPool
+from medrl.landmark.data import LabelledScan
+from medrl.landmark.pool import ScanPool
 
 SPACINGS = (2.0, 4.0)
 
@@ -63,14 +64,14 @@ def test_scans_take_turns() -> None:
 
 def test_refresh_replaces_the_oldest_slot() -> None:
     pool = build(slots=3)
-    assert pool.versions.tolist() == [1, 1, 1]
+    assert pool.versions.tolist() == [0, 0, 0]
     kept = pool.pyramids[1]
     pool.refresh()
-    assert pool.versions.tolist() == [2, 1, 1]
+    assert pool.versions.tolist() == [1, 0, 0]
     assert pool.pyramids[1] is kept
     for _ in range(3):
         pool.refresh()
-    assert pool.versions.tolist() == [3, 2, 2]
+    assert pool.versions.tolist() == [2, 1, 1]
     assert [list(p.levels[0].shape[1:]) for p in pool.pyramids] == pool.shapes.tolist()
 
 

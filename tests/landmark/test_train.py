@@ -7,16 +7,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from resume import assert_resumes
 from scipy.ndimage import gaussian_filter
 
 from medrl.errors import MedrlError
 from medrl.landmark.augment import Augmentation
+from medrl.landmark.data import LabelledScan
 from medrl.landmark.detect import LandmarkDetector
 from medrl.landmark.learner import LearnerSettings, ScaleLearner
-from medrl.landmark.network import LandmarkNetwork
-from medrl.landmark.pool import LabelledScan
 from medrl.landmark.train import TrainSettings, train
-from medrl.rl.checkpoint import load_checkpoint, save_checkpoint
 from medrl.volume.read import read
 
 STILL = Augmentation(pose_probability=0, crop_probability=0.2, scanner_probability=0.2)
@@ -121,64 +120,41 @@ def test_a_seed_reproduces_both_phases(changes):
     assert set(runs[0][-1]) == {"td", "values", "finish"}
 
 
-def test_a_checkpoint_brings_everything_back(tmp_path):
-    one = learner(0)
-    for _ in range(3):
-        one.train_step()
-    path = tmp_path / "c.safetensors"
-    save_checkpoint(
-        path,
-        step=one.step,
-        network=one.network,
-        optimizer=one.optimizer,
-        generator=one.generator,
-    )
-    other = learner(9)
-    step = load_checkpoint(
-        path, network=other.network, optimizer=other.optimizer, generator=other.generator
-    )
-    assert step == 3
-    assert torch.equal(one.generator.get_state(), other.generator.get_state())
-    for (name, a), b in zip(
-        one.network.state_dict().items(), other.network.state_dict().values(), strict=True
-    ):
-        assert torch.equal(a, b), name
-    first = one.optimizer.state_dict()["state"]
-    second = other.optimizer.state_dict()["state"]
-    assert all(torch.equal(first[i]["exp_avg"], second[i]["exp_avg"]) for i in first)
+@pytest.mark.parametrize("interrupt_at", [2, 4, 6])
+def test_a_scale_resumes_to_the_same_bits(tmp_path, interrupt_at):
+    changes = {"slots": 3, "refresh_every": 3, "agents": 8, "batch": 16}
+    assert_resumes(lambda: learner(0, **changes), tmp_path, interrupt_at=interrupt_at)
 
 
-def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
-    one = learner(0)
-    path = tmp_path / "c.safetensors"
-    save_checkpoint(
-        path, step=1, network=one.network, optimizer=one.optimizer, generator=one.generator
-    )
-    with pytest.raises(MedrlError, match="does not fit these settings"):
-        load_checkpoint(path, network=LandmarkNetwork(landmarks=5, window=9, channels=(4,)))
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(MedrlError, match="damaged"):
-        load_checkpoint(path, network=one.network)
-
-
-def test_an_interrupted_training_goes_on_and_a_fresh_one_does_not_overwrite(datalist, tmp_path):
+def test_an_interrupted_training_ends_with_the_same_model(datalist, tmp_path):
     settings = TrainSettings(
-        name="b", imitation_steps=(20, 20), dqn_steps=(0, 0), learner=SMALL, seed=1, workers=0
+        name="b", imitation_steps=(120, 20), dqn_steps=(5, 0), learner=SMALL, seed=1, workers=0
     )
-    train(settings, data=datalist, out=tmp_path)
-    before = (tmp_path / "b" / "model.safetensors").read_bytes()
+    train(settings, data=datalist, out=tmp_path / "whole")
     with pytest.raises(MedrlError, match="holds checkpoints already"):
-        train(settings, data=datalist, out=tmp_path)
+        train(settings, data=datalist, out=tmp_path / "whole")
+
+    def interrupt(what, done, *_):
+        if what == "2 mm" and done == 120:
+            raise KeyboardInterrupt
+
+    parts = tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, data=datalist, out=parts, progress=interrupt)
     seen = []
-    train(
-        replace(settings, resume=True, imitation_steps=(20, 40)),
+    bundle = train(
+        replace(settings, resume=True),
         data=datalist,
-        out=tmp_path,
+        out=parts,
         progress=lambda what, done, *_: seen.append((what, done)),
     )
-    assert ("8 mm", 20) not in seen
-    assert ("8 mm", 40) in seen
-    assert (tmp_path / "b" / "model.safetensors").read_bytes() != before
+    assert ("2 mm", 100) not in seen
+    assert ("2 mm", 125) in seen
+    same = (tmp_path / "whole" / "b" / "model.safetensors").read_bytes()
+    assert (bundle / "model.safetensors").read_bytes() == same
+    other = replace(settings, resume=True, learner=replace(SMALL, batch=32))
+    with pytest.raises(MedrlError, match=r"other settings \(batch: 64, now 32\)"):
+        train(other, data=datalist, out=parts)
 
 
 def test_steps_for_a_missing_scale_are_refused(datalist, tmp_path):

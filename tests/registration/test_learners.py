@@ -6,18 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from resume import assert_resumes
 from scipy import ndimage
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from medrl.errors import MedrlError
 from medrl.registration.actor_critic import ActorCriticLearner, ActorCriticSettings, choices
 from medrl.registration.imitation import (
     ImitationLearner,
     ImitationSettings,
     error_loss,
     policy_loss,
-    schedule,
 )
 from medrl.registration.network import (
     ACTIONS,
@@ -30,7 +29,6 @@ from medrl.registration.network import (
 from medrl.registration.pairs import PairBank, Situations
 from medrl.registration.rewards import RewardSettings
 from medrl.registration.synthesis import Source, Synthesis
-from medrl.rl.stage import run_stage
 
 LEVEL = LevelSettings(
     spacing=8.0, window=10, channels=(8, 16), strides=(2, 2), squeeze=8, features=48, memory=12
@@ -154,17 +152,6 @@ def test_losses_of_an_oracle_are_least() -> None:
         assert float(error_loss(other, batch)) == pytest.approx(0.5 - 0.15)
 
 
-def test_the_learning_rate_rises_and_falls() -> None:
-    shares = [schedule(step, 1000) for step in range(1001)]
-    assert shares[0] == pytest.approx(1 / 30)
-    assert max(shares) == pytest.approx(1)
-    assert int(np.argmax(shares)) in (29, 30)
-    assert (np.diff(shares[:30]) > 0).all()
-    assert (np.diff(shares[30:]) < 0).all()
-    assert shares[515] == pytest.approx(0.5)
-    assert shares[1000] == pytest.approx(0)
-
-
 # Actor-critic -----------------------------------------------------------------------------------
 
 
@@ -233,106 +220,16 @@ def test_choices_are_six_steps_and_whether_to_stop() -> None:
     torch.testing.assert_close(share[:, 0], 1 - stop.sigmoid())
 
 
-# Stages -----------------------------------------------------------------------------------------
+# Resuming ---------------------------------------------------------------------------------------
 
 
-class Noisy:
-    """Fits a line to random numbers; fails once, if told to."""
-
-    def __init__(self, *, total: int = 230, fails_at: int | None = None) -> None:
-        torch.manual_seed(0)
-        self.network = nn.Linear(3, 1)
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.01)
-        self.generator = Generator().manual_seed(0)
-        self.step = 0
-        self.total_steps = total
-        self.fails_at = fails_at
-        self.calls = 0
-
-    def train_step(self) -> dict[str, float]:
-        if self.step == self.fails_at:
-            raise KeyboardInterrupt
-        self.calls += 1
-        x = torch.randn((8, 3), generator=self.generator)
-        loss = (self.network(x) - x.sum(dim=1, keepdim=True)).square().mean()
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.step += 1
-        return {"loss": float(loss.detach()), "step": float(self.step)}
+@pytest.mark.parametrize("interrupt_at", [1, 2, 3, 4, 5])
+def test_imitation_resumes_to_the_same_bits(tmp_path: Path, interrupt_at: int) -> None:
+    settings = ImitationSettings(steps=6, batch=4, renew=1, bank=3, walk=3)
+    assert_resumes(lambda: imitation(settings), tmp_path, interrupt_at=interrupt_at)
 
 
-def stage(learner: Noisy, folder: Path, *, resume: bool = False) -> list[tuple[int, float]]:
-    """Steps reported, and the mean step since the last report."""
-    told: list[tuple[int, float]] = []
-
-    def report(name: str, done: int, total: int, figures: dict[str, float]) -> None:
-        assert (name, total) == ("line", learner.total_steps)
-        told.append((done, figures["step"]))
-
-    path = folder / "checkpoints" / "line.safetensors"
-    run_stage(learner, learner.network, path, logs=folder / "logs", resume=resume, report=report)
-    return told
-
-
-def test_a_stage_resumes_where_it_was_stopped(tmp_path: Path) -> None:
-    whole = Noisy()
-    told = stage(whole, tmp_path / "whole")
-    assert [done for done, _ in told] == [*range(20, 221, 20), 230]
-    assert [mean for _, mean in told] == [*np.arange(10.5, 220, 20), 225.5]
-
-    with pytest.raises(KeyboardInterrupt):
-        stage(Noisy(fails_at=150), tmp_path / "parts")
-    again = Noisy()
-    stage(again, tmp_path / "parts", resume=True)
-    assert again.calls == 130  # from the checkpoint after 100
-    for one, other in zip(whole.network.parameters(), again.network.parameters(), strict=True):
-        assert torch.equal(one, other)
-
-    done = Noisy()
-    assert stage(done, tmp_path / "parts", resume=True) == []
-    assert done.calls == 0
-    for one, other in zip(whole.network.parameters(), done.network.parameters(), strict=True):
-        assert torch.equal(one, other)
-    assert list((tmp_path / "whole" / "logs" / "line").iterdir())
-
-
-def test_a_stage_that_should_not_resume_begins_anew(tmp_path: Path) -> None:
-    stage(Noisy(total=40), tmp_path)
-    again = Noisy(total=40)
-    stage(again, tmp_path)
-    assert again.calls == 40
-
-
-def test_damaged_checkpoints_are_named(tmp_path: Path) -> None:
-    stage(Noisy(total=5), tmp_path)
-    path = tmp_path / "checkpoints" / "line.safetensors"
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(MedrlError, match=r"line\.safetensors"):
-        stage(Noisy(total=10), tmp_path, resume=True)
-
-
-def test_learners_of_agents_resume(tmp_path: Path) -> None:
-    """Weights, moments and the stream of random numbers survive; here of both learners."""
-    for build in (
-        lambda steps: imitation(ImitationSettings(steps=steps, batch=4, renew=1, bank=2)),
-        lambda steps: reinforcement(
-            ActorCriticSettings(steps=steps, agents=4, horizon=2, renew=1, bank=2)
-        ),
-    ):
-        first, second = build(2), build(4)
-        path = tmp_path / f"{type(first).__name__}.safetensors"
-        for learner, resume in ((first, False), (second, True)):
-            run_stage(
-                learner,
-                learner.network,
-                path,
-                logs=tmp_path / "logs",
-                resume=resume,
-                report=lambda *_: None,
-            )
-        assert first.step == 2
-        assert second.step == 4
-        # Two steps on top of two: the optimizer counts four.
-        steps = {int(state["step"]) for state in second.optimizer.state.values()}
-        assert steps == {4}
+@pytest.mark.parametrize("interrupt_at", [1, 3])
+def test_reinforcement_resumes_to_the_same_bits(tmp_path: Path, interrupt_at: int) -> None:
+    settings = ActorCriticSettings(steps=4, agents=4, horizon=2, renew=1, bank=3)
+    assert_resumes(lambda: reinforcement(settings, EASY), tmp_path, interrupt_at=interrupt_at)

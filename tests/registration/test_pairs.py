@@ -178,12 +178,10 @@ def test_banks_renew_the_oldest_pairs() -> None:
         size=3,
         generator=Generator().manual_seed(0),
     )
-    before = list(bank._pairs)
-    bank.renew()
-    assert [a is b for a, b in zip(before, bank._pairs, strict=True)] == [False, True, True]
+    before = bank.draw(4, seed=3)
+    assert torch.equal(bank.draw(4, seed=3).windows(), before.windows())
     bank.renew(3)
-    assert bank._pairs[0] is not before[0]
-    assert not any(a is b for a, b in zip(before, bank._pairs, strict=True))
+    assert not torch.equal(bank.draw(4, seed=3).windows(), before.windows())
 
 
 # Pairs ------------------------------------------------------------------------------------------

@@ -27,8 +27,8 @@ def walks(count: int = 3, steps: int = 4, choices: int = 2, options: int = 5) ->
         "values": torch.randn((count, steps + 1), generator=g).requires_grad_(),
         "actions": torch.randint(options, (count, steps, choices), generator=g),
         "rewards": torch.randn((count, steps), generator=g) * ~ended,
-        "done": done,
-        "ended": ended,
+        "terminated": done,
+        "mask": ~ended,
     }
 
 
@@ -37,11 +37,11 @@ def by_hand(data: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray, np.ndarray
     advantages, targets, logs = [], [], []
     values, rewards = data["values"].detach().numpy(), data["rewards"].numpy()
     for n in range(len(values)):
-        steps = [t for t in range(rewards.shape[1]) if not data["ended"][n, t]]
+        steps = [t for t in range(rewards.shape[1]) if data["mask"][n, t]]
         following = 0.0
         own = []
         for t in reversed(steps):
-            goes_on = 0.0 if data["done"][n, t] else 1.0
+            goes_on = 0.0 if data["terminated"][n, t] else 1.0
             error = rewards[n, t] + GAMMA * goes_on * values[n, t + 1] - values[n, t]
             following = error + GAMMA * LMBDA * goes_on * following
             own.append((following, following + values[n, t]))
@@ -61,8 +61,8 @@ def test_losses_by_hand() -> None:
     standard = (advantage - advantage.mean()) / advantage.std()
     found = loss()(**data)
     assert float(found["loss_objective"]) == pytest.approx(-(log * standard).mean(), abs=1e-5)
-    said = data["values"].detach().numpy()[:, :-1][~data["ended"].numpy()]
-    error = np.abs(said - target)
+    output = data["values"].detach().numpy()[:, :-1][data["mask"].numpy()]
+    error = np.abs(output - target)
     huber = np.where(error < 1, 0.5 * error**2, error - 0.5)
     assert float(found["loss_critic"]) == pytest.approx(huber.mean(), abs=1e-5)
 
@@ -71,7 +71,7 @@ def test_weights_of_critic_and_entropy() -> None:
     data = walks()
     plain, weighted = loss()(**data), loss(critic_weight=0.25, entropy_weight=0.1)(**data)
     assert float(weighted["loss_critic"]) == pytest.approx(0.25 * float(plain["loss_critic"]))
-    share = data["logits"].detach().softmax(dim=-1)[~data["ended"]]
+    share = data["logits"].detach().softmax(dim=-1)[data["mask"]]
     entropy = -(share * share.log()).sum(dim=(-1, -2)).mean()
     assert float(weighted["loss_entropy"]) == pytest.approx(-0.1 * float(entropy), abs=1e-5)
 
@@ -86,12 +86,12 @@ def test_gradients_reach_what_counts_and_nothing_else() -> None:
     found["loss_objective"].backward(retain_graph=True)
     assert data["values"].grad is None or not data["values"].grad.any()
     moved = data["logits"].grad.abs().sum(dim=(-1, -2)) > 0
-    assert (moved == ~data["ended"]).all()
+    assert (moved == data["mask"]).all()
     data["logits"].grad = None
     found["loss_critic"].backward()
     assert data["logits"].grad is None or not data["logits"].grad.any()
     moved = data["values"].grad != 0
-    assert (moved[:, :-1] == ~data["ended"]).all()
+    assert (moved[:, :-1] == data["mask"]).all()
     assert not moved[:, -1].any()
 
 
@@ -136,13 +136,13 @@ def test_a_bandit_is_learned() -> None:
     value = nn.Parameter(torch.zeros(()))
     optimizer = torch.optim.Adam([logits, value], lr=0.1)
     learner, g = loss(entropy_weight=0.001), torch.Generator().manual_seed(0)
-    ended = torch.zeros((32, 1), dtype=torch.bool)
+    mask = torch.ones((32, 1), dtype=torch.bool)
     for _ in range(80):
-        said = logits.expand(32, 1, 2, 4)
-        actions = sample(said, g)
+        output = logits.expand(32, 1, 2, 4)
+        actions = sample(output, g)
         rewards = (actions == right).sum(dim=-1).float()
         values = value.expand(32, 2)
-        losses = learner(said, values, actions, rewards, ~ended, ended)
+        losses = learner(output, values, actions, rewards, mask, mask)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
@@ -164,25 +164,25 @@ def test_memory_is_learned_through_the_walk() -> None:
     for _ in range(120):
         cue = torch.randint(2, (count,), generator=g)
         memory = torch.zeros(count, 8)
-        said, values, actions = [], [], []
+        output, values, actions = [], [], []
         for step in range(steps):
             seen = nn.functional.one_hot(cue, 2).float() * (step == 0)
             memory = core(seen, memory)
-            said.append(policy(memory)[:, None])
+            output.append(policy(memory)[:, None])
             values.append(critic(memory)[:, 0])
-            actions.append(sample(said[-1], g))
+            actions.append(sample(output[-1], g))
         rewards = torch.zeros(count, steps)
         rewards[:, -1] = (actions[-1][:, 0] == cue).float()
         done = torch.zeros((count, steps), dtype=torch.bool)
         done[:, -1] = True
         values.append(torch.zeros(count))
         losses = learner(
-            torch.stack(said, dim=1),
+            torch.stack(output, dim=1),
             torch.stack(values, dim=1),
             torch.stack(actions, dim=1),
             rewards,
             done,
-            torch.zeros_like(done),
+            torch.ones_like(done),
         )
         optimizer.zero_grad()
         sum(losses.values()).backward()

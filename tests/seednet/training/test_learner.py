@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Generator, Tensor
 
-from medrl.rl.checkpoint import load_checkpoint, save_checkpoint
 from medrl.seednet.data import LabelledGrid
 from medrl.seednet.learner import AgentLearner, AgentSettings, _Episode, expected_worth
 from medrl.seednet.model import ModelSettings, SeedModel
@@ -196,30 +195,3 @@ def test_the_memory_forgets_the_oldest(make_cases: MakeCases, settings: ModelSet
     for _ in range(10):
         one.train_step()
     assert len(one._memory) == 5
-
-
-def test_a_resumed_agent_is_not_judged_by_an_untrained_one(
-    make_cases: MakeCases, settings: ModelSettings, tmp_path: object
-) -> None:
-    path = tmp_path / "agent.safetensors"  # type: ignore[operator]
-    one = learner(make_cases, settings)
-    for _ in range(3):
-        one.train_step()
-    parts = {"network": one.network, "optimizer": one.optimizer, "generator": one.generator}
-    save_checkpoint(path, step=one.step, **parts)  # type: ignore[arg-type]
-    recipe = replace(SMALL, target_rate=1e-6)
-    other = learner(make_cases, settings, seed=5, recipe=recipe)
-    other.step = load_checkpoint(
-        path, network=other.network, optimizer=other.optimizer, generator=other.generator
-    )
-    assert other.step == 3
-    trained = {name: value.clone() for name, value in other.network.value_head.named_parameters()}
-    assert all(torch.equal(trained[n], v) for n, v in one.network.value_head.named_parameters())
-    other.train_step()
-    kept = other._dqn.loss.target_value_network_params.flatten_keys(".").to_dict()
-    weights = {name: value for name, value in kept.items() if name.endswith("advantage.weight")}
-    assert len(weights) == 1
-    # The online head has made one step since; before it learned anything this weight was 0.
-    target = next(iter(weights.values())).data
-    assert float(target.abs().max()) > 0
-    torch.testing.assert_close(target, trained["advantage.weight"], atol=3e-3, rtol=0)

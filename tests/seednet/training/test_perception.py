@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Callable
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -120,30 +119,6 @@ def test_it_learns(make_cases: MakeCases, settings: ModelSettings) -> None:
     prior, edges = (after / start for after, start in zip(losses(), before, strict=True))
     assert prior < 0.8
     assert edges < 0.9
-
-
-def test_the_learning_rate_rises_and_falls(make_cases: MakeCases, settings: ModelSettings) -> None:
-    one = learner(make_cases, settings, steps=40, batch=1, learning_rate=0.01)
-    rates = []
-    for _ in range(40):
-        # Only the rate is of interest.
-        one._sampler.draw = _stop  # type: ignore[method-assign]
-        with pytest.raises(_Enough):
-            one.train_step()
-        rates.append(one.optimizer.param_groups[0]["lr"])
-        one.step += 1
-    assert rates[:2] == pytest.approx([0.005, 0.01])
-    assert all(a >= b for a, b in pairwise(rates[1:]))
-    assert rates[21] == pytest.approx(0.005, rel=0.05)
-    assert rates[-1] < 1e-4
-
-
-class _Enough(Exception):  # noqa: N818
-    pass
-
-
-def _stop(*_: object) -> None:
-    raise _Enough
 
 
 def test_simulated_corrections_say_the_truth(

@@ -1,0 +1,83 @@
+"""Proof that a training goes on with the same bits, for the tests of every system's learners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medrl.rl.learner import Learner
+from medrl.rl.stage import run_stage
+
+
+def assert_resumes(make_learner: Callable[[], Learner], folder: Path, *, interrupt_at: int) -> None:
+    """Train as a whole, and in two parts by two learners, and compare all that they hold.
+
+    Args:
+        make_learner: Builds the same learner each time, of a few steps in all.
+        folder: For checkpoints; an empty one.
+        interrupt_at: Steps done when the training is stopped, more than 0.
+    """
+    whole = make_learner()
+    run_stage(whole, folder / "whole.safetensors")
+    assert whole.step == whole.total_steps > interrupt_at
+
+    path = folder / "parts.safetensors"
+    first = make_learner()
+    stop_at(first, interrupt_at)
+    with suppress(InterruptedError):
+        run_stage(first, path, checkpoint_every=interrupt_at)
+    torch.rand(7)  # whatever else has drawn from the global generator
+    second = make_learner()
+    counted = count_steps(second)
+    run_stage(second, path, resume=True)
+    assert len(counted) == whole.total_steps - interrupt_at
+    assert_same(second.state_dict(), whole.state_dict())
+
+
+def stop_at(learner: Learner, step: int) -> None:
+    """Let a learner raise when it is asked for more than so many steps."""
+    train_step = learner.train_step
+
+    def interrupted() -> dict[str, float]:
+        if learner.step == step:
+            raise InterruptedError
+        return train_step()
+
+    learner.train_step = interrupted  # type: ignore[method-assign]
+
+
+def count_steps(learner: Learner) -> list[int]:
+    """The steps that a learner takes from now on."""
+    counted: list[int] = []
+    train_step = learner.train_step
+
+    def counting() -> dict[str, float]:
+        counted.append(learner.step)
+        return train_step()
+
+    learner.train_step = counting  # type: ignore[method-assign]
+    return counted
+
+
+def assert_same(one: Any, other: Any, name: str = "state") -> None:
+    """Compare nested states bit by bit."""
+    assert type(one) is type(other), name
+    if isinstance(one, Tensor):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype), name
+        same = [t.detach().cpu().contiguous().flatten().view(torch.uint8) for t in (one, other)]
+        assert torch.equal(*same), name
+    elif isinstance(one, dict):
+        assert list(one) == list(other), name
+        for key, value in one.items():
+            assert_same(value, other[key], f"{name}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), name
+        for index, parts in enumerate(zip(one, other, strict=True)):
+            assert_same(*parts, f"{name}[{index}]")
+    else:
+        assert one == other or one != one, name
