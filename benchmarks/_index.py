@@ -29,7 +29,7 @@ ORDER = (
     "registration_ms",
     "registration_lung",
     "registration_ixi-affine",
-    "registration_confidence",
+    "registration_ixi-astray",
     "registration_ablation",
     "batch_speed",
     "batch_holdout",

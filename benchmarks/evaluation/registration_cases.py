@@ -7,7 +7,7 @@ world RAS mm. Sets of cases are listed without reading a voxel; scans are made w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import combinations
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from monai.data.meta_tensor import MetaTensor
+from scipy.spatial.transform import Rotation
 
 from evaluation import ixi
 from evaluation import registration_stress as stress
@@ -56,6 +57,7 @@ class RegistrationCase:
         points_world: (N, 3) of the fixed scan, RAS mm; none where labels judge.
         targets_world: (N, 3), where they are in the moving scan.
         labels: Label maps of the fixed and the moving scan, where they judge.
+        start_world: (4, 4) where to start; the method's own choice if None.
         description: The case in numbers.
     """
 
@@ -69,6 +71,7 @@ class RegistrationCase:
     points_world: Array
     targets_world: Array
     labels: tuple[sitk.Image, sitk.Image] | None = None
+    start_world: Array | None = None
     description: dict[str, object] = field(default_factory=dict)
 
     def error_mm(self, transform_world: Array) -> float:
@@ -76,11 +79,16 @@ class RegistrationCase:
         moved = apply_affine(transform_world, self.points_world)
         return float(np.linalg.norm(moved - self.targets_world, axis=1).mean())
 
-    def measure(self, transform_world: Array) -> dict[str, float]:
+    @property
+    def metric(self) -> str:
         """``error_mm``, or ``dice`` of label maps."""
+        return "error_mm" if self.labels is None else "dice"
+
+    def measure(self, transform_world: Array) -> float:
+        """The value of :attr:`metric`."""
         if self.labels is None:
-            return {"error_mm": self.error_mm(transform_world)}
-        return {"dice": mean_dice(*self.labels, transform_world)}
+            return self.error_mm(transform_world)
+        return mean_dice(*self.labels, transform_world)
 
 
 @dataclass(frozen=True)
@@ -142,6 +150,30 @@ def heads(split: str) -> list[Planned]:
         for row, band in enumerate((*stress.BANDS, stress.ANY))
         for contrast in [stress.CONTRASTS[(number + row) % 2]]
     ]
+
+
+def astray(starts: int = 2) -> list[Planned]:
+    """Holdout heads in any orientation, each from single starts in random orientations.
+
+    The centres of the points lie together, which mostly leads to the best of the wrong places.
+    """
+    return [
+        Planned(
+            f"{plan.name} from {start}", plan.band, plan.contrast, partial(_astray, plan, start)
+        )
+        for plan in heads("holdout")
+        if plan.band == stress.ANY
+        for start in range(starts)
+    ]
+
+
+def _astray(plan: Planned, number: int) -> RegistrationCase:
+    case = plan.make()
+    seed = [2026, number, *plan.name.encode()]
+    start = np.eye(4)
+    start[:3, :3] = Rotation.random(random_state=np.random.default_rng(seed)).as_matrix()
+    start[:3, 3] = case.targets_world.mean(axis=0) - start[:3, :3] @ case.points_world.mean(axis=0)
+    return replace(case, start_world=start)
 
 
 def _planned_stress(
@@ -326,6 +358,7 @@ SETS: dict[str, Callable[[], list[Planned]]] = {
     "template": template,
     "ixi-holdout": partial(heads, "holdout"),
     "ixi-val": partial(heads, "val"),
+    "ixi-astray": astray,
     "ms": ms,
     "lung": lung,
     "ixi-affine": two_subjects,

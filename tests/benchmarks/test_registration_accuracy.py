@@ -1,6 +1,4 @@
-import sys
-import types
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ from evaluation.registration_cases import Planned, RegistrationCase
 from evaluation.registration_peers import Peer
 from monai.data.meta_tensor import MetaTensor
 
+from medrl.errors import MedrlError
 from medrl.evaluation import read_json
 
 
@@ -33,7 +32,7 @@ def test_an_interrupted_run_goes_on(tmp_path) -> None:
     path = tmp_path / "results.json"
     seen = []
 
-    def method(case: RegistrationCase) -> accuracy.Record:
+    def method(case: RegistrationCase) -> accuracy.Answer:
         if case.name == "far" and "far" not in seen:
             seen.append("far")
             raise KeyboardInterrupt
@@ -45,10 +44,11 @@ def test_an_interrupted_run_goes_on(tmp_path) -> None:
     assert list(read_json(path)["methods"]["stay"]["cases"]) == ["near"]
     accuracy.run(path, PLANNED, "stay", method, {"settings": "a"})
     assert seen == ["near", "far", "far", "wide"]
-    entry = read_json(path)["methods"]["stay"]
-    assert entry["summary"]["successes"] == 2
-    assert entry["summary"]["successes_of"] == {"10": {"T1": [1, 2]}, "60": {"T1": [1, 1]}}
-    assert entry["cases"]["far"]["error_mm"] == 50.0
+    measured = accuracy.measurements(read_json(path))
+    assert accuracy.successes(measured) == (2, 3)
+    counts = {band: accuracy.successes(rows) for band, rows in measured.by("group").items()}
+    assert counts == {"10": (1, 2), "60": (1, 1)}
+    assert read_json(path)["methods"]["stay"]["cases"]["far"]["error_mm"] == 50.0
 
 
 def test_records_of_another_model_are_forgotten(tmp_path) -> None:
@@ -68,84 +68,79 @@ def test_a_peer_that_raises_has_failed(tmp_path) -> None:
 
     path = tmp_path / "results.json"
     accuracy.run(path, PLANNED, "broken", accuracy.peer_method(Peer(broken, None, "")), {})
-    entry = read_json(path)["methods"]["broken"]
-    assert entry["cases"]["near"]["failure"] == "no overlap"
-    assert entry["summary"]["successes"] == 0
-    assert entry["summary"]["median_mm"] is None
-    assert "0/3" in accuracy.table(read_json(path))
+    result = read_json(path)
+    record = result["methods"]["broken"]["cases"]["near"]
+    assert record["failure"] == "no overlap"
+    assert record["error_mm"] is None
+    assert accuracy.successes(accuracy.measurements(result)) == (0, 3)
+    assert "0/3" in accuracy.table(result)
 
 
-def test_confidence_is_counted_over_failures_and_successes() -> None:
-    def record(error: float, agent: float, trusted: bool) -> accuracy.Record:
-        return {
-            "band": "10",
-            "contrast": "T1",
-            "error_mm": error,
-            "agent_error_mm": agent,
-            "cpu_s": 2.0,
-            "confidence": 0.5,
-            "predicted_error_mm": 1.0,
-            "trusted": trusted,
-        }
+def record(error: float | None, agent: float, trusted: float) -> accuracy.Record:
+    return {
+        "band": "10",
+        "contrast": "T1",
+        "error_mm": error,
+        "agent_error_mm": agent,
+        "seconds": 2.0,
+        "trusted": trusted,
+    }
 
-    records = [record(0.5, 1.0, True), record(1.5, 3.0, False), record(9.0, 9.0, False)]
-    records += [record(30.0, 1.0, True)]
-    figures = accuracy.summary(records)
-    assert figures["failures_flagged"] == [1, 2]
-    assert figures["successes_flagged"] == [1, 2]
-    assert figures["successes"] == 2
-    assert figures["agent_successes"] == 2
-    assert figures["median_of_successes_mm"] == pytest.approx(1.0)
-    assert figures["agent_median_of_successes_mm"] == pytest.approx(2.0)
-    text = accuracy.table({"methods": {"medrl": {"summary": figures}}})
-    assert "2/4" in text
-    assert "1/2, 1/2" in text
+
+def test_confidence_is_counted_over_wrong_and_right_answers() -> None:
+    records = [record(0.5, 1.0, 1.0), record(1.5, 3.0, 0.0), record(9.0, 9.0, 0.0)]
+    records += [record(30.0, 1.0, 1.0), record(None, 50.0, 0.0)]
+    result = {"methods": {"medrl": {"cases": {str(n): r for n, r in enumerate(records)}}}}
+    measured = accuracy.measurements(result)
+    assert accuracy.flagged(measured, right=False) == (2, 3)
+    assert accuracy.flagged(measured, right=True) == (1, 2)
+    assert accuracy.successes(measured) == (2, 5)
+    assert accuracy.successes(measured, "agent_error_mm") == (2, 5)
+    assert "| 2/5 | 2/5 | 5.25 | 2.00 | 2/5 | 2/3, 1/2 |" in accuracy.table(result)
+    assert accuracy.trust_in_words(result) == "flags 2 of 3 wrong and 1 of 2 right answers"
 
 
 def test_overlap_is_averaged() -> None:
-    records = [{"dice": 0.5, "cpu_s": 1.0}, {"dice": 0.7, "cpu_s": 3.0}]
-    figures = accuracy.summary(records)
-    assert figures["dice_mean"] == pytest.approx(0.6)
-    assert figures["dice_worst"] == pytest.approx(0.5)
-    assert "0.60" in accuracy.table({"methods": {"any": {"summary": figures}}})
+    cases = {str(n): {"band": "", "contrast": "", "dice": n, "seconds": 1.0} for n in (0.5, 0.7)}
+    result = {"methods": {"any": {"cases": cases}}}
+    assert "| any | 2 | 0.60 | 0.50 | 1.00 |" in accuracy.table(result)
+    assert accuracy.overlap_in_words(result) == "Dice: any 0.600"
 
 
-def test_medrl_tells_how_sure_it_is(monkeypatch) -> None:
-    @dataclass
-    class Answer:
-        transform_world: np.ndarray
-        agent_transform_world: np.ndarray
-        confidence: float = 0.9
-        predicted_error_mm: float = 0.4
-        trusted: bool = True
+class Registrar:
+    """One that is sure of itself, or refuses."""
 
-    class Registrar:
-        @classmethod
-        def load(cls, name: str) -> "Registrar":
-            assert name == "some-model"
-            return cls()
+    def __init__(self, refuses: bool = False) -> None:
+        self.refuses = refuses
 
-        def register(self, fixed, moving, *, transform: str, refine: bool) -> Answer:
-            assert (transform, refine) == ("rigid", True)
-            agent = np.eye(4)
-            agent[0, 3] = 1.5
-            return Answer(np.eye(4), agent)
+    def register(self, fixed, moving, *, transform, refine, initial_world) -> SimpleNamespace:
+        assert (transform, refine, initial_world) == ("rigid", True, None)
+        if self.refuses:
+            raise MedrlError("no head")
+        agent = np.eye(4)
+        agent[0, 3] = 1.5
+        return SimpleNamespace(
+            transform_world=np.eye(4),
+            agent_transform_world=agent,
+            confidence=0.9,
+            predicted_error_mm=0.4,
+            trusted=True,
+        )
 
-    stub = types.ModuleType("medrl.registration.register")
-    stub.Registrar = Registrar
-    monkeypatch.setitem(sys.modules, "medrl.registration.register", stub)
-    record = accuracy.own_method("some-model", refine=True)(PLANNED[0].make())
-    assert record["error_mm"] == 0
-    assert record["agent_error_mm"] == pytest.approx(1.5)
-    assert record["trusted"] is True
-    assert record["confidence"] == 0.9
-    assert record["predicted_error_mm"] == 0.4
-    assert record["cpu_s"] >= 0
+
+def test_medrl_tells_how_sure_it_is() -> None:
+    method = accuracy.own_method(Registrar(), refine=True)
+    found = accuracy.record_of(PLANNED[0], "medrl", method)
+    assert found["error_mm"] == 0
+    assert found["agent_error_mm"] == pytest.approx(1.5)
+    assert (found["trusted"], found["confidence"], found["predicted_error_mm"]) == (1, 0.9, 0.4)
+    assert found["seconds"] >= 0
 
 
 def test_scans_that_medrl_refuses_are_failures_that_it_flags() -> None:
-    refused = {"band": "10", "contrast": "T1", "failure": "no", "cpu_s": 0.1, "trusted": False}
-    figures = accuracy.summary([refused])
-    assert figures["failures_flagged"] == [1, 1]
-    assert figures["agent_successes"] == 0
-    assert "0/1" in accuracy.table({"methods": {"medrl": {"summary": figures}}})
+    method = accuracy.own_method(Registrar(refuses=True), refine=True)
+    found = accuracy.record_of(PLANNED[0], "medrl", method)
+    assert found["failure"] == "no head"
+    assert np.isnan(found["error_mm"])
+    measured = accuracy.measurements({"methods": {"medrl": {"cases": {"near": found}}}})
+    assert accuracy.flagged(measured, right=False) == (1, 1)

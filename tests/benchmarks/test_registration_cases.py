@@ -7,6 +7,7 @@ from evaluation import registration_stress as stress
 from scipy.spatial.transform import Rotation
 
 from medrl.volume.itk import to_sitk
+from medrl.volume.space import apply_affine
 
 
 def toy_head() -> stress.Head:
@@ -114,7 +115,8 @@ def test_error_is_the_mean_distance_of_the_points() -> None:
     case = cases.stress_case(toy_head, "10", stress.CONTRASTS[0], 0)
     wrong = case.truth_world.copy()
     wrong[:3, 3] += (3.0, 0.0, 4.0)
-    assert case.measure(wrong) == {"error_mm": pytest.approx(5.0)}
+    assert case.metric == "error_mm"
+    assert case.measure(wrong) == pytest.approx(5.0)
     assert case.points_world.shape == (100, 3)
     # The points are in the brain: bright in the fixed scan, found through its affine.
     index = np.linalg.inv(case.fixed.affine.numpy()) @ np.c_[case.points_world, np.ones(100)].T
@@ -226,3 +228,13 @@ def test_overlap_is_one_where_the_regions_agree(monkeypatch) -> None:
     truth[0, 3] -= 2.0
     # Cubes of six, two apart.
     assert cases.mean_dice(fixed, moving, truth) == pytest.approx(4 / 6)
+
+
+def test_starts_astray_bring_the_middles_together_and_nothing_else() -> None:
+    first, second = (plan.make() for plan in cases.astray()[:2])
+    for case in (first, second):
+        moved = apply_affine(case.start_world, case.points_world)
+        np.testing.assert_allclose(moved.mean(axis=0), case.targets_world.mean(axis=0))
+        assert case.error_mm(case.start_world) > 10
+    assert not np.allclose(first.start_world, second.start_world)
+    np.testing.assert_array_equal(first.start_world, cases.astray()[0].make().start_world)
