@@ -24,9 +24,8 @@ import torch
 from evaluation import ixi
 from evaluation.cases import Case, corrupt
 from evaluation.results import RESULTS, print_table, save
-from evaluation.statistics import summarize
 
-from medrl.evaluation import read_json
+from medrl.evaluation import read_json, summarize
 from medrl.landmark.data import LabelledScan
 from medrl.landmark.detect import LandmarkDetector
 from medrl.landmark.learner import LearnerSettings, ScaleLearner
@@ -103,7 +102,7 @@ def train(arm: Arm, scans: list[LabelledScan], minutes: float) -> tuple[Landmark
     return model, spent
 
 
-def measure(model: LandmarkModel, cases: list[Case]) -> dict[str, float]:
+def measure(model: LandmarkModel, cases: list[Case]) -> dict[str, float | None]:
     """Error summary over cases."""
     detector = LandmarkDetector(model)
     errors = []
@@ -111,13 +110,13 @@ def measure(model: LandmarkModel, cases: list[Case]) -> dict[str, float]:
         exam = detector.examine(from_sitk(case.image))
         truth = np.stack([case.points_world[name] for name in model.names])
         errors.append(np.linalg.norm(exam.answers_world - truth, axis=1))
-    return summarize(np.concatenate(errors))
+    return summarize(np.concatenate(errors), above=(10,))
 
 
 def measured(result: dict[str, Any]) -> str:
     """Mean error of every arm, heads as they are."""
     arms = result["arms"].items()
-    parts = [f"{name} {arm['with prior']['as is']['mean_mm']:.2f} mm" for name, arm in arms]
+    parts = [f"{name} {arm['with prior']['as is']['mean']:.2f} mm" for name, arm in arms]
     return f"IXI {result['split']}, small budget: " + ", ".join(parts)
 
 
@@ -150,14 +149,14 @@ def main() -> None:
 
 def print_arms(arms: dict[str, dict]) -> None:
     """Mean, 95 % and share above 10 mm of every arm."""
-    columns = ("mean_mm", "p95_mm", "above_10_mm_percent")
+    columns = ("mean", "p95", "above_10")
     rows = [
         [name, arm["cpu_minutes"], prior, kind, *(arm[prior][kind][c] for c in columns)]
         for name, arm in arms.items()
         for prior in ("without prior", "with prior")
         for kind in ("as is", "corrupted")
     ]
-    print_table(["arm", "CPU min", "shape prior", "heads", "mean", "95 %", "> 10 mm, %"], rows)
+    print_table(["arm", "CPU min", "shape prior", "heads", "mean", "95 %", "> 10 mm"], rows)
 
 
 if __name__ == "__main__":
