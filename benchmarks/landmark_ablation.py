@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from evaluation import ixi
-from evaluation.cases import Case, corrupt
+from evaluation.images import LabelledImage, corrupt
 from evaluation.results import RESULTS, print_table, save
 
 from medrl.evaluation import read_json, summarize
@@ -102,7 +102,7 @@ def train(arm: Arm, scans: list[LabelledScan], minutes: float) -> tuple[Landmark
     return model, spent
 
 
-def measure(model: LandmarkModel, cases: list[Case]) -> dict[str, float | None]:
+def measure(model: LandmarkModel, cases: list[LabelledImage]) -> dict[str, float | None]:
     """Error summary over cases."""
     detector = LandmarkDetector(model)
     errors = []

@@ -16,7 +16,7 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from evaluation import ixi
-from evaluation.cases import Array, Case, corrupt, half
+from evaluation.images import Array, LabelledImage, corrupt, half
 from evaluation.results import RESULTS, save
 
 from medrl.evaluation import (
@@ -51,21 +51,6 @@ COLUMNS = ("mean", "median", "p95", "max", "above_5", "above_10")
 AGENTS = "agents"
 
 
-@dataclass(frozen=True, eq=False)
-class Head:
-    """A head in one condition.
-
-    Attributes:
-        name: Unique.
-        subject: Whose it is.
-        case: Scan and landmarks.
-    """
-
-    name: str
-    subject: str
-    case: Case
-
-
 @dataclass(frozen=True)
 class Found:
     """What a method says of one landmark; a position if it calls it present."""
@@ -75,33 +60,33 @@ class Found:
     confidence: float = float("nan")
 
 
-Method = Callable[[Head], dict[str, Found]]
+Method = Callable[[LabelledImage], dict[str, Found]]
 
 
-def corrupted(subject: str, count: int) -> Iterator[Head]:
+def corrupted(subject: str, count: int) -> Iterator[LabelledImage]:
     """Corrupted copies of a subject, the same ones in every run."""
     for index in range(count):
-        case = corrupt(ixi.load(subject), np.random.default_rng([_number(subject), index, 1]))
-        yield Head(f"{case.name} {index}", subject, case)
+        head = corrupt(ixi.load(subject), np.random.default_rng([_number(subject), index, 1]))
+        yield replace(head, name=f"{head.name} {index}")
 
 
-def halves(subject: str, rounds: int) -> Iterator[Head]:
+def halves(subject: str, rounds: int) -> Iterator[LabelledImage]:
     """Halves of a subject: each axis and side once a round, the plane at random."""
     for index in range(rounds):
         rng = np.random.default_rng([_number(subject), index, 2])
         for axis in range(3):
             for keep_low in (True, False):
-                case = half(ixi.load(subject), rng, axis=axis, keep_low=keep_low)
-                yield Head(f"{case.name} {index} {axis} {keep_low}", subject, case)
+                head = half(ixi.load(subject), rng, axis=axis, keep_low=keep_low)
+                yield replace(head, name=f"{head.name} {index} {axis} {keep_low}")
 
 
 def agents(detector: LandmarkDetector) -> Method:
     """The model."""
 
-    def detect(head: Head) -> dict[str, Found]:
+    def detect(head: LabelledImage) -> dict[str, Found]:
         return {
             found.name: Found(found.position_world, found.status != "absent", found.confidence)
-            for found in detector.detect(head.case.scan()).landmarks
+            for found in detector.detect(head.scan()).landmarks
         }
 
     return detect
@@ -111,34 +96,34 @@ def baseline(method: MeanPosition | AffineAtlas) -> Method:
     """A method that knows no model, and calls nothing absent."""
     return lambda head: {
         name: Found(point)
-        for name, point in zip(ixi.LANDMARKS, method.predict(head.case.scan()), strict=True)
+        for name, point in zip(ixi.LANDMARKS, method.predict(head.scan()), strict=True)
     }
 
 
-def error_mm(head: Head, answer: dict[str, Found]) -> dict[str, float]:
+def error_mm(head: LabelledImage, answer: dict[str, Found]) -> dict[str, float]:
     """Distances of landmarks that are in the scan; who calls one absent has missed it."""
     return {
-        name: float(np.linalg.norm(answer[name].position_world - head.case.points_world[name]))
+        name: float(np.linalg.norm(answer[name].position_world - head.points_world[name]))
         for name in present(head)
         if answer[name].present
     }
 
 
-def present(head: Head) -> list[str]:
+def present(head: LabelledImage) -> list[str]:
     """Landmarks that are in the scan."""
-    return [name for name, there in head.case.present.items() if there]
+    return [name for name, there in head.present.items() if there]
 
 
 #: All that is measured of an answer, by landmark.
-METRICS: dict[str, Callable[[Head, dict[str, Found]], dict[str, float]]] = {
+METRICS: dict[str, Callable[[LabelledImage, dict[str, Found]], dict[str, float]]] = {
     "error_mm": error_mm,
     "said_present": lambda _, answer: {n: float(found.present) for n, found in answer.items()},
     "confidence": lambda _, answer: {n: found.confidence for n, found in answer.items()},
-    "margin_mm": lambda head, answer: {n: head.case.margin_mm(n) for n in answer},
+    "margin_mm": lambda head, answer: {n: head.margin_mm(n) for n in answer},
 }
 
 
-def run(heads: list[Head], methods: dict[str, Method]) -> Measurements:
+def run(heads: list[LabelledImage], methods: dict[str, Method]) -> Measurements:
     """Measure methods on heads."""
     return measure(
         heads,
@@ -212,14 +197,14 @@ def main() -> None:
     out = options.out or RESULTS / f"landmark_accuracy_{options.split}.json"
     subjects = ixi.subjects(options.split)
     own = {AGENTS: agents(LandmarkDetector.load(options.model))}
-    own[AGENTS](Head("", "", ixi.load(subjects[0])))  # compiles what is compiled on first use
+    own[AGENTS](ixi.load(subjects[0]))  # compiles what is compiled on first use
     training = ixi.samples("train")
     others: list[MeanPosition | AffineAtlas] = [MeanPosition(training, ixi.LANDMARKS)]
     for count in {1, options.atlases} - {0} if options.atlases else ():
         others.append(AffineAtlas(training, ixi.LANDMARKS, count=count, spacing=2.0))
     whole = {**own, **{method.name: baseline(method) for method in others}}
     measured = {
-        "as is": run([Head(s, s, ixi.load(s)) for s in subjects], whole),
+        "as is": run([ixi.load(s) for s in subjects], whole),
         "corrupted": run([h for s in subjects for h in corrupted(s, options.corruptions)], own),
         "halves": run([h for s in subjects for h in halves(s, options.half_rounds)], own),
     }

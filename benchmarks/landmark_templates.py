@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,13 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from evaluation.anatomy import CommissureFrame, anatomy
-from evaluation.cases import Array, Case, Corruption, corrupt
+from evaluation.images import Array, Corruption, LabelledImage, corrupt
 from evaluation.ixi import data_root
 from evaluation.results import RESULTS, save
 
 from medrl.errors import MedrlError
 from medrl.evaluation import Table
 from medrl.landmark.detect import Detection, LandmarkDetector
-from medrl.volume.space import ras_to_lps
 from medrl_datasets import afids_templates
 
 CLAIM = "It finds the structures in templates from other scanners"
@@ -54,14 +54,16 @@ AAL_CENTROIDS = {
 }
 
 
-def load(template: str) -> Case:
+def load(template: str) -> LabelledImage:
     """A template with its fiducials."""
     root = data_root() / "afids_templates"
     image = sitk.ReadImage(str(root / "images" / f"{template}.nii.gz"))
-    return Case(template, image, afids_templates.landmarks(root)[template])
+    return LabelledImage(template, template, image, afids_templates.landmarks(root)[template])
 
 
-def turned_copies(detector: LandmarkDetector, case: Case, found: dict[str, Array]) -> Array:
+def turned_copies(
+    detector: LandmarkDetector, case: LabelledImage, found: dict[str, Array]
+) -> Array:
     """Distances (mm) between detections in turned copies, mapped back, and in the template.
 
     Args:
@@ -72,7 +74,7 @@ def turned_copies(detector: LandmarkDetector, case: Case, found: dict[str, Array
     calm = Corruption(rotation_deg=20, shift_mm=10, slice_mm=1, bias=0, noise=(0, 0))
     distances = []
     for seed in range(2):
-        copy = corrupt(Case(case.name, case.image, found), np.random.default_rng([seed, 3]), calm)
+        copy = corrupt(replace(case, points_world=found), np.random.default_rng([seed, 3]), calm)
         for landmark in detector.detect(copy.scan()).landmarks:
             if landmark.status != "absent" and landmark.name in found:
                 truth = copy.points_world[landmark.name]
@@ -80,7 +82,9 @@ def turned_copies(detector: LandmarkDetector, case: Case, found: dict[str, Array
     return np.array(distances)
 
 
-def examine(detector: LandmarkDetector, case: Case, detection: Detection) -> dict[str, Any]:
+def examine(
+    detector: LandmarkDetector, case: LabelledImage, detection: Detection
+) -> dict[str, Any]:
     """Everything that can be said about one T1 template."""
     points = {lm.name: lm.position_world for lm in detection.landmarks if lm.status != "absent"}
     frame = CommissureFrame.of(case.points_world)
@@ -126,7 +130,7 @@ def statuses(detection: Detection) -> dict[str, Any]:
     }
 
 
-def attempt(detector: LandmarkDetector, case: Case) -> Detection | str:
+def attempt(detector: LandmarkDetector, case: LabelledImage) -> Detection | str:
     """Detect, or say in words why not."""
     try:
         return detector.detect(case.scan())
@@ -146,7 +150,7 @@ def measured(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run the model on every template and write the result and its figure."""
+    """Run the model on every template and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="brain-t1", help="name or folder of the model")
     parser.add_argument("--out", type=Path, default=RESULTS / "landmark_templates.json")
@@ -155,7 +159,6 @@ def main() -> None:
     detector = LandmarkDetector.load(options.model)
 
     result: dict[str, Any] = {"model": Path(options.model).name, "templates": {}}
-    drawn: list[tuple[Case, Detection]] = []
     detections: dict[str, Detection] = {}
     for template in afids_templates.TEMPLATES:
         case = load(template)
@@ -167,7 +170,6 @@ def main() -> None:
         if template in OUT_OF_SCOPE:
             result["templates"][template] = {"out_of_scope": True, **statuses(detection)}
         else:
-            drawn.append((case, detection))
             result["templates"][template] = examine(detector, case, detection)
     reference = detections.get("MNI152Lin_T1w")
     for template in OUT_OF_SCOPE:
@@ -176,7 +178,6 @@ def main() -> None:
                 detections[template], reference
             )
     save(options.out, result, {CLAIM: measured})
-    draw(options.out.with_suffix(".jpg"), drawn)
     print(report(result))
 
 
@@ -213,82 +214,6 @@ def report(result: dict[str, Any]) -> str:
         ]
     header = ["template", "found", "confidence", "checks held", "turned copies (mm)", "remark"]
     return "\n".join([Table("", header, rows).markdown(), "", *failed])
-
-
-def draw(path: Path, drawn: list[tuple[Case, Detection]]) -> None:
-    """Each template in four slices with what was found within 4 mm of them, and AC and PC."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, grid = plt.subplots(
-        len(drawn), 4, figsize=(18, 4.8 * len(drawn)), layout="constrained", squeeze=False
-    )
-    for row, (case, detection) in zip(grid, drawn, strict=True):
-        points = {lm.name: lm.position_world for lm in detection.landmarks}
-        for axes, (title, axis, names) in zip(row, _SLICES, strict=True):
-            at = float(np.mean([points[name][axis] for name in names]))
-            _draw_slice(axes, case, points, axis, at)
-            axes.set_title(f"{case.name}\n{title}, {'xyz'[axis]} = {at:.0f} mm", fontsize=9)
-    figure.savefig(path, dpi=70)
-    plt.close(figure)
-
-
-#: What is drawn: title, world axis across the slice, landmarks that fix its place.
-_SLICES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
-    ("midsagittal", 0, ("3rdVentricle_centroid", "BrainStem_centroid", "VermisVI-VII_centroid")),
-    ("putamen", 2, ("Putamen_L_centroid", "Putamen_R_centroid")),
-    ("caudate", 2, ("Caudate_L_centroid", "Caudate_R_centroid")),
-    ("amygdala", 1, ("Amygdala_L_centroid", "Amygdala_R_centroid")),
-)
-
-
-def _draw_slice(axes: Any, case: Case, points: dict[str, Array], axis: int, at: float) -> None:
-    """One slice on a 1 mm grid through the world, near landmarks on top."""
-    from matplotlib import patheffects
-
-    low, high = np.array([-60.0, -95.0, -80.0]), np.array([60.0, 60.0, 50.0])
-    size = np.ones(3, dtype=int)
-    across = [a for a in range(3) if a != axis]
-    size[across] = (high - low)[across].astype(int)
-    origin = low.copy()
-    origin[axis] = at
-    plane = sitk.Resample(
-        sitk.Cast(case.image, sitk.sitkFloat32),
-        size.tolist(),
-        sitk.Transform(),
-        sitk.sitkLinear,
-        ras_to_lps(origin).tolist(),
-        [1.0, 1.0, 1.0],
-        [-1, 0, 0, 0, -1, 0, 0, 0, 1],
-    )
-    picture = sitk.GetArrayFromImage(plane).transpose(2, 1, 0).squeeze(axis)
-    extent = (low[across[0]], high[across[0]], low[across[1]], high[across[1]])
-    bright = float(np.percentile(picture[picture > 0], 99.5))
-    axes.imshow(picture.T, origin="lower", extent=extent, cmap="gray", vmin=0, vmax=bright)
-    outline = [patheffects.withStroke(linewidth=2, foreground="black")]
-    marked = {
-        name: case.points_world[name] for name in ("AC", "PC", "genu of CC", "splenium of CC")
-    }
-    middle = (low + high)[across[0]] / 2
-    for group, symbol, color in ((points, "o", "#ffb000"), (marked, "+", "#40d0ff")):
-        for name, point in group.items():
-            if abs(point[axis] - at) >= 4:
-                continue
-            left = point[across[0]] < middle
-            axes.plot(*point[across], symbol, color=color, markersize=5, zorder=5)
-            axes.annotate(
-                name.replace("_centroid", "").replace("_", " "),
-                point[across],
-                (-5 if left else 5, 3 if symbol == "o" else -9),
-                textcoords="offset points",
-                horizontalalignment="right" if left else "left",
-                color=color,
-                fontsize=8,
-                path_effects=outline,
-            )
-    axes.set_axis_off()
 
 
 def _between(detection: Detection, reference: Detection) -> dict[str, float]:

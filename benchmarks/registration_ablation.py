@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from evaluation.registration_cases import RegistrationCase, heads
+from evaluation.registration_pairs import ScanPair, heads
 from evaluation.results import RESULTS, print_table, save
 from torch import Generator, Tensor
 
@@ -129,7 +129,7 @@ def learn(run: Path, batches: int) -> dict[str, dict[str, float]]:
     }
 
 
-def measure(registrar: Registrar, cases: list[RegistrationCase]) -> dict[str, float]:
+def measure(registrar: Registrar, cases: list[ScanPair]) -> dict[str, float]:
     """Errors of the agents alone, and what they cost."""
     errors, begin = [], time.process_time()
     for case in cases:

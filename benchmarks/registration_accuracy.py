@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from evaluation.cases import Array
-from evaluation.registration_cases import SETS, SUCCESS_MM, Planned, RegistrationCase
+from evaluation.images import Array
+from evaluation.registration_pairs import SETS, SUCCESS_MM, PlannedPair, ScanPair
 from evaluation.registration_peers import PEERS, Peer, cpu_seconds
 from evaluation.results import RESULTS, Claims, save
 from monai.data.meta_tensor import MetaTensor
@@ -52,14 +52,14 @@ class Answer:
     trusted: float = float("nan")
 
 
-Method = Callable[[RegistrationCase], Answer]
+Method = Callable[[ScanPair], Answer]
 Record = dict[str, Any]
 
 
 def own_method(registrar: Registrar, *, refine: bool) -> Method:
     """The model of medrl."""
 
-    def run(case: RegistrationCase) -> Answer:
+    def run(case: ScanPair) -> Answer:
         found = registrar.register(
             case.fixed,
             case.moving,
@@ -86,7 +86,7 @@ def peer_method(peer: Peer) -> Method:
     with suppress(Exception):
         peer.run(scan, scan, "rigid")
 
-    def run(case: RegistrationCase) -> Answer:
+    def run(case: ScanPair) -> Answer:
         try:
             return Answer(peer.run(case.fixed, case.moving, case.kind))
         except Exception as error:  # whatever the package raises
@@ -106,10 +106,10 @@ def about(name: str, model: str) -> Record:
     return {"settings": peer.settings, **package}
 
 
-def record_of(plan: Planned, name: str, method: Method) -> Record:
+def record_of(plan: PlannedPair, name: str, method: Method) -> Record:
     """Measure a method on a case."""
     case = plan.make()
-    metrics: dict[str, Callable[[RegistrationCase, Answer], float]] = {
+    metrics: dict[str, Callable[[ScanPair, Answer], float]] = {
         case.metric: lambda case, answer: case.measure(answer.transform_world)
     }
     if name in OWN:
@@ -131,7 +131,7 @@ def record_of(plan: Planned, name: str, method: Method) -> Record:
 
 
 def run(
-    path: Path, planned: Sequence[Planned], name: str, method: Method, identity: Record
+    path: Path, planned: Sequence[PlannedPair], name: str, method: Method, identity: Record
 ) -> None:
     """Register every case that the file has no record of."""
     result = read_json(path)
@@ -286,7 +286,7 @@ def main() -> None:
         path = options.out / f"registration_{name_of_set}.json"
         planned = [
             # Methods of one call share the scans.
-            Planned(plan.name, plan.band, plan.contrast, cache(plan.make))
+            PlannedPair(plan.name, plan.band, plan.contrast, cache(plan.make))
             for plan in SETS[name_of_set]()
             if not options.band or plan.band in options.band
         ][: options.limit]

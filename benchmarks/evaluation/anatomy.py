@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.cases import Array
+from evaluation.images import Array
 from evaluation.ixi import LANDMARKS
 
 #: Fiducials on the midline: they span the midsagittal plane.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from evaluation.cases import Array, Case
+from evaluation.images import Array, LabelledImage
 from medrl.landmark.data import Sample
 from medrl_datasets import ixi_brain_t1
 
@@ -31,11 +31,11 @@ def subjects(split: str) -> tuple[str, ...]:
     return ixi_brain_t1.splits(data_root() / "ixi_brain_t1")[split]
 
 
-def load(subject: str) -> Case:
+def load(subject: str) -> LabelledImage:
     """Read a subject as it is."""
     root = data_root() / "ixi_brain_t1"
     image = sitk.ReadImage(str(root / "t1" / f"{subject}.nii.gz"))
-    return Case(subject, image, _landmarks()[subject])
+    return LabelledImage(subject, subject, image, _landmarks()[subject])
 
 
 def samples(split: str) -> list[Sample]:

@@ -22,7 +22,7 @@ import numpy as np
 import SimpleITK as sitk
 from monai.data.meta_tensor import MetaTensor
 
-from evaluation.cases import Array, direction_of
+from evaluation.images import Array, direction_of
 from medrl.volume.itk import to_sitk
 from medrl.volume.space import LPS_FROM_RAS
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from evaluation import ixi
-from evaluation.cases import Array, center_of, direction_of
+from evaluation.images import Array, center_of, direction_of
 from medrl.volume.space import apply_affine
 from medrl_datasets import mni152
 

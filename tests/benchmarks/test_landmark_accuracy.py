@@ -2,8 +2,8 @@ import landmark_accuracy
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from evaluation.cases import Case
-from landmark_accuracy import AGENTS, Found, Head
+from evaluation.images import LabelledImage
+from landmark_accuracy import AGENTS, Found
 
 from medrl.evaluation import Measurements
 
@@ -22,7 +22,7 @@ def measured() -> Measurements:
         "missed": Found(truth["missed"], False, 0.0),
         "outside": Found(np.array([0.0, 0.0, 48.0]), True, 0.4),
     }
-    head = Head("block", "block", Case("block", image, truth))
+    head = LabelledImage("block", "block", image, truth)
     return landmark_accuracy.run([head], {AGENTS: lambda _: answer})
 
 
@@ -52,9 +52,9 @@ def test_cases_are_the_same_in_every_run(data_root, monkeypatch) -> None:
     monkeypatch.setenv("MEDRL_DATA", str(data_root.resolve()))
     subject = landmark_accuracy.ixi.subjects("train")[0]
     first, second = (list(landmark_accuracy.halves(subject, 1)) for _ in range(2))
-    assert [h.case.image.GetSize() for h in first] == [h.case.image.GetSize() for h in second]
+    assert [h.image.GetSize() for h in first] == [h.image.GetSize() for h in second]
     assert len({head.name for head in first}) == 6
     whole = landmark_accuracy.ixi.load(subject)
     assert all(whole.present.values())
-    absent = [not there for head in first for there in head.case.present.values()]
+    absent = [not there for head in first for there in head.present.values()]
     assert 0.2 < np.mean(absent) < 0.8

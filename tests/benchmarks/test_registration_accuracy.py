@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import registration_accuracy as accuracy
 import torch
-from evaluation.registration_cases import Planned, RegistrationCase
+from evaluation.registration_pairs import PlannedPair, ScanPair
 from evaluation.registration_peers import Peer
 from monai.data.meta_tensor import MetaTensor
 
@@ -12,16 +12,16 @@ from medrl.errors import MedrlError
 from medrl.evaluation import read_json
 
 
-def planned(name: str, band: str = "10", shift: float = 0.0) -> Planned:
+def planned(name: str, band: str = "10", shift: float = 0.0) -> PlannedPair:
     """A case whose truth is a shift along x."""
 
-    def make() -> RegistrationCase:
+    def make() -> ScanPair:
         scan = MetaTensor(torch.zeros(1, 4, 4, 4), affine=torch.eye(4).double())
         points = np.zeros((5, 3))
         targets = points + np.array([shift, 0.0, 0.0])
-        return RegistrationCase(name, band, "T1", "rigid", scan, scan, None, points, targets)
+        return ScanPair(name, band, "T1", "rigid", scan, scan, None, points, targets)
 
-    return Planned(name, band, "T1", make)
+    return PlannedPair(name, band, "T1", make)
 
 
 PLANNED = [planned("near"), planned("far", shift=50.0), planned("wide", "60")]
@@ -32,7 +32,7 @@ def test_an_interrupted_run_goes_on(tmp_path) -> None:
     path = tmp_path / "results.json"
     seen = []
 
-    def method(case: RegistrationCase) -> accuracy.Answer:
+    def method(case: ScanPair) -> accuracy.Answer:
         if case.name == "far" and "far" not in seen:
             seen.append("far")
             raise KeyboardInterrupt

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import SimpleITK as sitk
-import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from medrl.volume.space import affine_to_lps, lps_to_ras, ras_to_lps
+from medrl.volume.itk import from_sitk
+from medrl.volume.space import lps_to_ras, ras_to_lps
 
 Array = NDArray[np.float64]
 
@@ -24,17 +24,19 @@ GRIDS = ("straight", "with the head", "on its own")
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class LabelledImage:
     """A scan and where its landmarks are.
 
     Attributes:
         name: Subject and what was done to it.
+        subject: Whose it is.
         image: The scan.
         points_world: Landmark name to (3,) RAS mm, also of landmarks outside the scan.
         description: What was done, in numbers.
     """
 
     name: str
+    subject: str
     image: sitk.Image
     points_world: dict[str, Array]
     description: dict[str, object] = field(default_factory=dict)
@@ -53,12 +55,7 @@ class Case:
 
     def scan(self) -> MetaTensor:
         """The scan as medrl takes it: (1, I, J, K) float32 with its affine (RAS mm)."""
-        array = sitk.GetArrayFromImage(sitk.Cast(self.image, sitk.sitkFloat32)).transpose(2, 1, 0)
-        affine = np.eye(4)
-        affine[:3, :3] = direction_of(self.image) * np.array(self.image.GetSpacing())
-        affine[:3, 3] = self.image.GetOrigin()
-        tensor = torch.from_numpy(np.ascontiguousarray(array))[None]
-        return MetaTensor(tensor, affine=torch.from_numpy(affine_to_lps(affine)))
+        return from_sitk(sitk.Cast(self.image, sitk.sitkFloat32))
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,9 @@ class Corruption:
     noise: tuple[float, float] = (0.02, 0.08)
 
 
-def corrupt(case: Case, rng: Generator, corruption: Corruption | None = None) -> Case:
+def corrupt(
+    case: LabelledImage, rng: Generator, corruption: Corruption | None = None
+) -> LabelledImage:
     """Put the head in another pose, on another grid, through a worse scanner.
 
     The head is turned and shifted in the world and the field of view keeps its extent, so
@@ -142,17 +141,17 @@ def corrupt(case: Case, rng: Generator, corruption: Corruption | None = None) ->
         "noise": noise,
     }
     points = {name: move(point, pose) for name, point in case.points_world.items()}
-    return Case(f"{case.name} corrupted", image, points, description)
+    return LabelledImage(f"{case.name} corrupted", case.subject, image, points, description)
 
 
 def half(
-    case: Case,
+    case: LabelledImage,
     rng: Generator,
     *,
     axis: int | None = None,
     keep_low: bool | None = None,
     share: tuple[float, float] = (0.4, 0.6),
-) -> Case:
+) -> LabelledImage:
     """Cut the scan by a plane near its middle and keep one part.
 
     Args:

@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from evaluation import ixi
 from evaluation import registration_stress as stress
-from evaluation.cases import Array
+from evaluation.images import Array
 from medrl.volume.itk import from_sitk, to_sitk
 from medrl.volume.space import LPS_FROM_RAS, apply_affine, lps_to_ras
 from medrl_datasets import ct_lung_pair
@@ -43,7 +43,7 @@ _MS_FILES = ("study1_FLAIR", "study1_T1W", "study1_T2W", "study2_FLAIR")
 
 
 @dataclass(frozen=True, eq=False)
-class RegistrationCase:
+class ScanPair:
     """Two scans and the right answer.
 
     Attributes:
@@ -92,18 +92,18 @@ class RegistrationCase:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedPair:
     """A case that is made when called."""
 
     name: str
     band: str
     contrast: str
-    make: Callable[[], RegistrationCase]
+    make: Callable[[], ScanPair]
 
 
 def stress_case(
     source: Callable[[], stress.Head], band: str, contrast: str, number: int
-) -> RegistrationCase:
+) -> ScanPair:
     """A head next to itself in another pose and contrast.
 
     Args:
@@ -117,7 +117,7 @@ def stress_case(
     rng = stress.appearance_rng(head, band, number, contrast)
     truth = LPS_FROM_RAS @ pose @ LPS_FROM_RAS
     points = lps_to_ras(head.points)
-    return RegistrationCase(
+    return ScanPair(
         name=f"{head.name} {band} {number:02d} {contrast}",
         band=band,
         contrast=contrast,
@@ -131,7 +131,7 @@ def stress_case(
     )
 
 
-def template() -> list[Planned]:
+def template() -> list[PlannedPair]:
     """The template: ten poses in each band and twenty at any angle, each in both contrasts."""
     numbers = {**dict.fromkeys(stress.BANDS, 10), stress.ANY: 20}
     return [
@@ -142,7 +142,7 @@ def template() -> list[Planned]:
     ]
 
 
-def heads(split: str) -> list[Planned]:
+def heads(split: str) -> list[PlannedPair]:
     """Whole heads of a split of IXI, one case in each band, the contrasts by turns."""
     return [
         _planned_stress(partial(stress.subject, name), name, band, contrast, number)
@@ -152,13 +152,13 @@ def heads(split: str) -> list[Planned]:
     ]
 
 
-def astray(starts: int = 2) -> list[Planned]:
+def astray(starts: int = 2) -> list[PlannedPair]:
     """Holdout heads in any orientation, each from single starts in random orientations.
 
     The centres of the points lie together, which mostly leads to the best of the wrong places.
     """
     return [
-        Planned(
+        PlannedPair(
             f"{plan.name} from {start}", plan.band, plan.contrast, partial(_astray, plan, start)
         )
         for plan in heads("holdout")
@@ -167,7 +167,7 @@ def astray(starts: int = 2) -> list[Planned]:
     ]
 
 
-def _astray(plan: Planned, number: int) -> RegistrationCase:
+def _astray(plan: PlannedPair, number: int) -> ScanPair:
     case = plan.make()
     seed = [2026, number, *plan.name.encode()]
     start = np.eye(4)
@@ -178,15 +178,15 @@ def _astray(plan: Planned, number: int) -> RegistrationCase:
 
 def _planned_stress(
     source: Callable[[], stress.Head], name: str, band: str, contrast: str, number: int
-) -> Planned:
+) -> PlannedPair:
     title = f"{name} {band} {number:02d} {contrast}"
-    return Planned(title, band, contrast, partial(stress_case, source, band, contrast, number))
+    return PlannedPair(title, band, contrast, partial(stress_case, source, band, contrast, number))
 
 
-def ms() -> list[Planned]:
+def ms() -> list[PlannedPair]:
     """Every two scans of the MS patient, six misalignments each."""
     return [
-        Planned(
+        PlannedPair(
             f"{fixed} to {moving} {turn}",
             f"{fixed} to {moving}",
             "as scanned",
@@ -197,7 +197,7 @@ def ms() -> list[Planned]:
     ]
 
 
-def ms_case(fixed: str, moving: str, turn: int) -> RegistrationCase:
+def ms_case(fixed: str, moving: str, turn: int) -> ScanPair:
     """Two scans as they were taken; the header of the moving one is turned and shifted.
 
     The rotation is up to 60 degrees about each axis and about the scan's centre.
@@ -213,7 +213,7 @@ def ms_case(fixed: str, moving: str, turn: int) -> RegistrationCase:
     scan = MetaTensor(scan.as_tensor(), affine=torch.from_numpy(placed @ affine))
     truth = placed @ ms_reference(moving) @ np.linalg.inv(ms_reference(fixed))
     points = apply_affine(ms_reference(fixed), _ms_points())
-    return RegistrationCase(
+    return ScanPair(
         name=f"{fixed} to {moving} {turn}",
         band=f"{fixed} to {moving}",
         contrast="as scanned",
@@ -277,15 +277,15 @@ def _ms_points() -> Array:
     return lps_to_ras(stress.sample(brain, scan, np.random.default_rng(12345)))
 
 
-def lung() -> list[Planned]:
+def lung() -> list[PlannedPair]:
     """The CT lung at two dates, by a rigid and by an affine transform."""
     return [
-        Planned(kind, kind, "CT, two dates", partial(lung_case, kind))
+        PlannedPair(kind, kind, "CT, two dates", partial(lung_case, kind))
         for kind in ("rigid", "affine")
     ]
 
 
-def lung_case(kind: str) -> RegistrationCase:
+def lung_case(kind: str) -> ScanPair:
     """The lung at two dates, its padding lifted to the Hounsfield number of air."""
     root = ixi.data_root() / "ct_lung_pair"
     scans = [
@@ -293,7 +293,7 @@ def lung_case(kind: str) -> RegistrationCase:
         for entry in sorted(ct_lung_pair.datalist(root)["test"], key=lambda entry: entry["subject"])
     ]
     points = ct_lung_pair.landmarks(root)
-    return RegistrationCase(
+    return ScanPair(
         name=kind,
         band=kind,
         contrast="CT, two dates",
@@ -306,18 +306,18 @@ def lung_case(kind: str) -> RegistrationCase:
     )
 
 
-def two_subjects(*, apart: int = 7) -> list[Planned]:
+def two_subjects(*, apart: int = 7) -> list[PlannedPair]:
     """Every head of the IXI holdout with another one, by an affine transform."""
     names = ixi.subjects("holdout")
     return [
-        Planned(f"{one} to {other}", "two subjects", "T1", partial(subjects_case, one, other))
+        PlannedPair(f"{one} to {other}", "two subjects", "T1", partial(subjects_case, one, other))
         for one, other in zip(names, names[apart:] + names[:apart], strict=True)
     ]
 
 
-def subjects_case(fixed: str, moving: str) -> RegistrationCase:
+def subjects_case(fixed: str, moving: str) -> ScanPair:
     """Two heads as they were scanned, judged by their label maps."""
-    return RegistrationCase(
+    return ScanPair(
         name=f"{fixed} to {moving}",
         band="two subjects",
         contrast="T1",
@@ -354,7 +354,7 @@ def mean_dice(fixed: sitk.Image, moving: sitk.Image, transform_world: Array) -> 
 
 
 #: The sets by the names of the command line.
-SETS: dict[str, Callable[[], list[Planned]]] = {
+SETS: dict[str, Callable[[], list[PlannedPair]]] = {
     "template": template,
     "ixi-holdout": partial(heads, "holdout"),
     "ixi-val": partial(heads, "val"),

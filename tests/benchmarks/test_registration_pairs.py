@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from evaluation import ixi
-from evaluation import registration_cases as cases
+from evaluation import registration_pairs as cases
 from evaluation import registration_stress as stress
 from scipy.spatial.transform import Rotation
 

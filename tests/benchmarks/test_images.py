@@ -4,12 +4,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from evaluation.cases import GRIDS, Case, Corruption, corrupt, half, move
+from evaluation.images import GRIDS, Corruption, LabelledImage, corrupt, half, move
 
 CALM = Corruption(rotation_deg=30, shift_mm=20, bias=0.0, noise=(0.0, 0.0))
 
 
-def blob_case() -> Case:
+def blob_case() -> LabelledImage:
     """A bright Gaussian blob at each landmark, on a slightly oblique, flipped 2 mm grid."""
     size, spacing = (60, 56, 50), 2.0
     turn = sitk.Euler3DTransform()
@@ -29,10 +29,10 @@ def blob_case() -> Case:
     image.SetSpacing([spacing] * 3)
     image.SetOrigin(origin.tolist())
     image.SetDirection(direction.ravel().tolist())
-    return Case("blobs", image, {name: np.array(p) for name, p in points.items()})
+    return LabelledImage("blobs", "blobs", image, {name: np.array(p) for name, p in points.items()})
 
 
-def center_near(case: Case, name: str) -> np.ndarray:
+def center_near(case: LabelledImage, name: str) -> np.ndarray:
     """Intensity-weighted centre of the blob at a landmark, from the scan that medrl is given."""
     scan = case.scan()
     array, affine = scan.numpy()[0].astype(np.float64), scan.affine.numpy()
@@ -131,7 +131,9 @@ def test_margin_is_the_distance_to_the_nearest_face() -> None:
     image = sitk.Image([10, 20, 30], sitk.sitkFloat32)
     image.SetSpacing([1.0, 2.0, 3.0])
     # LPS (0, 0, 0) is the centre of the first voxel: half a millimetre from its nearest face.
-    case = Case("empty", image, {"corner": np.zeros(3), "out": np.array([4.5, 0.0, 0.0])})
+    case = LabelledImage(
+        "empty", "empty", image, {"corner": np.zeros(3), "out": np.array([4.5, 0.0, 0.0])}
+    )
     assert case.margin_mm("corner") == pytest.approx(0.5)
     assert case.margin_mm("out") == pytest.approx(-4.0)
     assert case.present == {"corner": True, "out": False}
