@@ -1,36 +1,45 @@
 """How seeds are placed: cell by cell, never against the user, the segmenter run after each.
 
-Convention: voxels are (i, j, k) in array order of a window (I, J, K); N windows of one grid make a
-batch. Radii and distances count voxels. No ground truth and no network in here: whoever calls
-:meth:`SeedDynamics.step` has chosen the actions.
+Convention: voxels are (i, j, k) in array order of a window (I, J, K); windows of one grid make a
+batch. Radii count voxels. No ground truth and no network in here.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from medrl.agents import ACTIVE, Dynamics, Places, Space, State
 from medrl.errors import MedrlError
+from medrl.seednet.geometry import balls, dilate, seed_maps
 from medrl.walker.segmenter import BACKGROUND, FOREGROUND, NONE, Segmenter, System
 
-#: What an agent is doing, or why it ended.
-PLACING, STOPPED, SPENT = range(3)
-OUTCOMES = ("placing", "stopped", "spent its seeds")
+#: Why an agent has ended.
+STOPPED, SPENT = 1, 2
 
-#: Most numbers held at once while distances to many seeds are compared.
-_CHUNK = 1 << 20
+#: Channels of the observation after those of the image: see :class:`SeedDynamics`.
+STATE_CHANNELS = (
+    "probability",
+    "uncertainty",
+    "mask",
+    "foreground seeds",
+    "background seeds",
+    "seeds left",
+)
 
 
 @dataclass(frozen=True, eq=False)
-class SeedState:
-    """Seeds and segmentations of N windows.
+class SeedState(State):
+    """Seeds and segmentations of N agents.
 
     Attributes:
+        window: (N,) int64, which of the M windows each works in.
         seeds: (N, I, J, K) int8, all painted seeds: NONE, BACKGROUND or FOREGROUND.
         user: (N, I, J, K) bool, the voxels that the user painted; no agent changes them.
         forbidden: (N, 2, I, J, K) bool, where an agent must not put background (0) or foreground
@@ -40,9 +49,9 @@ class SeedState:
             where an action was not allowed.
         labels: (N, max_seeds) int64, their labels; NONE where not valid.
         steps: (N,) int64, actions spent on seeds.
-        status: (N,) int64, one of PLACING, STOPPED, SPENT.
     """
 
+    window: Tensor
     seeds: Tensor
     user: Tensor
     forbidden: Tensor
@@ -50,7 +59,6 @@ class SeedState:
     places: Tensor
     labels: Tensor
     steps: Tensor
-    status: Tensor
 
     @property
     def mask(self) -> Tensor:
@@ -58,17 +66,29 @@ class SeedState:
         return self.probability > 0.5
 
     @property
-    def placing(self) -> Tensor:
-        """(N,) bool, the agents that still place seeds."""
-        return self.status == PLACING
-
-    @property
     def free(self) -> Tensor:
         """(N, 2, I, J, K) bool, where an agent may put background (0) and foreground (1)."""
         return (self.seeds == NONE)[:, None] & ~self.forbidden
 
 
-class SeedDynamics:
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """M windows of one grid, as far as seeds are concerned.
+
+    Attributes:
+        system: What the segmenter prepared for them.
+        prior: (M, I, J, K) float32, a foreground probability known beforehand, or None.
+        image: (M, C, I, J, K) float32, what agents see; only for :meth:`SeedDynamics.observe`.
+        affine: (M, 4, 4) float64, from their voxels to RAS mm; voxels are millimetres if None.
+    """
+
+    system: System
+    prior: Tensor | None = None
+    image: Tensor | None = None
+    affine: Tensor | None = None
+
+
+class SeedDynamics(Dynamics[SeedState]):
     """Transition and stopping rule of an agent that places seeds (after SeedNet, Song et al. 2018).
 
     The window is divided into cells of ``stride`` voxels on each axis. An action names a cell and
@@ -78,7 +98,16 @@ class SeedDynamics:
 
     An agent ends when it chooses STOP or has used up its seeds. An action whose cell has no free
     voxel paints nothing and costs a seed.
+
+    What an agent sees, ``cells`` (N, C + 6, i, j, k) float32, are means over the cells of: the C
+    channels of the image; the foreground probability p; 4 p (1 - p); the mask p > 0.5;
+    exp(-distance / ``seed_scale``) to the nearest foreground, and background seed; and the share of
+    the agent's seeds that is left.
+
+    The rules alone make no dynamics: :meth:`on` puts them on windows.
     """
+
+    outcomes = ("placing", "stopped", "spent its seeds")
 
     def __init__(
         self,
@@ -87,30 +116,56 @@ class SeedDynamics:
         stride: int = 2,
         max_seeds: int = 10,
         seed_radius: float = 1.0,
-        veto_radius: float = 3.0,
+        exclusion_radius: float = 3.0,
+        seed_scale: float = 5.0,
     ) -> None:
-        """Set up the rules.
+        """Set the rules.
 
         Args:
             segmenter: Turns seeds into probabilities.
             stride: Side of a cell in voxels.
             max_seeds: Seeds that an agent may place.
             seed_radius: Radius of the ball painted around an agent's seed, in voxels.
-            veto_radius: An agent paints no voxel at this distance, in voxels, or nearer to a user
-                seed of the other label.
+            exclusion_radius: An agent paints no voxel at this distance, in voxels, or nearer to a
+                user seed of the other label.
+            seed_scale: Range of the seed channels, in voxels.
 
         Raises:
             MedrlError: If an option is out of range.
         """
         if stride < 1 or max_seeds < 1:
             raise MedrlError("stride and max_seeds must be at least 1")
-        if seed_radius < 0 or veto_radius < 0:
-            raise MedrlError("seed_radius and veto_radius must not be negative")
+        if seed_radius < 0 or exclusion_radius < 0:
+            raise MedrlError("seed_radius and exclusion_radius must not be negative")
+        if not seed_scale > 0:
+            raise MedrlError("seed_scale must be more than 0 voxels")
         self.segmenter = segmenter
         self.stride = stride
         self.max_seeds = max_seeds
         self.seed_radius = seed_radius
-        self.veto_radius = veto_radius
+        self.exclusion_radius = exclusion_radius
+        self.seed_scale = seed_scale
+
+    def on(self, windows: Windows) -> SeedDynamics:
+        """The same rules on some windows."""
+        own = copy.copy(self)
+        own.windows = windows
+        shape = windows.system.shape
+        own.action_space = Space.choice(self.actions(shape))
+        if windows.image is not None:
+            own._image_cells = self._to_cells(windows.image)
+            flat = own._image_cells.transpose(0, 1).flatten(1)
+            known = torch.zeros(len(STATE_CHANNELS), device=flat.device)
+            grid = (len(flat) + len(known), *self.grid(shape))
+            low, high = (
+                torch.cat(ends)[:, None, None, None].expand(grid)
+                for ends in ([flat.amin(dim=1), known], [flat.amax(dim=1), known + 1])
+            )
+            own.observation_spaces = {"cells": Space(grid, low=low, high=high)}
+        return own
+
+    windows: Windows
+    _image_cells: Tensor
 
     def grid(self, shape: Sequence[int]) -> tuple[int, int, int]:
         """Cells along each axis of a window of shape (..., I, J, K); the last may be cut off."""
@@ -138,26 +193,26 @@ class SeedDynamics:
         index = ((label * i + cell[..., 0]) * j + cell[..., 1]) * k + cell[..., 2]
         return torch.where(label == NONE, 2 * i * j * k, index)
 
+    # The contract -------------------------------------------------------------------------------
+
     def reset(
         self,
-        system: System,
         seeds: Tensor,
         *,
+        window: Tensor | None = None,
         user: Tensor | None = None,
-        prior: Tensor | None = None,
         start: Tensor | None = None,
     ) -> SeedState:
         """Segment from the seeds given, and let the agents begin.
 
         Args:
-            system: What the segmenter prepared for these windows.
             seeds: (N, I, J, K) int8.
-            user: (N, I, J, K) bool, which of them are the user's; all if None.
-            prior: (N, I, J, K) float32, foreground probability, or None.
+            window: (N,) int64, which window each agent works in; one after the other if None.
+            user: (N, I, J, K) bool, which seeds are the user's; all if None.
             start: (N, I, J, K) float32, an earlier solution to begin from, or None.
 
         Returns:
-            The state, everyone placing.
+            The state, everyone active.
 
         Raises:
             MedrlError: If the segmenter needs a seed and there is none.
@@ -165,34 +220,38 @@ class SeedDynamics:
         count = len(seeds)
         own = seeds != NONE if user is None else user & (seeds != NONE)
         zeros = torch.zeros(count, dtype=torch.int64, device=seeds.device)
-        none = zeros.new_full((count, self.max_seeds), NONE)
+        which = torch.arange(count, device=seeds.device) if window is None else window
         return SeedState(
+            status=torch.full_like(zeros, ACTIVE),
+            window=which,
             seeds=seeds,
             user=own,
             forbidden=self._forbidden(seeds, own),
-            probability=self.segmenter.solve(system, seeds, prior=prior, start=start),
+            probability=self._solve(which, seeds, start),
             places=zeros.new_full((count, self.max_seeds, 3), -1),
-            labels=none,
+            labels=zeros.new_full((count, self.max_seeds), NONE),
             steps=zeros,
-            status=torch.full_like(zeros, PLACING),
         )
 
+    def observe(self, state: SeedState) -> dict[str, Tensor]:
+        """What agents see, see the class."""
+        p = state.probability
+        near = seed_maps(state.seeds, scale=self.seed_scale).flip(1)
+        own = torch.stack([p, 4 * p * (1 - p), state.mask.float()], dim=1)
+        pooled = self._to_cells(torch.cat([own, near], dim=1))
+        left = 1 - state.steps.float() / self.max_seeds
+        share = left[:, None, None, None, None].expand(-1, 1, *pooled.shape[2:])
+        # Rounding of means of numbers in 0..1 must not leave the declared bounds.
+        known = torch.cat([pooled.clamp(0.0, 1.0), share], dim=1)
+        return {"cells": torch.cat([self._image_cells[state.window], known], dim=1)}
+
     def allowed(self, state: SeedState) -> Tensor:
-        """Actions whose cells have a free voxel.
-
-        Args:
-            state: N agents.
-
-        Returns:
-            (N, A) bool; STOP always is allowed.
-        """
+        """(N, A) bool, actions whose cells have a free voxel, and STOP."""
         side = self.stride
         pooled = F.max_pool3d(state.free.float(), side, side, ceil_mode=True)
         return F.pad(pooled.flatten(1) > 0, (0, 1), value=True)
 
-    def place(
-        self, state: SeedState, action: Tensor, *, prior: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def place(self, state: SeedState, action: Tensor) -> tuple[Tensor, Tensor]:
         """Find the voxels that actions mean.
 
         Among the free voxels of the cell it is the one that the guide (the prior, or without one
@@ -202,7 +261,6 @@ class SeedDynamics:
         Args:
             state: N agents.
             action: (N,) int64.
-            prior: (N, I, J, K) float32 or None.
 
         Returns:
             Voxels (N, 3) int64 and labels (N,) int64: -1 and NONE for STOP; -1 and the label of
@@ -225,7 +283,8 @@ class SeedDynamics:
         own = label[:, None]
         free = inside & (state.seeds[n, i, j, k] == NONE) & ~state.forbidden[n, own, i, j, k]
         probability = state.probability[n, i, j, k]
-        guide = probability if prior is None else prior[n, i, j, k]
+        prior = self.windows.prior
+        guide = probability if prior is None else prior[state.window[:, None], i, j, k]
         likeness = torch.where(own == FOREGROUND, guide, 1 - guide)
         otherwise = (probability > 0.5) != (own == FOREGROUND)
         # A probability is at most 1, so being otherwise in the mask outweighs it.
@@ -235,23 +294,17 @@ class SeedDynamics:
         found = free.any(dim=1) & ~stop
         return torch.where(found[:, None], voxel, -1), torch.where(stop, NONE, label)
 
-    def step(
-        self, system: System, state: SeedState, action: Tensor, *, prior: Tensor | None = None
-    ) -> SeedState:
-        """Place one seed in the windows of the agents that still place; the others stay.
+    def step(self, state: SeedState, action: Tensor, **_: Any) -> SeedState:
+        """Place one seed in the windows of the agents that are active; the others stay.
 
         Args:
-            system: What the segmenter prepared for these windows.
             state: N agents.
             action: (N,) int64; ignored for agents that have ended.
-            prior: (N, I, J, K) float32 or None, as at the reset.
-
-        Returns:
-            The new state.
+            **_: These agents decide nothing else.
         """
-        voxel, label = self.place(state, action, prior=prior)
-        stops = state.placing & (label == NONE)
-        spends = state.placing & (label != NONE)
+        voxel, label = self.place(state, action)
+        stops = state.active & (label == NONE)
+        spends = state.active & (label != NONE)
         n = spends.nonzero()[:, 0]
         places, labels = state.places.clone(), state.labels.clone()
         places[n, state.steps[n]] = voxel[n]
@@ -263,16 +316,33 @@ class SeedDynamics:
         seeds, probability = state.seeds, state.probability
         if len(rows) > 0:
             seeds = self._paint(seeds, state.forbidden, rows, voxel[rows], label[rows])
-            probability = self._solve(system, state, seeds, rows, prior)
+            solved = self._solve(state.window[rows], seeds[rows], probability[rows])
+            probability = probability.index_copy(0, rows, solved)
         return replace(
             state,
+            status=torch.where(stops, STOPPED, status),
             seeds=seeds,
             probability=probability,
             places=places,
             labels=labels,
             steps=steps,
-            status=torch.where(stops, STOPPED, status),
         )
+
+    def places(self, state: SeedState) -> Places:
+        """The seed that each agent placed last; before the first, the middle of its window."""
+        row = torch.arange(len(state), device=state.device)
+        last = state.places[row, (state.steps - 1).clamp(min=0)]
+        middle = (torch.tensor(state.seeds.shape[1:], device=state.device) - 1) / 2
+        voxel = torch.where(last >= 0, last.double(), middle.double())
+        affine = self.windows.affine
+        if affine is None:
+            own = torch.eye(4, dtype=torch.float64, device=state.device).expand(len(state), 4, 4)
+        else:
+            own = affine[state.window]
+        position = (own[:, :3, :3] @ voxel[..., None])[..., 0] + own[:, :3, 3]
+        return Places(position, own[:, :3, :3].det().abs() ** (1 / 3))
+
+    # What a user's corrections need -------------------------------------------------------------
 
     def repaint(self, state: SeedState, user: Tensor) -> Tensor:
         """Put the agents' seeds around other user seeds than they were placed with.
@@ -299,153 +369,28 @@ class SeedDynamics:
         self, seeds: Tensor, forbidden: Tensor, rows: Tensor, voxel: Tensor, label: Tensor
     ) -> Tensor:
         """The seeds with a ball more in some rows, (N, I, J, K) int8."""
-        n, i, j, k, which = _balls(rows, voxel, self.seed_radius, seeds.shape[1:])
+        n, i, j, k, which = balls(rows, voxel, self.seed_radius, seeds.shape[1:])
         own = label[which]
         free = (seeds[n, i, j, k] == NONE) & ~forbidden[n, own, i, j, k]
         seeds = seeds.clone()
         seeds[n[free], i[free], j[free], k[free]] = own[free].to(seeds.dtype)
         return seeds
 
-    def _solve(
-        self, system: System, state: SeedState, seeds: Tensor, rows: Tensor, prior: Tensor | None
-    ) -> Tensor:
-        """Probabilities after new seeds in some rows, (N, I, J, K)."""
-        if len(rows) == len(seeds):
-            return self.segmenter.solve(system, seeds, prior=prior, start=state.probability)
-        probability = state.probability.clone()
-        probability[rows] = self.segmenter.solve(
-            system.select(rows),
-            seeds[rows],
-            prior=None if prior is None else prior[rows],
-            start=state.probability[rows],
-        )
-        return probability
+    def _solve(self, window: Tensor, seeds: Tensor, start: Tensor | None) -> Tensor:
+        """Probabilities (N, I, J, K) from the seeds of agents in some windows (N,)."""
+        system, prior = self.windows.system, self.windows.prior
+        every = torch.arange(system.shape[0], device=window.device)
+        if not torch.equal(window, every):
+            system = system.select(window)
+            prior = None if prior is None else prior[window]
+        return self.segmenter.solve(system, seeds, prior=prior, start=start)
 
     def _forbidden(self, seeds: Tensor, user: Tensor) -> Tensor:
         """Where neither label may go: on user seeds, and near to those of the other label."""
         marked = [user & (seeds == label) for label in (FOREGROUND, BACKGROUND)]
-        return torch.stack([dilate(seed, self.veto_radius) | user for seed in marked], dim=1)
+        return torch.stack([dilate(seed, self.exclusion_radius) | user for seed in marked], dim=1)
 
-
-def dilate(mask: Tensor, radius: float) -> Tensor:
-    """Voxels at a distance of at most ``radius`` from a mask.
-
-    Args:
-        mask: (N, I, J, K) bool; fast where few voxels are true.
-        radius: In voxels.
-
-    Returns:
-        (N, I, J, K) bool.
-    """
-    index = _surface(mask)
-    n, i, j, k, _ = _balls(index[:, 0], index[:, 1:], radius, mask.shape[1:])
-    grown = mask.clone()
-    grown[n, i, j, k] = True
-    return grown
-
-
-def ball(radius: float) -> Tensor:
-    """Offsets of the voxels of a ball, (B, 3) int64, the origin among them."""
-    return _ball(float(radius)).clone()
-
-
-def seed_maps(seeds: Tensor, *, scale: float) -> Tensor:
-    """How near every voxel is to the seeds of each label: exp(-distance / scale).
-
-    Distances are Euclidean, exact, to the nearest voxel of the label; a label without seeds gives
-    0 everywhere. Within a plane of the first axis that holds seeds, distances are compared seed by
-    seed; then planes are compared with each other. Time grows with the number of seed voxels.
-
-    Args:
-        seeds: (N, I, J, K) int8.
-        scale: Distance in voxels at which nearness is 1/e.
-
-    Returns:
-        (N, 2, I, J, K) float32, background (0) and foreground (1).
-    """
-    count, *shape = seeds.shape
-    marked = torch.stack([seeds == BACKGROUND, seeds == FOREGROUND], dim=1).flatten(0, 1)
-    maps = torch.zeros(marked.shape, device=seeds.device)
-    x, y, z = (torch.arange(side, device=seeds.device, dtype=torch.float32) for side in shape)
-    # The voxels come in C order: those of one map and plane lie together.
-    index = _surface(marked)
-    planes, sizes = (index[:, 0] * shape[0] + index[:, 1]).unique_consecutive(return_counts=True)
-    lines = index[:, 2:].split(sizes.tolist())
-    across = torch.empty(shape, device=seeds.device)
-    begun: set[int] = set()
-    for plane, line in zip(planes.tolist(), lines, strict=True):
-        number, row = divmod(plane, shape[0])
-        squared = maps[number]
-        target = across if number in begun else squared
-        torch.add((x - row).square()[:, None, None], _nearest_in_plane(y, z, line), out=target)
-        if number in begun:
-            torch.minimum(squared, across, out=squared)
-        begun.add(number)
-    for number in begun:
-        maps[number].sqrt_().div_(-scale).exp_()
-    maps[marked] = 1.0
-    return maps.view(count, 2, *shape)
-
-
-def _nearest_in_plane(y: Tensor, z: Tensor, points: Tensor) -> Tensor:
-    """Squared distances of a plane's voxels (J, K) to the nearest of some of them (S, 2)."""
-    nearest = torch.full((len(y), len(z)), torch.inf, device=y.device)
-    for part in points.split(max(1, _CHUNK // nearest.numel())):
-        from_j, from_k = (y - part[:, :1]).square(), (z - part[:, 1:]).square()
-        near = (from_j[:, :, None] + from_k[:, None]).amin(dim=0)
-        nearest = torch.minimum(nearest, near)
-    return nearest
-
-
-@lru_cache
-def _ball(radius: float) -> Tensor:
-    reach = torch.arange(-int(radius), int(radius) + 1)
-    offsets = torch.cartesian_prod(reach, reach, reach)
-    return offsets[offsets.square().sum(dim=1) <= radius**2 + 1e-6]
-
-
-def _balls(
-    rows: Tensor, voxels: Tensor, radius: float, shape: Sequence[int]
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Voxels of the balls around some voxels, as far as they lie inside.
-
-    Args:
-        rows: (S,) int64, the windows.
-        voxels: (S, 3) int64, the centres.
-        radius: In voxels.
-        shape: I, J, K.
-
-    Returns:
-        Window, i, j, k and the number of the ball of every voxel, each (V,) int64.
-    """
-    around = voxels[:, None] + _ball(float(radius)).to(voxels.device)
-    inside = ((around >= 0) & (around < torch.tensor(shape, device=voxels.device))).all(dim=-1)
-    which = torch.arange(len(rows), device=rows.device)[:, None].expand(inside.shape)[inside]
-    i, j, k = around[inside].unbind(dim=-1)
-    return rows[which], i, j, k, which
-
-
-def _surface(mask: Tensor) -> Tensor:
-    """Voxels of a mask that have a neighbour (of six) outside it: (S, 4) int64 in C order.
-
-    No voxel outside a mask has its nearest one among the others, so distances need only these.
-    Outside the window there are no neighbours.
-    """
-    index = mask.nonzero()
-    around = index[:, None, 1:] + _ball(1.0).to(mask.device)
-    last = torch.tensor(mask.shape[1:], device=mask.device) - 1
-    i, j, k = torch.minimum(around.clamp(min=0), last).unbind(dim=-1)
-    return index[~mask[index[:, :1], i, j, k].all(dim=1)]
-
-
-__all__ = [
-    "OUTCOMES",
-    "PLACING",
-    "SPENT",
-    "STOPPED",
-    "SeedDynamics",
-    "SeedState",
-    "ball",
-    "dilate",
-    "seed_maps",
-]
+    def _to_cells(self, channels: Tensor) -> Tensor:
+        """Means over the cells of channels (N, F, I, J, K); those cut off have fewer voxels."""
+        side = self.stride
+        return F.avg_pool3d(channels, side, side, ceil_mode=True, count_include_pad=False)
