@@ -110,7 +110,7 @@ def wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 def measure(side: int, head: Path, clicks: int) -> dict[str, Any]:
     """Milliseconds from click to frame with a window of one size."""
     model, manifest = SeedModel.load(find("hippocampus-t1"))
-    model = SeedModel(replace(model.settings, reach=side // 2), model.network)
+    model = SeedModel(replace(model.settings, half_width=side // 2), model.network)
     segment.load_model = lambda *_: (model, manifest)
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1200, 900)
@@ -164,7 +164,7 @@ def affine_of(widget: segment.SegmentWidget) -> np.ndarray:
 
 
 def _window(session: Any) -> list[int]:
-    low, high = session._current_work().box
+    low, high = session._current_state().box
     return [b - a for a, b in zip(low, high, strict=True)]
 
 

@@ -32,9 +32,9 @@ from medrl.evaluation import read_json
 from medrl.seednet.baselines import INTENSITY_BETA
 from medrl.seednet.data import LabelledGrid
 from medrl.seednet.dynamics import SeedDynamics
-from medrl.seednet.episodes import let_agent, starts
+from medrl.seednet.simulated_user import let_agent, starts
 from medrl.seednet.learner import AgentLearner, AgentSettings
-from medrl.seednet.model import ModelSettings, Scene, SeedModel
+from medrl.seednet.model import ModelSettings, EncodedWindows, SeedModel
 from medrl.seednet.network import STRIDE
 from medrl.seednet.rewards import RewardKind, RewardSettings
 from medrl.seednet.sampling import Sampler, Sampling
@@ -98,18 +98,18 @@ class ArmModel(SeedModel):
             stride=STRIDE,
             max_seeds=s.max_seeds,
             seed_radius=s.seed_radius,
-            veto_radius=s.veto_radius,
+            exclusion_radius=s.exclusion_radius,
         )
         object.__setattr__(self, "dynamics", dynamics)
 
     @torch.no_grad()
-    def look(self, image: Tensor, target: Tensor) -> Scene:
+    def encode(self, image: Tensor, target: Tensor) -> EncodedWindows:
         """Look at windows, with the arm's edges."""
         if self.arm.learned:
-            return super().look(image, target)
+            return super().encode(image, target)
         features = self.network.encode(image)
         weights = intensity_edges(image, beta=INTENSITY_BETA)
-        return Scene(features, self.dynamics.segmenter.prepare(weights), target)
+        return EncodedWindows(features, self.dynamics.segmenter.prepare(weights), target)
 
 
 def build(arm: Arm, folder: Path) -> ArmModel:
@@ -119,7 +119,7 @@ def build(arm: Arm, folder: Path) -> ArmModel:
         prior_weight=arm.prior,
         # Without a prior, seeds are all there is: they paint as much as in the reference trial.
         seed_radius=1.0 if arm.prior else 2.0,
-        least_gain=0.0,
+        stop_threshold=0.0,
     )
     torch.manual_seed(0)
     network = settings.build_network()
@@ -136,9 +136,9 @@ def train(model: ArmModel, cases: list[LabelledGrid], steps: int) -> float:
     settings = AgentSettings(
         imitation_steps=imitation,
         dqn_steps=steps - imitation,
-        imitate_on=0.05 if imitation else 0.0,
+        imitation_weight=0.05 if imitation else 0.0,
         reward=RewardSettings(kind=model.arm.reward),
-        mends=(2,) if model.arm.prior >= 1 else (2, 4, 8),
+        radii=(2,) if model.arm.prior >= 1 else (2, 4, 8),
     )
     generator = Generator().manual_seed(0)
     sampler = Sampler(cases, Sampling(window=(32, 48, 40)), generator)
@@ -152,13 +152,13 @@ def train(model: ArmModel, cases: list[LabelledGrid], steps: int) -> float:
 def measure(model: ArmModel, cases: list[LabelledGrid]) -> dict[str, Any]:
     """Dice from one click: at the agent's own stop, and with every number of seeds."""
     own, fixed, seeds = [], [], []
-    for start in starts(cases, reach=model.settings.reach, seed=0, targets=[0]):
-        scene = model.look(start.image, torch.tensor([start.target]))
-        prior = model.prior(scene, start.seeds)
-        answer = let_agent(model, scene, start, prior)
+    for start in starts(cases, half_width=model.settings.half_width, seed=0, targets=[0]):
+        encoded = model.encode(start.image, torch.tensor([start.target]))
+        prior = model.prior(encoded, start.seeds)
+        answer = let_agent(model, encoded, start, prior)
         own.append(answer.dice[-1])
         seeds.append(len(answer.dice) - 1)
-        every = let_agent(model, scene, start, prior, least_gain=-np.inf).dice
+        every = let_agent(model, encoded, start, prior, stop_threshold=-np.inf).dice
         fixed.append(every + (every[-1],) * (model.settings.max_seeds + 1 - len(every)))
     return {
         "own_stop": float(np.mean(own)),

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from medrl.bundles import find
 from medrl.seednet.dynamics import SeedState
-from medrl.seednet.model import Scene, SeedModel
+from medrl.seednet.model import EncodedWindows, SeedModel
 from medrl.seednet.oracle import oracle_seeds
 from medrl.seednet.windows import normalize
 
@@ -72,7 +72,7 @@ def measure(model: SeedModel, side: int) -> dict[str, Any]:
         seeds = torch.full((1, side, side, side), -1, dtype=torch.int8)
         inside = truth.nonzero()
         seeds[(0, *inside[len(inside) // 2])] = 1
-        (scene, state), spent = timed(begin, model, image, seeds)
+        (encoded, state), spent = timed(begin, model, image, seeds)
         first.append(spent)
         for _ in range(CLICKS):
             voxel, label = oracle_seeds(state.mask, truth[None])
@@ -81,12 +81,12 @@ def measure(model: SeedModel, side: int) -> dict[str, Any]:
             i, j, k = voxel[0].tolist()
             seeds[0, i, j, k] = int(label[0])
             before = state
-            state, spent = timed(model.correct, scene, before, seeds)
+            state, spent = timed(model.correct, encoded, before, seeds)
             ours.append(spent)
-            prior = model.prior(scene, seeds)
+            prior = model.prior(encoded, seeds)
             solver = model.dynamics.segmenter
             options = {"prior": prior, "start": before.probability}
-            _, spent = timed(solver.solve, scene.system, seeds, **options)
+            _, spent = timed(solver.solve, encoded.system, seeds, **options)
             walker_only.append(spent)
     return {
         "answers": len(ours),
@@ -97,10 +97,10 @@ def measure(model: SeedModel, side: int) -> dict[str, Any]:
     }
 
 
-def begin(model: SeedModel, image: Tensor, seeds: Tensor) -> tuple[Scene, SeedState]:
+def begin(model: SeedModel, image: Tensor, seeds: Tensor) -> tuple[EncodedWindows, SeedState]:
     """Everything that is done at the first click."""
-    scene = model.look(image[None, None], torch.zeros(1, dtype=torch.int64))
-    return scene, model.dynamics.reset(scene.system, seeds, prior=model.prior(scene, seeds))
+    encoded = model.encode(image[None, None], torch.zeros(1, dtype=torch.int64))
+    return encoded, model.dynamics.reset(encoded.system, seeds, prior=model.prior(encoded, seeds))
 
 
 def quantiles(values: list[float]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 from torch import Generator, Tensor
 
-from medrl.seednet.dynamics import ball
+from medrl.seednet.geometry import ball
 from medrl.walker.edges import intensity_edges
 from medrl.walker.segmenter import NONE, Segmenter
 

@@ -18,9 +18,9 @@ from medrl.seednet.baselines import (
     suv_region,
 )
 from medrl.seednet.data import LabelledGrid
-from medrl.seednet.episodes import Start, correct, let_agent, starts
 from medrl.seednet.model import SeedModel
 from medrl.seednet.rewards import dice
+from medrl.seednet.simulated_user import Start, correct, let_agent, starts
 from medrl.walker.geodesic import GeodesicSegmenter
 from medrl.walker.segmenter import RandomWalker
 
@@ -158,7 +158,9 @@ def evaluate(
     Returns:
         The figures, in voxels of the model's grid.
     """
-    begun = starts(cases, reach=model.settings.reach, seed=seed, targets=targets, channels=channels)
+    begun = starts(
+        cases, half_width=model.settings.half_width, seed=seed, targets=targets, channels=channels
+    )
     records = []
     for number, start in enumerate(begun):
         records.append(_measure(model, start, clicks=clicks, seed=seed + number))
@@ -170,15 +172,15 @@ def evaluate(
 @torch.no_grad()
 def _measure(model: SeedModel, start: Start, *, clicks: int, seed: int) -> Record:
     generator = Generator().manual_seed(seed)
-    scene = model.look(start.image, torch.tensor([start.target]))
+    encoded = model.encode(start.image, torch.tensor([start.target]))
     walker = model.dynamics.segmenter
 
     def network(seeds: Tensor) -> Tensor:
-        return model.prior(scene, seeds)
+        return model.prior(encoded, seeds)
 
     prior = network(start.seeds)
-    every = let_agent(model, scene, start, prior, least_gain=-np.inf)
-    own = let_agent(model, scene, start, prior)
+    every = let_agent(model, encoded, start, prior, stop_threshold=-np.inf)
+    own = let_agent(model, encoded, start, prior)
     others = random_seeds(
         start.truth, start.seeds, count=model.dynamics.max_seeds, generator=generator
     )
@@ -188,7 +190,7 @@ def _measure(model: SeedModel, start: Start, *, clicks: int, seed: int) -> Recor
         AGENT: own.dice[-1],
         "network + walker": own.dice[0],
         "network": _dice(prior > 0.5, start),
-        "random seeds": _dice(walker.solve(scene.system, others, prior=prior) > 0.5, start),
+        "random seeds": _dice(walker.solve(encoded.system, others, prior=prior) > 0.5, start),
         "oracle, intensity walker": oracle[-1],
         "one-click threshold": _dice(_threshold(model, start), start),
     }
@@ -199,7 +201,7 @@ def _measure(model: SeedModel, start: Start, *, clicks: int, seed: int) -> Recor
 
         def corrected(seeds: Tensor) -> Tensor:
             nonlocal state
-            state = model.correct(scene, state, seeds)
+            state = model.correct(encoded, state, seeds)
             return state.probability
 
         geodesic = plain_segmenter(GeodesicSegmenter(), start.image)

@@ -6,26 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from tensordict import TensorDict
+from tensordict import TensorDict, TensorDictBase
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from medrl.rl.checkpoint import State
-from medrl.rl.dqn import DQN, MASKED
+from medrl.rl.dqn import DQN, MASKED, n_step_returns
+from medrl.rl.env import AgentsEnv
 from medrl.rl.learner import Learner
-from medrl.seednet.dynamics import SeedState
-from medrl.seednet.model import GAIN_UNIT, Scene, SeedModel
+from medrl.rl.replay import Fields, SequenceReplay
+from medrl.seednet.dynamics import SeedState, Windows
+from medrl.seednet.model import GAIN_UNIT, AgentDynamics, SeedModel
 from medrl.seednet.network import STRIDE
 from medrl.seednet.oracle import oracle_actions
-from medrl.seednet.rewards import RewardSettings, dice, seed_rewards
+from medrl.seednet.rewards import RewardSettings, dice
 from medrl.seednet.sampling import Sampler
-from medrl.seednet.view import agent_view
+from medrl.seednet.task import SeedTask
 from medrl.walker.segmenter import FOREGROUND, NONE
-
-#: Parts of a state, in the order in which the value head takes them.
-_INPUTS = ("half", "view", "target")
-#: The same, and what is allowed there.
-_STATE = (*_INPUTS, "allowed")
 
 
 @dataclass(frozen=True)
@@ -42,16 +39,16 @@ class AgentSettings:
         returns: Rewards summed before the value of a later state is taken (n-step returns).
         double: Double DQN.
         target_rate: Share of the weights mixed into the target network a step.
-        replay: States remembered.
+        replay: Steps remembered.
         explore: Share of actions that are drawn from the best ``explore_among`` instead of taken.
         explore_among: See there.
         oracle: Share of windows that the oracle acts in during imitation, at the beginning; falls
             to none.
         wrong_click: Share of windows whose user also makes a wrong click near the boundary.
-        mends: Half the sides of the cubes that a seed may be taken to mend when nobody has tried
-            it, voxels; the one that is worth most counts. One next to a prior, which leaves only
-            small errors; a segmenter without a prior is moved further by each seed.
-        imitate_on: Weight of the imitation loss during DQN.
+        radii: Half the sides of the cubes that a seed may be taken to correct when nobody has
+            tried it, voxels; the one that gains most counts. One next to a prior, which leaves
+            only small errors; a segmenter without a prior is moved further by each seed.
+        imitation_weight: Weight of the imitation loss during DQN.
         reward: What a seed is worth.
     """
 
@@ -69,9 +66,54 @@ class AgentSettings:
     explore_among: int = 50
     oracle: float = 0.5
     wrong_click: float = 0.1
-    mends: tuple[int, ...] = (2,)
-    imitate_on: float = 0.05
+    radii: tuple[int, ...] = (2,)
+    imitation_weight: float = 0.05
     reward: RewardSettings = field(default_factory=RewardSettings)
+
+
+class TrainingTask(SeedTask):
+    """Windows that are drawn anew for every episode, all at once, with their users."""
+
+    def __init__(self, model: SeedModel, sampler: Sampler, settings: AgentSettings) -> None:
+        """Draw from a sampler, and let a model see the windows."""
+        empty = torch.zeros((1, *sampler.window), dtype=torch.bool)
+        super().__init__(AgentDynamics(model), empty, reward=settings.reward)
+        self._model = model
+        self._sampler = sampler
+        self._wrong_click = settings.wrong_click
+
+    def begin(self, count: int, generator: Generator, **given: Tensor) -> SeedState:
+        """Draw windows, let their users click, and encode them."""
+        sample = self._sampler.draw(count)
+        seeds = sample.click.clone()
+        for n in range(count):
+            if bool(torch.rand((), generator=generator) < self._wrong_click):
+                _misclick(seeds[n], sample.truth[n], generator)
+        self.put(sample.image, sample.target, sample.truth, seeds)
+        return self.dynamics.reset(seeds)
+
+    def put(self, image: Tensor, target: Tensor, truth: Tensor, clicks: Tensor) -> None:
+        """Put the dynamics on some windows.
+
+        Args:
+            image: (N, C, I, J, K).
+            target: (N,) int64.
+            truth: (N, I, J, K) bool.
+            clicks: (N, I, J, K) int8, the users'.
+        """
+        self.image, self.target, self.truth, self.clicks = image, target, truth, clicks
+        self.encoded = self._model.encode(image, target)
+        prior = self._model.prior(self.encoded, clicks)
+        self.dynamics.windows = Windows(self.encoded.system, prior)
+
+
+def _misclick(seeds: Tensor, truth: Tensor, generator: Generator) -> None:
+    """Label a voxel close outside the object (I, J, K) as foreground, as a hasty user does."""
+    near = F.max_pool3d(truth[None, None].float(), 3, 1, 1)[0, 0] > 0
+    rim = (near & ~truth & (seeds == NONE)).nonzero()
+    if len(rim) > 0:
+        i, j, k = rim[int(torch.randint(len(rim), (), generator=generator))]
+        seeds[i, j, k] = FOREGROUND
 
 
 class AgentLearner(Learner):
@@ -90,7 +132,6 @@ class AgentLearner(Learner):
             settings: How.
             generator: Source of all choices.
         """
-        self.model = model
         self.network = model.network
         self._head = self.network.learn_values()
         super().__init__(
@@ -101,45 +142,47 @@ class AgentLearner(Learner):
             settings=settings,
         )
         self._sampler = sampler
-        self._memory: list[TensorDict] = []
-        self._oldest = 0
-        self._episode: _Episode | None = None
+        self.task = TrainingTask(model, sampler, settings)
+        self.env = AgentsEnv(
+            self.task.dynamics, self.task, batch_size=[settings.windows], generator=generator
+        )
+        self.replay = SequenceReplay(settings.replay // settings.windows, generator=generator)
+        # What the encoder made of a window is kept once for all steps in it, by number.
+        self._windows: dict[int, tuple[Tensor, Tensor]] = {}
+        self._numbers = torch.arange(0)
+        self._guided = torch.zeros(settings.windows, dtype=torch.bool)
+        self._seen: TensorDictBase | None = None
+        self._dice = 0.0
         self._dqn = DQN(
             self._head,
-            inputs=_INPUTS,
-            gamma=settings.gamma**settings.returns,
+            inputs=("half", "view", "target"),
+            gamma=settings.gamma,
             masked=True,
             double=settings.double,
             target_rate=settings.target_rate,
         )
 
-    def extra_state(self) -> State:
-        """Which patients come next, and the target network."""
-        return {"sampler": self._sampler.state_dict(), "target": self._dqn.state_dict()}
-
-    def load_extra_state(self, state: State) -> None:
-        """Take them back."""
-        self._sampler.load_state_dict(state["sampler"])
-        self._dqn.load_state_dict(state["target"])
-
     def train_step(self) -> dict[str, float]:
         """Let every agent place one seed, and learn from one batch; figures by name."""
         s = self.settings
         figures = self._act()
-        batch = self._recall()
+        while len(self.replay) < s.returns + 1:
+            self._act()
+        steps, mask = self.replay.sample(s.batch, s.returns + 1)
+        before = self._state(steps, torch.zeros(len(mask), dtype=torch.int64))
         imitating = self.step < s.imitation_steps
-        values = self._head(batch["half"], batch["view"], batch["target"])
-        imitation = F.smooth_l1_loss(values, batch["worth"].to(values.dtype))
-        loss = imitation * (1.0 if imitating else s.imitate_on)
+        values = self._head(before["half"], before["view"], before["target"])
+        imitation = F.smooth_l1_loss(values, steps["gains"][:, 0].float())
+        loss = imitation * (1.0 if imitating else s.imitation_weight)
         figures["imitation"] = float(imitation.detach())
         if not imitating:
-            after = batch["next"]
+            rewards, count = n_step_returns(
+                steps["reward"][:, : s.returns], mask[:, : s.returns], gamma=s.gamma
+            )
+            ended = steps["ended"].gather(1, count[:, None] - 1)[:, 0]
+            after = self._state(steps, torch.where(ended, 0, count))
             difference = self._dqn(
-                batch,
-                batch["action"],
-                after["reward"][:, 0],
-                after,
-                after["terminated"][:, 0],
+                before, steps["action"][:, 0], rewards, after, ended, steps=count
             ).mean()
             loss = loss + difference
             figures["dqn"] = float(difference.detach())
@@ -149,198 +192,166 @@ class AgentLearner(Learner):
         self.step += 1
         return figures
 
-    # Acting ------------------------------------------------------------------------------------
-
     @torch.no_grad()
     def _act(self) -> dict[str, float]:
-        if self._episode is None:
-            self._episode = self._begin()
-        episode, dynamics = self._episode, self.model.dynamics
-        state = episode.state
-        view = agent_view(state, episode.prior, max_seeds=dynamics.max_seeds)
-        allowed = dynamics.allowed(state)
-        action = self._choose(episode, view, allowed)
-        place, label = dynamics.place(state, action, prior=episode.prior)
-        after = dynamics.step(episode.scene.system, state, action, prior=episode.prior)
-        reward = GAIN_UNIT * seed_rewards(
-            state.mask, after.mask, episode.truth, place, label, self.settings.reward
+        """One step of every agent; figures by name."""
+        begins = self._seen is None
+        seen = self._begin() if self._seen is None else self._seen
+        state = self.env.state
+        gains = expected_gains(state.mask, self.task.truth, radii=self.settings.radii)
+        action = self._choose(seen, state)
+        step = TensorDict({"action": action}, batch_size=self.env.batch_size)
+        self._seen = after = self.env.step(step)["next"]
+        reward = GAIN_UNIT * after["reward"][:, 0]
+        self.replay.extend(
+            {
+                "view": seen["view"].half(),
+                "allowed": seen["action_mask"],
+                "gains": gains.half(),
+                "action": action,
+                "reward": reward,
+                "ended": after["done"][:, 0],
+                "window": self._numbers,
+            },
+            begins=torch.full_like(state.active, begins),
+            active=state.active,
         )
-        worth = torch.stack(
-            [
-                expected_worth(state.mask[n], episode.truth[n], mends=self.settings.mends)
-                for n in range(len(action))
-            ]
-        )
-        episode.note(
-            TensorDict(
-                {
-                    "half": episode.scene.features.half,
-                    "view": view.half(),
-                    "target": episode.scene.target,
-                    "allowed": allowed,
-                    "worth": worth.half(),
-                    "action": action,
-                    "reward": reward,
-                    "acted": state.placing,
-                    "ended": ~after.placing,
-                },
-                batch_size=[len(action)],
-            )
-        )
-        episode.state = after
-        figures = {"reward": float(reward[state.placing].mean())}
-        if not bool(after.placing.any()):
-            self._remember(episode)
-            start, end = episode.dice()
+        figures = {"reward": float(reward[state.active].mean())}
+        if bool(after["done"].all()):
+            self._seen = None
             figures |= {
-                "dice_before": start,
-                "dice_after": end,
-                "seeds": float(after.steps.float().mean()),
+                "dice_before": self._dice,
+                "dice_after": float(after["dice"].mean()),
+                "seeds": float(self.env.state.steps.float().mean()),
             }
-            self._episode = None
         return figures
 
-    def _begin(self) -> _Episode:
+    def _begin(self) -> TensorDictBase:
+        """New windows for all agents."""
         s = self.settings
-        sample = self._sampler.draw(s.windows)
-        scene = self.model.look(sample.image, sample.target)
-        seeds = sample.click.clone()
-        for n in range(s.windows):
-            if self._chance(s.wrong_click):
-                self._misclick(seeds[n], sample.truth[n])
-        prior = self.model.prior(scene, seeds)
-        state = self.model.dynamics.reset(scene.system, seeds, prior=prior)
+        seen: TensorDictBase = self.env.reset()
         left = max(0, s.imitation_steps - self.step) / max(1, s.imitation_steps)
-        share = s.oracle * left
-        guided = torch.rand(s.windows, generator=self.generator) < share
-        return _Episode(scene, sample.truth, prior, state, guided)
+        self._guided = torch.rand(s.windows, generator=self.generator) < s.oracle * left
+        self._dice = float(seen["dice"].mean())
+        held = set(self.replay.held("window").flatten().tolist()) if len(self.replay) else set()
+        self._windows = {n: window for n, window in self._windows.items() if n in held}
+        first = int(self._numbers[-1]) + 1 if len(self._numbers) else 0
+        self._numbers = first + torch.arange(s.windows)
+        encoded = self.task.encoded
+        for row, number in enumerate(self._numbers.tolist()):
+            self._windows[number] = (encoded.features.half[row], encoded.target[row])
+        return seen
 
-    def _choose(self, episode: _Episode, view: Tensor, allowed: Tensor) -> Tensor:
+    def _choose(self, seen: TensorDictBase, state: SeedState) -> Tensor:
         """The agents' actions, with exploration, and the oracle's where it acts."""
         s = self.settings
-        values = self._head(episode.scene.features.half, view, episode.scene.target)
-        values = values.masked_fill(~allowed, MASKED)
+        encoded = self.task.encoded
+        values = self._head(encoded.features.half, seen["view"], encoded.target)
+        values = values.masked_fill(~seen["action_mask"], MASKED)
         best = values.topk(min(s.explore_among, values.shape[1]), dim=1).indices
         draw = torch.randint(best.shape[1], (len(best), 1), generator=self.generator)
         tries = torch.rand(len(best), generator=self.generator) < s.explore
         action = torch.where(tries, best.gather(1, draw)[:, 0], values.argmax(dim=1))
-        if bool(episode.guided.any()):
-            oracle = oracle_actions(
-                self.model.dynamics, episode.state, episode.truth, generator=self.generator
-            )
-            action = torch.where(episode.guided, oracle, action)
+        if bool(self._guided.any()):
+            truth = self.task.truth
+            oracle = oracle_actions(self.task.dynamics, state, truth, generator=self.generator)
+            action = torch.where(self._guided, oracle, action)
         return action
 
-    def _misclick(self, seeds: Tensor, truth: Tensor) -> None:
-        """Label a voxel close outside the object (I, J, K) as foreground, as a hasty user does."""
-        near = F.max_pool3d(truth[None, None].float(), 3, 1, 1)[0, 0] > 0
-        rim = (near & ~truth & (seeds == NONE)).nonzero()
-        if len(rim) > 0:
-            i, j, k = rim[int(torch.randint(len(rim), (), generator=self.generator))]
-            seeds[i, j, k] = FOREGROUND
+    def _state(self, steps: Fields, index: Tensor) -> dict[str, Tensor]:
+        """What the head takes of the index-th (N,) of some sequences of steps."""
+        row = torch.arange(len(index))
+        known = [self._windows[n] for n in steps["window"][:, 0].tolist()]
+        return {
+            "half": torch.stack([half for half, _ in known]),
+            "view": steps["view"][row, index].float(),
+            "target": torch.stack([target for _, target in known]),
+            "allowed": steps["allowed"][row, index],
+        }
 
-    # Memory ------------------------------------------------------------------------------------
+    # What goes on -------------------------------------------------------------------------------
 
-    def _remember(self, episode: _Episode) -> None:
-        """Add the transitions of an episode with their n-step returns."""
-        for transition in episode.transitions(self.settings.returns, self.settings.gamma):
-            if len(self._memory) < self.settings.replay:
-                self._memory.append(transition)
-            else:
-                self._memory[self._oldest] = transition
-                self._oldest = (self._oldest + 1) % self.settings.replay
+    def extra_state(self) -> State:
+        """Replay, target network, which patients come next, and the episode under way."""
+        numbers = sorted(self._windows)
+        episode: State = {}
+        if self._seen is not None:
+            task = self.task
+            episode = {
+                "put": {name: getattr(task, name) for name in _PUT},
+                "state": self.env.state.state_dict(),
+                "guided": self._guided,
+                "dice": self._dice,
+            }
+        return {
+            "sampler": self._sampler.state_dict(),
+            "target": self._dqn.state_dict(),
+            "replay": self.replay.state_dict(),
+            "windows": {
+                "numbers": numbers,
+                **{
+                    name: torch.stack([self._windows[n][part] for n in numbers])
+                    for part, name in enumerate(("half", "target"))
+                    if numbers
+                },
+            },
+            "numbers": self._numbers,
+            "episode": episode,
+        }
 
-    def _recall(self) -> TensorDict:
-        while not self._memory:
-            self._act()
-        drawn = torch.randint(
-            len(self._memory), (self.settings.batch,), generator=self.generator
-        ).tolist()
-        batch: TensorDict = torch.stack([self._memory[n] for n in drawn])
-        return batch.apply(lambda t: t.float() if t.dtype == torch.float16 else t)
-
-    def _chance(self, probability: float) -> bool:
-        return bool(torch.rand((), generator=self.generator) < probability)
-
-
-@dataclass(eq=False)
-class _Episode:
-    """What goes on in N windows at a time."""
-
-    scene: Scene
-    truth: Tensor
-    prior: Tensor
-    state: SeedState
-    guided: Tensor
-    records: list[TensorDict] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._first = self.state.mask
-
-    def note(self, record: TensorDict) -> None:
-        self.records.append(record)
-
-    def dice(self) -> tuple[float, float]:
-        """Mean overlap at the beginning and now."""
-        first, now = (dice(mask, self.truth).mean() for mask in (self._first, self.state.mask))
-        return float(first), float(now)
-
-    def transitions(self, returns: int, gamma: float) -> Sequence[TensorDict]:
-        """One for each action, with the sum of up to ``returns`` rewards and the state after."""
-        out = []
-        for n in range(len(self.truth)):
-            path = [record[n] for record in self.records if bool(record["acted"][n])]
-            for t, start in enumerate(path):
-                ahead = path[t : t + returns]
-                total = sum(gamma**m * float(step["reward"]) for m, step in enumerate(ahead))
-                ended = bool(ahead[-1]["ended"])
-                following = start if ended else path[t + returns]
-                out.append(
-                    TensorDict(
-                        {
-                            **{key: start[key] for key in (*_STATE, "action", "worth")},
-                            "next": {
-                                **{key: following[key] for key in _STATE},
-                                "reward": torch.tensor([total]),
-                                "done": torch.tensor([ended]),
-                                "terminated": torch.tensor([ended]),
-                            },
-                        }
-                    )
-                )
-        return out
+    def load_extra_state(self, state: State) -> None:
+        """Take it back."""
+        self._sampler.load_state_dict(state["sampler"])
+        self._dqn.load_state_dict(state["target"])
+        self.replay.load_state_dict(state["replay"])
+        windows = state["windows"]
+        self._windows = {
+            n: (windows["half"][row], windows["target"][row])
+            for row, n in enumerate(windows["numbers"])
+        }
+        self._numbers = state["numbers"]
+        self._seen = None
+        if episode := state["episode"]:
+            self.task.put(*(episode["put"][name] for name in _PUT))
+            self.env.state = SeedState.from_state_dict(episode["state"])
+            self._guided, self._dice = episode["guided"], episode["dice"]
+            self._seen = self.env.observe()
 
 
-def expected_worth(mask: Tensor, truth: Tensor, *, mends: Sequence[int]) -> Tensor:
-    """What every action would be worth if a seed set all voxels near it to its label.
+#: What :meth:`TrainingTask.put` takes, in order.
+_PUT = ("image", "target", "truth", "clicks")
+
+
+def expected_gains(mask: Tensor, truth: Tensor, *, radii: Sequence[int]) -> Tensor:
+    """What every action would gain if a seed set all voxels near it to its label.
 
     The dense form of the oracle that imitation learns from: instead of one best seed it values all
     of them, wrong ones too. In per cent of Dice, to first order.
 
     Args:
-        mask: (I, J, K) bool.
-        truth: (I, J, K) bool.
-        mends: A seed reaches so many voxels along each axis, whichever is best.
+        mask: (N, I, J, K) bool.
+        truth: (N, I, J, K) bool.
+        radii: A seed corrects so many voxels along each axis, whichever is best.
 
     Returns:
-        (A,) float32, in the order of the actions; STOP is worth 0.
+        (N, A) float32, in the order of the actions; STOP gains 0.
     """
-    volume = float(mask.sum() + truth.sum()) / 2 + 1
+    volume = (mask.flatten(1).sum(dim=1) + truth.flatten(1).sum(dim=1)).float() / 2 + 1
     gains = []
     for label in (0, 1):
         flips = mask if label == 0 else ~mask
         right = flips & (truth if label == 1 else ~truth)
         signed = right.float() - (flips & ~right).float()
-        near = torch.stack([_box_sum(signed[None], radius) for radius in mends]).amax(dim=0)
-        # The seed goes to the voxel of the cell that is most worth it among those to be changed.
+        near = torch.stack([_box_sum(signed, radius) for radius in radii]).amax(dim=0)
+        # The seed goes to the voxel of the cell that gains most among those to be changed.
         cell = F.max_pool3d(near.masked_fill(~flips, -torch.inf), STRIDE)
         cell = torch.where(cell.isinf(), F.avg_pool3d(near, STRIDE).clamp(max=0), cell)
-        gains.append(GAIN_UNIT * cell.flatten() / volume)
-    return torch.cat([*gains, torch.zeros(1)])
+        gains.append(GAIN_UNIT * cell.flatten(1) / volume[:, None])
+    return F.pad(torch.cat(gains, dim=1), (0, 1))
 
 
 def _box_sum(volume: Tensor, radius: int) -> Tensor:
-    """Sums over cubes of radius voxels to each side, of (1, I, J, K)."""
+    """Sums over cubes of radius voxels to each side, of (N, I, J, K)."""
     for axis in (1, 2, 3):
         size = volume.shape[axis]
         sums = torch.cat([torch.zeros_like(volume.narrow(axis, 0, 1)), volume.cumsum(axis)], axis)

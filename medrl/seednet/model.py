@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medrl.agents import Decision, rollout
 from medrl.errors import MedrlError
 from medrl.seednet.data import Target
-from medrl.seednet.dynamics import SeedDynamics, SeedState
+from medrl.seednet.dynamics import SeedDynamics, SeedState, Windows
 from medrl.seednet.network import STRIDE, WIDTHS, Features, SeedNetwork, Widths
 from medrl.seednet.view import agent_view, nearness
 from medrl.seednet.windows import Channel
@@ -28,30 +29,30 @@ class ModelSettings:
         channels: Images that it looks at; any but one may be missing.
         targets: Kinds of object that it can be asked for; the first unless told otherwise.
         spacing: Voxel size that it works at, mm.
-        reach: Half the side of the window around the first seed, voxels.
+        half_width: Half the side of the window around the first seed, voxels.
         widths: Feature channels at each resolution.
         edges: Length of the embedding that edge weights come from.
         sharpness: Power that the learned edge weights, probabilities that nothing ends between two
             voxels, are raised to.
         prior_weight: How strongly the prior pulls on the random walker.
         seed_radius: Radius of the ball painted around an agent's seed, voxels.
-        veto_radius: How far an agent keeps from user seeds of the other label, voxels.
+        exclusion_radius: How far an agent keeps from user seeds of the other label, voxels.
         max_seeds: Seeds that an agent may place between two of the user's.
-        least_gain: The agent stops when it expects no seed to raise the Dice overlap by more.
+        stop_threshold: The agent stops when it expects no seed to raise the Dice overlap by more.
     """
 
     channels: tuple[Channel, ...] = (Channel("MR"),)
     targets: tuple[Target, ...] = (Target("object"),)
     spacing: float = 1.0
-    reach: int = 32
+    half_width: int = 32
     widths: Widths = WIDTHS
     edges: int = 4
     sharpness: float = 10.0
     prior_weight: float = 0.3
     seed_radius: float = 1.0
-    veto_radius: float = 3.0
+    exclusion_radius: float = 3.0
     max_seeds: int = 10
-    least_gain: float = 0.0
+    stop_threshold: float = 0.0
 
     def build_network(self) -> SeedNetwork:
         """A network of these settings, untrained."""
@@ -69,7 +70,7 @@ class ModelSettings:
             stride=STRIDE,
             max_seeds=self.max_seeds,
             seed_radius=self.seed_radius,
-            veto_radius=self.veto_radius,
+            exclusion_radius=self.exclusion_radius,
         )
 
     @staticmethod
@@ -88,8 +89,8 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
-    """What a model has made of N windows: looked at once, for all seeds that follow.
+class EncodedWindows:
+    """What a model has made of N windows, once for all seeds that follow.
 
     Attributes:
         features: The encoder's view.
@@ -101,9 +102,9 @@ class Scene:
     system: System
     target: Tensor
 
-    def select(self, rows: Tensor) -> Scene:
-        """The scene of some of the windows, (M,) int64 or (N,) bool."""
-        return Scene(self.features[rows], self.system.select(rows), self.target[rows])
+    def select(self, rows: Tensor) -> EncodedWindows:
+        """Those of some of the windows, (M,) int64 or (N,) bool."""
+        return EncodedWindows(self.features[rows], self.system.select(rows), self.target[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +138,8 @@ class SeedModel:
         return names.index(name)
 
     @torch.no_grad()
-    def look(self, image: Tensor, target: Tensor) -> Scene:
-        """Look at windows.
+    def encode(self, image: Tensor, target: Tensor) -> EncodedWindows:
+        """Encode windows.
 
         Args:
             image: (N, C, I, J, K) float32, normalised, sides multiples of 8.
@@ -147,56 +148,53 @@ class SeedModel:
         features = self.network.encode(image)
         embedding = self.network.edge_embedding(features, target)
         edges = feature_edges(embedding * self.settings.sharpness**0.5)
-        return Scene(features, self.dynamics.segmenter.prepare(edges), target)
+        return EncodedWindows(features, self.dynamics.segmenter.prepare(edges), target)
 
     @torch.no_grad()
-    def prior(self, scene: Scene, seeds: Tensor) -> Tensor:
+    def prior(self, encoded: EncodedWindows, seeds: Tensor) -> Tensor:
         """Probability (N, I, J, K) of the target given the user's seeds (N, I, J, K) int8."""
-        logits = self.network.prior(scene.features, nearness(seeds), scene.target)
+        logits = self.network.prior(encoded.features, nearness(seeds), encoded.target)
         return logits.sigmoid()
 
     @torch.no_grad()
-    def values(self, scene: Scene, state: SeedState, prior: Tensor) -> Tensor:
+    def values(self, encoded: EncodedWindows, state: SeedState, prior: Tensor) -> Tensor:
         """Expected gain in Dice (N, A) of each action; -inf where it is not allowed."""
         view = agent_view(state, prior, max_seeds=self.settings.max_seeds)
-        values = self.network.values(scene.features, view, scene.target) / GAIN_UNIT
-        values[:, -1] = self.settings.least_gain
+        values = self.network.values(encoded.features, view, encoded.target) / GAIN_UNIT
+        values[:, -1] = self.settings.stop_threshold
         return values.masked_fill(~self.dynamics.allowed(state), -torch.inf)
 
+    def on(self, encoded: EncodedWindows, prior: Tensor) -> SeedDynamics:
+        """The dynamics of agents in N windows with their priors (N, I, J, K)."""
+        return self.dynamics.on(Windows(encoded.system, prior))
+
     def run(
-        self, scene: Scene, seeds: Tensor, prior: Tensor, *, start: Tensor | None = None
+        self, encoded: EncodedWindows, seeds: Tensor, prior: Tensor, *, start: Tensor | None = None
     ) -> SeedState:
         """Segment from the user's seeds and let the agent add its own until it stops.
 
         Args:
-            scene: N windows.
+            encoded: N windows.
             seeds: (N, I, J, K) int8, the user's.
             prior: (N, I, J, K), see :meth:`prior`.
             start: Earlier probabilities to begin from.
         """
-        state = self.dynamics.reset(scene.system, seeds, prior=prior, start=start)
-        while bool(state.placing.any()):
-            action = self.values(scene, state, prior).argmax(dim=1)
-            state = self.dynamics.step(scene.system, state, action, prior=prior)
-        return state
+        dynamics = self.on(encoded, prior)
+        begin = dynamics.reset(seeds, start=start)
+        return rollout(dynamics, SeedPolicy(self, encoded), begin).state
 
     @torch.no_grad()
-    def correct(self, scene: Scene, state: SeedState, user: Tensor) -> SeedState:
+    def correct(self, encoded: EncodedWindows, state: SeedState, user: Tensor) -> SeedState:
         """Answer to the user's corrections: a new prior, the agent's seeds where they still fit.
 
         Args:
-            scene: N windows.
+            encoded: N windows.
             state: Where the agents left off.
             user: (N, I, J, K) int8, all of the user's seeds now.
         """
-        seeds = self.dynamics.repaint(state, user)
-        answer = self.dynamics.reset(
-            scene.system,
-            seeds,
-            user=user != NONE,
-            prior=self.prior(scene, user),
-            start=state.probability,
-        )
+        dynamics = self.on(encoded, self.prior(encoded, user))
+        seeds = dynamics.repaint(state, user)
+        answer = dynamics.reset(seeds, user=user != NONE, start=state.probability)
         return replace(answer, places=state.places, labels=state.labels, steps=state.steps)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -239,6 +237,32 @@ class SeedModel:
             raise MedrlError(f"{bundle} is a {manifest['task']} model, not a seednet model")
         settings = ModelSettings.from_json(manifest["settings"])
         return SeedModel.from_tensors(settings, load_weights(bundle)), dict(manifest)
+
+
+class SeedPolicy:
+    """Places the seed that the model expects most of; stops where that is too little."""
+
+    def __init__(
+        self, model: SeedModel, encoded: EncodedWindows, *, stop_threshold: float | None = None
+    ) -> None:
+        """Decide in encoded windows.
+
+        Args:
+            model: What decides.
+            encoded: The windows that the dynamics are on.
+            stop_threshold: Instead of the model's; minus infinity to use up all seeds.
+        """
+        self._model = model
+        self._encoded = encoded
+        self._threshold = stop_threshold
+
+    def __call__(self, dynamics: Any, state: Any, memory: Tensor | None) -> Decision:
+        """Decide; the value is the expected gain in Dice of the best seed."""
+        own = self._encoded.select(state.window)
+        values = self._model.values(own, state, dynamics.windows.prior[state.window])
+        if self._threshold is not None:
+            values[:, -1] = self._threshold
+        return Decision(values.argmax(dim=1), values[:, :-1].amax(dim=1))
 
 
 #: The network counts gains in per cent of Dice, numbers near 1.

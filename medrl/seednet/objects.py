@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
-from medrl.seednet.canvas import Canvas
-from medrl.seednet.dynamics import OUTCOMES
-from medrl.seednet.work import Work
+from medrl.seednet.dynamics import SeedDynamics
+from medrl.seednet.editor import ObjectState
+from medrl.seednet.output_grid import OutputGrid
 from medrl.trajectory import AgentPath
 from medrl.walker.segmenter import FOREGROUND
 
@@ -21,33 +21,37 @@ _MOST_OBJECTS = 255
 
 
 @dataclass(eq=False)
-class Timeline:
+class History:
     """What has been done to one object.
 
     Attributes:
-        work: Where it stands.
+        obj: Where it stands.
         past: Earlier states, the last one last.
         future: States that were undone, the next one last.
         locked: Whether it is protected from changes.
     """
 
-    work: Work
-    past: list[Work] = field(default_factory=list)
-    future: list[Work] = field(default_factory=list)
+    obj: ObjectState
+    past: list[ObjectState] = field(default_factory=list)
+    future: list[ObjectState] = field(default_factory=list)
     locked: bool = False
 
     @property
     def outcome(self) -> str:
-        """How the agent's work stands, in words."""
-        state = self.work.state
-        return "no foreground seed yet" if state is None else OUTCOMES[int(state.status[0])]
+        """How the agent's obj stands, in words."""
+        state = self.obj.state
+        return (
+            "no foreground seed yet"
+            if state is None
+            else SeedDynamics.outcomes[int(state.status[0])]
+        )
 
-    def advance(self, work: Work) -> None:
+    def advance(self, obj: ObjectState) -> None:
         """Make another state the current one."""
-        if work is self.work:
+        if obj is self.obj:
             return
-        self.past.append(self.work)
-        self.work = work
+        self.past.append(self.obj)
+        self.obj = obj
         self.future.clear()
         while len(self.past) > 1 and sum(past.bytes for past in self.past) > _MOST_MEMORY:
             self.past.pop(0)
@@ -60,8 +64,8 @@ class Timeline:
         """
         if not self.past:
             raise MedrlError("there is nothing to undo")
-        self.future.append(self.work)
-        self.work = self.past.pop()
+        self.future.append(self.obj)
+        self.obj = self.past.pop()
 
     def redo(self) -> None:
         """Go to the state that was undone last.
@@ -71,12 +75,12 @@ class Timeline:
         """
         if not self.future:
             raise MedrlError("there is nothing to redo")
-        self.past.append(self.work)
-        self.work = self.future.pop()
+        self.past.append(self.obj)
+        self.obj = self.future.pop()
 
 
 def label_map(
-    objects: Mapping[str, Timeline], canvas: Canvas, grid: NDArray[np.float64]
+    objects: Mapping[str, History], output_grid: OutputGrid, grid: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
     """All objects in one map.
 
@@ -84,7 +88,7 @@ def label_map(
 
     Args:
         objects: By name.
-        canvas: The grid of the map.
+        output_grid: The grid of the map.
         grid: (4, 4), the model's voxel to world.
 
     Returns:
@@ -96,34 +100,34 @@ def label_map(
     if len(objects) > _MOST_OBJECTS:
         raise MedrlError(f"a label map holds at most {_MOST_OBJECTS} objects")
     begun = [
-        (number, timeline)
-        for number, timeline in enumerate(objects.values(), 1)
-        if timeline.work.state is not None
+        (number, history)
+        for number, history in enumerate(objects.values(), 1)
+        if history.obj.state is not None
     ]
     if not begun:
         raise MedrlError("place a foreground seed first")
-    out = np.zeros(canvas.shape, dtype=np.uint8)
+    out = np.zeros(output_grid.shape, dtype=np.uint8)
     for locked in (False, True):
-        group = [(number, timeline.work) for number, timeline in begun if timeline.locked == locked]
-        for number, work in group:
-            where, values = canvas.part(work, grid)
+        group = [(number, history.obj) for number, history in begun if history.locked == locked]
+        for number, obj in group:
+            where, values = output_grid.part(obj, grid)
             out[where][values > 0.5] = number
-        for number, work in group:
-            for seed in work.seeds:
+        for number, obj in group:
+            for seed in obj.seeds:
                 if seed.label == FOREGROUND:
-                    out[tuple(canvas.voxels(seed).T)] = number
+                    out[tuple(output_grid.voxels(seed).T)] = number
     return out
 
 
-def agent_path(name: str, timeline: Timeline, spacing: float) -> AgentPath:
+def agent_path(name: str, history: History, spacing: float) -> AgentPath:
     """An object's agent: a step for every seed that was accepted.
 
     Args:
         name: Of the object.
-        timeline: What has been done to it.
+        history: What has been done to it.
         spacing: The model's voxel size, mm.
     """
-    placed = timeline.work.placed
+    placed = history.obj.placed
     return AgentPath(
         name=name,
         start=0,
@@ -132,5 +136,5 @@ def agent_path(name: str, timeline: Timeline, spacing: float) -> AgentPath:
         actions=np.array([seed.label for seed in placed], dtype=np.int64),
         values=np.array([seed.expected_gain for seed in placed], dtype=np.float64),
         value_unit="Dice",
-        outcome=timeline.outcome,
+        outcome=history.outcome,
     )

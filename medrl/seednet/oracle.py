@@ -40,7 +40,7 @@ def oracle_seed(
         be corrected.
     """
     masked, true = _array(mask), _array(truth)
-    barred = None if forbidden is None else _array(forbidden)
+    excluded = None if forbidden is None else _array(forbidden)
     errors = [
         (size, label, component, corner)
         for label, wrong in ((BACKGROUND, masked & ~true), (FOREGROUND, true & ~masked))
@@ -48,9 +48,9 @@ def oracle_seed(
     ]
     for _, label, component, corner in sorted(errors, key=lambda error: -error[0]):
         usable = component
-        if barred is not None:
+        if excluded is not None:
             box = tuple(slice(c, c + s) for c, s in zip(corner, component.shape, strict=True))
-            usable = component & ~barred[label][box]
+            usable = component & ~excluded[label][box]
         if not usable.any():
             continue
         depth = ndimage.distance_transform_edt(np.pad(component, 1))[1:-1, 1:-1, 1:-1] * usable
@@ -84,8 +84,8 @@ def oracle_seeds(
     voxels = torch.full((len(mask), 3), -1, dtype=torch.int64)
     labels = torch.full((len(mask),), NONE, dtype=torch.int64)
     for n in range(len(mask)):
-        barred = None if forbidden is None else forbidden[n]
-        seed = oracle_seed(mask[n], truth[n], forbidden=barred, generator=generator)
+        excluded = None if forbidden is None else forbidden[n]
+        seed = oracle_seed(mask[n], truth[n], forbidden=excluded, generator=generator)
         if seed is not None:
             voxels[n], labels[n] = torch.tensor(seed[0]), seed[1]
     return voxels.to(mask.device), labels.to(mask.device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medrl.errors import MedrlError
-from medrl.seednet.dynamics import ball
+from medrl.seednet.geometry import ball
 from medrl.walker.segmenter import FOREGROUND, NONE
 
 RewardKind = Literal["dice", "iou", "exp_iou", "regions"]

@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 import medrl
 from medrl.errors import MedrlError
-from medrl.seednet.canvas import Canvas
+from medrl.seednet.editor import Candidate, Edit, Editor, ObjectState
 from medrl.seednet.images import name_images
 from medrl.seednet.model import SeedModel
-from medrl.seednet.objects import Timeline, agent_path, label_map
+from medrl.seednet.objects import History, agent_path, label_map
+from medrl.seednet.output_grid import OutputGrid
 from medrl.seednet.seeds import Seed, as_label
 from medrl.seednet.windows import to_grid
-from medrl.seednet.work import Edit, Option, Work, Worker
 from medrl.trajectory import Step, Trajectory, Watch
 from medrl.volume.space import as_affine, voxel_to_world
 
@@ -70,12 +70,12 @@ class SeedSession:
         self.manifest = dict(manifest or {"name": "unnamed"})
         self._device = torch.device(device)
         model.network.to(self._device)
-        self._worker: Worker | None = None
-        self._canvas = Canvas(np.eye(4), (0, 0, 0))
+        self._editor: Editor | None = None
+        self._output_grid = OutputGrid(np.eye(4), (0, 0, 0))
         self._images: dict[str, MetaTensor] = {}
-        self._objects: dict[str, Timeline] = {}
+        self._objects: dict[str, History] = {}
         self._current = ""
-        self._proposal: tuple[Work, Option] | None = None
+        self._proposal: tuple[ObjectState, Candidate] | None = None
 
     @classmethod
     def load(cls, name_or_dir: str, *, device: str = "cpu") -> SeedSession:
@@ -116,8 +116,8 @@ class SeedSession:
         grid = to_grid(images, self.model.settings.channels, self.model.settings.spacing)
         first = next(iter(images.values()))
         i, j, k = first.shape[1:]
-        self._canvas = Canvas(as_affine(first.affine), (i, j, k))
-        self._worker = Worker(self.model, grid, device=self._device)
+        self._output_grid = OutputGrid(as_affine(first.affine), (i, j, k))
+        self._editor = Editor(self.model, grid, device=self._device)
         self._images = images
         self._objects = {}
         self._current = ""
@@ -160,10 +160,10 @@ class SeedSession:
         kind = self.model.settings.targets[number].name
         if name is None:
             same = [kind, *(f"{kind} {n}" for n in range(2, len(self._objects) + 2))]
-            name = next(option for option in same if option not in self._objects)
+            name = next(candidate for candidate in same if candidate not in self._objects)
         if name in self._objects:
             raise MedrlError(f"there is an object {name!r} already: switch to it")
-        self._objects[name] = Timeline(Work(number))
+        self._objects[name] = History(ObjectState(number))
         self._current = name
         return name
 
@@ -217,7 +217,7 @@ class SeedSession:
         Raises:
             MedrlError: If there is none of that name.
         """
-        return self.model.settings.targets[self._named(name).work.target].name
+        return self.model.settings.targets[self._named(name).obj.target].name
 
     # ---- the user's part
 
@@ -232,8 +232,8 @@ class SeedSession:
         Raises:
             MedrlError: If there is none of that name.
         """
-        work = self._named(name).work
-        return (*work.seeds, *work.placed)
+        obj = self._named(name).obj
+        return (*obj.seeds, *obj.placed)
 
     def add_seed(self, point_world: ArrayLike, label: int | str) -> int:
         """Place a seed.
@@ -251,7 +251,7 @@ class SeedSession:
                 nothing to see; or the object is locked.
         """
         self.add_seeds([Seed(np.asarray(point_world), as_label(label))])
-        return len(self._current_work().seeds) - 1
+        return len(self._current_state().seeds) - 1
 
     def add_seeds(self, seeds: Sequence[Seed]) -> None:
         """Place several seeds in one step, such as those of a file.
@@ -262,16 +262,16 @@ class SeedSession:
         Raises:
             MedrlError: As :meth:`add_seed`.
         """
-        worker = self._ready()
+        editor = self._ready()
         own = [Seed(seed.points_world, seed.label) for seed in seeds]
-        work = self._changing()
-        known = list(work.seeds)
+        obj = self._changing()
+        known = list(obj.seeds)
         for seed in own:
-            self._canvas.check_place(seed, work.limits_world)
-            self._canvas.check_agreement(seed, known)
+            self._output_grid.check_place(seed, obj.limits_world)
+            self._output_grid.check_agreement(seed, known)
             known.append(seed)
         if own:
-            self._advance(worker.change(work, seeds=known))
+            self._advance(editor.change(obj, seeds=known))
 
     def remove_seed(self, index: int) -> None:
         """Take a seed away.
@@ -282,17 +282,17 @@ class SeedSession:
         Raises:
             MedrlError: If there is no such seed, or the object is locked.
         """
-        worker, work = self._ready(), self._changing()
+        editor, obj = self._ready(), self._changing()
         if not 0 <= index < len(self.seeds):
             raise MedrlError(f"there is no seed {index}: the object has {len(self.seeds)}")
-        count = len(work.seeds)
+        count = len(obj.seeds)
         if index < count:
-            rest = (*work.seeds[:index], *work.seeds[index + 1 :])
-            self._advance(worker.change(work, seeds=rest))
+            rest = (*obj.seeds[:index], *obj.seeds[index + 1 :])
+            self._advance(editor.change(obj, seeds=rest))
             return
-        seed = work.placed[index - count]
-        placed = [other for other in work.placed if other is not seed]
-        self._advance(worker.reject(worker.change(work, placed=placed), seed))
+        seed = obj.placed[index - count]
+        placed = [other for other in obj.placed if other is not seed]
+        self._advance(editor.reject(editor.change(obj, placed=placed), seed))
 
     def move_seed(self, index: int, points_world: ArrayLike) -> None:
         """Put one of the user's seeds elsewhere.
@@ -305,15 +305,15 @@ class SeedSession:
             MedrlError: If there is no such seed of the user's, it cannot be there, see
                 :meth:`add_seed`, or the object is locked.
         """
-        worker, work = self._ready(), self._changing()
-        if not 0 <= index < len(work.seeds):
-            raise MedrlError(f"there is no seed {index} of yours: you have {len(work.seeds)}")
-        moved = Seed(np.asarray(points_world), work.seeds[index].label)
-        others = [*work.seeds[:index], *work.seeds[index + 1 :]]
-        self._canvas.check_place(moved, work.limits_world)
-        self._canvas.check_agreement(moved, others)
-        seeds = (*work.seeds[:index], moved, *work.seeds[index + 1 :])
-        self._advance(worker.change(work, seeds=seeds))
+        editor, obj = self._ready(), self._changing()
+        if not 0 <= index < len(obj.seeds):
+            raise MedrlError(f"there is no seed {index} of yours: you have {len(obj.seeds)}")
+        moved = Seed(np.asarray(points_world), obj.seeds[index].label)
+        others = [*obj.seeds[:index], *obj.seeds[index + 1 :]]
+        self._output_grid.check_place(moved, obj.limits_world)
+        self._output_grid.check_agreement(moved, others)
+        seeds = (*obj.seeds[:index], moved, *obj.seeds[index + 1 :])
+        self._advance(editor.change(obj, seeds=seeds))
 
     def edit(self, region: Any, label: int | str) -> None:
         """Paint over the mask: these voxels keep this label, and what follows adapts to them.
@@ -326,21 +326,21 @@ class SeedSession:
         Raises:
             MedrlError: If the region is empty or of another shape, or the object is locked.
         """
-        worker = self._ready()
+        editor = self._ready()
         number = as_label(label)
         where = np.asarray(region, dtype=bool)
         where = where[0] if where.ndim == 4 else where
-        canvas = self._canvas
-        if where.shape != canvas.shape:
+        output_grid = self._output_grid
+        if where.shape != output_grid.shape:
             raise MedrlError(
-                f"the region must be of the scan's shape {canvas.shape}, not {where.shape}"
+                f"the region must be of the scan's shape {output_grid.shape}, not {where.shape}"
             )
         voxels = np.argwhere(where)
         if not len(voxels):
             raise MedrlError("the region to edit is empty")
-        work = self._changing()
-        edit = Edit(voxels, voxel_to_world(voxels, canvas.affine), number)
-        self._advance(worker.change(work, edits=(*work.edits, edit)))
+        obj = self._changing()
+        edit = Edit(voxels, voxel_to_world(voxels, output_grid.affine), number)
+        self._advance(editor.change(obj, edits=(*obj.edits, edit)))
 
     def set_limits(self, corners_world: ArrayLike | None) -> None:
         """Confine the current object to a box along the axes of the body.
@@ -351,17 +351,17 @@ class SeedSession:
         Raises:
             MedrlError: If a seed lies outside it, or the object is locked.
         """
-        worker = self._ready()
-        work = self._changing()
+        editor = self._ready()
+        obj = self._changing()
         limits = None
         if corners_world is not None:
             corners = np.asarray(corners_world, dtype=np.float64)
             if corners.shape != (2, 3) or not np.isfinite(corners).all():
                 raise MedrlError("limits are two opposite corners of a box, three numbers each")
             limits = np.sort(corners, axis=0)
-            for seed in work.seeds:
-                self._canvas.check_place(seed, limits)
-        self._advance(worker.limit(work, limits))
+            for seed in obj.seeds:
+                self._output_grid.check_place(seed, limits)
+        self._advance(editor.limit(obj, limits))
 
     def undo(self) -> None:
         """Take back the last change to the current object.
@@ -400,10 +400,10 @@ class SeedSession:
         Raises:
             MedrlError: If there is no foreground seed yet.
         """
-        option = self._option()
-        if option is None:
+        candidate = self._candidate()
+        if candidate is None:
             return None
-        seed = option.seed
+        seed = candidate.seed
         return Proposal(seed.position_world, seed.label, seed.expected_gain)
 
     def accept(self) -> None:
@@ -412,8 +412,8 @@ class SeedSession:
         Raises:
             MedrlError: If there is none, or the object is locked.
         """
-        option = self._wanted_option()
-        self._advance(self._ready().accept(self._current_work(), option))
+        candidate = self._wanted_candidate()
+        self._advance(self._ready().accept(self._current_state(), candidate))
 
     def reject(self) -> None:
         """Veto the seed that :meth:`propose` gives.
@@ -421,8 +421,8 @@ class SeedSession:
         Raises:
             MedrlError: If there is none, or the object is locked.
         """
-        option = self._wanted_option()
-        self._advance(self._ready().reject(self._current_work(), option.seed))
+        candidate = self._wanted_candidate()
+        self._advance(self._ready().reject(self._current_state(), candidate.seed))
 
     def accept_all(
         self, *, max_seeds: int | None = None, watch: Watch | None = None
@@ -441,25 +441,25 @@ class SeedSession:
             MedrlError: If there is no foreground seed yet, or the object is locked.
         """
         self._segmented()
-        timeline = self._open()
-        worker, before = self._ready(), timeline.work
-        work = kept = before
+        history = self._open()
+        editor, before = self._ready(), history.obj
+        obj = kept = before
         done: list[Proposal] = []
         try:
             while max_seeds is None or len(done) < max_seeds:
-                option = worker.propose(work)
-                if option is None:
-                    work = worker.stop(work)
+                candidate = editor.propose(obj)
+                if candidate is None:
+                    obj = editor.stop(obj)
                     break
-                work = worker.accept(work, option)
-                seed = option.seed
+                obj = editor.accept(obj, candidate)
+                seed = candidate.seed
                 done.append(Proposal(seed.position_world, seed.label, seed.expected_gain))
                 if watch is not None:
-                    kept = timeline.work = work
+                    kept = history.obj = obj
                     watch(self._step(seed))
-            kept = work
+            kept = obj
         finally:
-            timeline.work = before
+            history.obj = before
             self._advance(kept)
         return tuple(done)
 
@@ -477,8 +477,8 @@ class SeedSession:
         Raises:
             MedrlError: If the object has no foreground seed yet.
         """
-        work = self._segmented(name)
-        values = self._canvas.probability(work, self._ready().grid.affine)
+        obj = self._segmented(name)
+        values = self._output_grid.probability(obj, self._ready().grid.affine)
         return self._as_scan((values > 0.5).astype(np.uint8))
 
     def probability(self, name: str | None = None) -> MetaTensor:
@@ -493,8 +493,8 @@ class SeedSession:
         Raises:
             MedrlError: If the object has no foreground seed yet.
         """
-        work = self._segmented(name)
-        values = self._canvas.probability(work, self._ready().grid.affine)
+        obj = self._segmented(name)
+        values = self._output_grid.probability(obj, self._ready().grid.affine)
         return self._as_scan(values)
 
     def labels(self) -> MetaTensor:
@@ -510,13 +510,13 @@ class SeedSession:
         Raises:
             MedrlError: If no object has a foreground seed, or there are more than 255.
         """
-        values = label_map(self._objects, self._canvas, self._ready().grid.affine)
+        values = label_map(self._objects, self._output_grid, self._ready().grid.affine)
         labelled = self._as_scan(values)
         labelled.meta["labels"] = {name: n for n, name in enumerate(self._objects, 1)}
         return labelled
 
     def outcome(self, name: str | None = None) -> str:
-        """How the agent's work on an object stands, in words."""
+        """How the agent's obj on an object stands, in words."""
         return self._named(name).outcome
 
     def trajectory(self) -> Trajectory:
@@ -537,62 +537,62 @@ class SeedSession:
 
     # ---------------------------------------------------------------------------------------------
 
-    def _ready(self) -> Worker:
-        if self._worker is None:
+    def _ready(self) -> Editor:
+        if self._editor is None:
             raise MedrlError("the session has no scan yet: set_scan() first")
-        return self._worker
+        return self._editor
 
     def _as_scan(self, values: NDArray[Any]) -> MetaTensor:
         """An array (I, J, K) with the scan's affine."""
-        affine = torch.from_numpy(self._canvas.affine.copy())
+        affine = torch.from_numpy(self._output_grid.affine.copy())
         return MetaTensor(torch.from_numpy(values)[None], affine=affine)
 
-    def _named(self, name: str | None) -> Timeline:
+    def _named(self, name: str | None) -> History:
         name = self._current if name is None else name
         if name not in self._objects:
             there = ", ".join(self._objects) or "none yet"
             raise MedrlError(f"there is no object {name!r}; there are: {there}")
         return self._objects[name]
 
-    def _current_work(self) -> Work:
+    def _current_state(self) -> ObjectState:
         self._ready()
         if not self._current:
             raise MedrlError("place a foreground seed first")
-        return self._objects[self._current].work
+        return self._objects[self._current].obj
 
-    def _changing(self) -> Work:
+    def _changing(self) -> ObjectState:
         """The current object's state, if it may be changed; an empty one if there is no object."""
         self._ready()
-        return self._open().work if self._current else Work(0)
+        return self._open().obj if self._current else ObjectState(0)
 
-    def _open(self) -> Timeline:
+    def _open(self) -> History:
         """The current object's history, if it may be changed."""
-        self._current_work()
-        timeline = self._objects[self._current]
-        if timeline.locked:
+        self._current_state()
+        history = self._objects[self._current]
+        if history.locked:
             raise MedrlError(f"the object {self._current!r} is locked: unlock it first")
-        return timeline
+        return history
 
-    def _advance(self, work: Work) -> None:
+    def _advance(self, obj: ObjectState) -> None:
         """Make a new state the current one; the object too if there is none."""
         if not self._current:
             self.new_object()
-        self._objects[self._current].advance(work)
+        self._objects[self._current].advance(obj)
 
-    def _segmented(self, name: str | None = None) -> Work:
+    def _segmented(self, name: str | None = None) -> ObjectState:
         if name is None:
-            self._current_work()
-        work = self._named(name).work
-        if work.state is None:
+            self._current_state()
+        obj = self._named(name).obj
+        if obj.state is None:
             raise MedrlError("place a foreground seed first")
-        return work
+        return obj
 
-    def _option(self) -> Option | None:
-        work = self._segmented()
-        if self._proposal is None or self._proposal[0] is not work:
-            option = self._ready().propose(work)
-            self._proposal = None if option is None else (work, option)
-            return option
+    def _candidate(self) -> Candidate | None:
+        obj = self._segmented()
+        if self._proposal is None or self._proposal[0] is not obj:
+            candidate = self._ready().propose(obj)
+            self._proposal = None if candidate is None else (obj, candidate)
+            return candidate
         return self._proposal[1]
 
     def _step(self, seed: Seed) -> Step:
@@ -607,10 +607,10 @@ class SeedSession:
             value_unit="Dice",
         )
 
-    def _wanted_option(self) -> Option:
+    def _wanted_candidate(self) -> Candidate:
         self._segmented()
         self._open()
-        option = self._option()
-        if option is None:
+        candidate = self._candidate()
+        if candidate is None:
             raise MedrlError("the agent proposes nothing: it has stopped")
-        return option
+        return candidate

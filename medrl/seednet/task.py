@@ -1,4 +1,4 @@
-"""Segmentation of windows whose truth is known: the user's first click, and what a seed is worth."""
+"""Segmentation of windows whose truth is known: the first click, and what a seed is worth."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medrl.seednet.rewards import RewardKind, RewardSettings, dice, seed_rewards
 from medrl.walker.segmenter import FOREGROUND, NONE
 
 #: Names of what :meth:`SeedTask.info` tells.
-INFO = ("window", "dice")
+INFO = ("window", "click_voxel", "dice")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,11 @@ class SeedTask(Task[SeedState]):
         self.truth = truth
         self.rewards = RewardSettings(kind=reward) if isinstance(reward, str) else reward
         self.click = click or ClickSettings()
-        self.info_spaces = {"window": Space.choice(len(truth)), "dice": Space(low=0.0, high=1.0)}
+        self.info_spaces = {
+            "window": Space.choice(len(truth)),
+            "click_voxel": Space((3,), torch.int64),
+            "dice": Space(low=0.0, high=1.0),
+        }
 
     def given(self, count: int, **given: Any) -> dict[str, Tensor]:
         """Check ``window`` and ``click_voxel``; see :meth:`medrl.agents.Task.given`."""
@@ -108,8 +112,12 @@ class SeedTask(Task[SeedState]):
         return seed_rewards(before.mask, after.mask, truth, place, label, self.rewards)
 
     def info(self, state: SeedState) -> dict[str, Tensor]:
-        """Which window, and the overlap of mask and truth."""
-        return {"window": state.window, "dice": dice(state.mask, self.truth[state.window])}
+        """Which window, the middle of the user's seeds, and the overlap of mask and truth."""
+        return {
+            "window": state.window,
+            "click_voxel": _middle(state.user),
+            "dice": dice(state.mask, self.truth[state.window]),
+        }
 
     def _random_click(self, truth: Tensor, generator: Generator) -> Tensor:
         """A voxel of each truth, (N, 3) int64, now and then missed by a little."""
@@ -123,3 +131,15 @@ class SeedTask(Task[SeedState]):
         way = torch.randint(-settings.error, settings.error + 1, (count, 3), generator=generator)
         last = torch.tensor(truth.shape[1:], device=device) - 1
         return torch.minimum((voxel + (way * slips[:, None]).to(device)).clamp(min=0), last)
+
+
+def _middle(mask: Tensor) -> Tensor:
+    """The voxel (N, 3) nearest to the middle of each of N masks (N, I, J, K)."""
+    count = mask.flatten(1).sum(dim=1).clamp(min=1)
+    sums = [
+        (mask.flatten(1) * index.flatten()).sum(dim=1)
+        for index in torch.meshgrid(
+            *(torch.arange(side, device=mask.device) for side in mask.shape[1:]), indexing="ij"
+        )
+    ]
+    return torch.stack([(total / count).round().long() for total in sums], dim=1)

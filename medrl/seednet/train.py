@@ -15,12 +15,12 @@ from medrl.bundles import new_manifest, save
 from medrl.errors import MedrlError
 from medrl.rl.stage import Progress, run_stage
 from medrl.seednet.data import LabelledGrid, load_labelled, parse_target, read_datalist
-from medrl.seednet.episodes import starts
 from medrl.seednet.learner import AgentLearner, AgentSettings
 from medrl.seednet.model import ModelSettings, SeedModel
 from medrl.seednet.perception import PerceptionLearner, PerceptionSettings
 from medrl.seednet.sampling import Sampler, Sampling
-from medrl.seednet.tune import tune_least_gain, tune_prior_weight
+from medrl.seednet.simulated_user import starts
+from medrl.seednet.tune import tune_prior_weight, tune_stop_threshold
 from medrl.seednet.windows import parse_channel
 
 
@@ -34,7 +34,7 @@ class TrainSettings:
             ``relative`` (MR), ``hounsfield`` (CT) or ``suv`` (PET).
         targets: Kinds of object, ``NAME=LABEL,LABEL,...`` in the masks.
         spacing: Voxel size to work at, mm.
-        reach: Half the side of the window around a click, voxels.
+        half_width: Half the side of the window around a click, voxels.
         sampling: How training windows are drawn.
         perception: Supervised learning of what the agent sees.
         agent: Reinforcement learning of where it puts seeds.
@@ -47,7 +47,7 @@ class TrainSettings:
     channels: tuple[str, ...] = ("MR",)
     targets: tuple[str, ...] = ("object=1",)
     spacing: float = 1.0
-    reach: int = 32
+    half_width: int = 32
     sampling: Sampling = field(default_factory=Sampling)
     perception: PerceptionSettings = field(default_factory=PerceptionSettings)
     agent: AgentSettings = field(default_factory=AgentSettings)
@@ -68,13 +68,13 @@ class TrainSettings:
             names = [one.name for one in named]
             if not names or len(set(names)) < len(names):
                 raise MedrlError(f"every {what} needs a name of its own, and there must be one")
-        if not self.spacing > 0 or self.reach < 1:
+        if not self.spacing > 0 or self.half_width < 1:
             raise MedrlError("spacing and reach must be more than 0")
         return ModelSettings(
             channels=channels,
             targets=targets,
             spacing=self.spacing,
-            reach=self.reach,
+            half_width=self.half_width,
         )
 
 
@@ -125,7 +125,7 @@ def train(
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     training, validation = load("training"), load("validation")
-    clicks = starts(validation, reach=settings.reach, seed=settings.seed, targets=[0])
+    clicks = starts(validation, half_width=settings.half_width, seed=settings.seed, targets=[0])
     out.mkdir(parents=True, exist_ok=True)
 
     network = model_settings.build_network()
@@ -140,8 +140,8 @@ def train(
     agent = AgentLearner(model, sampler, settings.agent, generator=generator)
     run(agent, path=checkpoints / "agent.safetensors", report=report)
 
-    model = tune_least_gain(SeedModel(model.settings, network.eval()), clicks)
-    report("least gain", 1, 1, {"chosen": model.settings.least_gain})
+    model = tune_stop_threshold(SeedModel(model.settings, network.eval()), clicks)
+    report("stop threshold", 1, 1, {"chosen": model.settings.stop_threshold})
     return save_model(model, out / settings.name, name=settings.name, card=dict(card or {}))
 
 

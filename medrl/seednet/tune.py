@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from medrl.seednet.episodes import Start, correct, let_agent
 from medrl.seednet.model import SeedModel
+from medrl.seednet.simulated_user import Start, correct, let_agent
 
 #: Candidates for the prior's weight next to edges of at most 1.
 PRIOR_WEIGHTS = (0.1, 0.3, 1.0, 3.0)
 #: Candidates for the gain in Dice below which an agent stops.
-LEAST_GAINS = (0.0, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01)
+STOP_THRESHOLDS = (0.0, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01)
 #: Corrections that the prior's weight must serve as well as the first answer.
 _CLICKS = 3
 
@@ -41,16 +41,16 @@ def tune_prior_weight(model: SeedModel, cases: Sequence[Start]) -> SeedModel:
 
 
 def _corrected(model: SeedModel, case: Start) -> list[float]:
-    scene = model.look(case.image, case.seeds.new_tensor([case.target]).long())
+    encoded = model.encode(case.image, case.seeds.new_tensor([case.target]).long())
 
     def segment(seeds: Tensor) -> Tensor:
-        prior = model.prior(scene, seeds)
-        return model.dynamics.segmenter.solve(scene.system, seeds, prior=prior)
+        prior = model.prior(encoded, seeds)
+        return model.dynamics.segmenter.solve(encoded.system, seeds, prior=prior)
 
     return correct(segment, case, clicks=_CLICKS)
 
 
-def tune_least_gain(model: SeedModel, cases: Sequence[Start]) -> SeedModel:
+def tune_stop_threshold(model: SeedModel, cases: Sequence[Start]) -> SeedModel:
     """Choose the expected gain below which the agent stops.
 
     Every case is run once until all seeds are used up; what a limit would have given can be read
@@ -67,15 +67,15 @@ def tune_least_gain(model: SeedModel, cases: Sequence[Start]) -> SeedModel:
         return model
     answers = []
     for case in cases:
-        scene = model.look(case.image, case.seeds.new_tensor([case.target]).long())
-        prior = model.prior(scene, case.seeds)
-        answers.append(let_agent(model, scene, case, prior, least_gain=-np.inf))
+        encoded = model.encode(case.image, case.seeds.new_tensor([case.target]).long())
+        prior = model.prior(encoded, case.seeds)
+        answers.append(let_agent(model, encoded, case, prior, stop_threshold=-np.inf))
     scores = []
-    for limit in LEAST_GAINS:
+    for limit in STOP_THRESHOLDS:
         ends = [
             answer.dice[next((t for t, g in enumerate(answer.gains) if g < limit), -1)]
             for answer in answers
         ]
         scores.append(float(np.mean(ends)))
-    best = max(range(len(scores)), key=lambda n: (round(scores[n], 5), LEAST_GAINS[n]))
-    return SeedModel(replace(model.settings, least_gain=LEAST_GAINS[best]), model.network)
+    best = max(range(len(scores)), key=lambda n: (round(scores[n], 5), STOP_THRESHOLDS[n]))
+    return SeedModel(replace(model.settings, stop_threshold=STOP_THRESHOLDS[best]), model.network)

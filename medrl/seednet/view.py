@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medrl.seednet.dynamics import SeedState, seed_maps
+from medrl.seednet.dynamics import SeedState
+from medrl.seednet.geometry import seed_maps
 from medrl.seednet.network import SEED_SCALES, STRIDE
 
 

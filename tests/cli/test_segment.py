@@ -28,7 +28,7 @@ def make_bundle(folder: Path, *channels: Channel) -> Path:
         channels=channels or (Channel("MR"),),
         targets=(Target("hippocampus"), Target("anterior", (2,))),
         spacing=2.0,
-        reach=8,
+        half_width=8,
         widths=(4, 4, 4, 4),
     )
     model = SeedModel(settings, settings.build_network().eval())

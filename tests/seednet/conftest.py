@@ -45,7 +45,7 @@ def bright_model(**settings) -> SeedModel:
         "channels": (Channel("CT", "hounsfield"),),
         "targets": (Target("ball"), Target("half")),
         "spacing": 2.0,
-        "reach": 12,
+        "half_width": 12,
         "prior_weight": 0.1,
         "max_seeds": 10,
         **settings,

@@ -11,30 +11,33 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from medrl.agents import ACTIVE
 from medrl.errors import MedrlError
 from medrl.seednet.dynamics import (
-    PLACING,
     SPENT,
     STOPPED,
     SeedDynamics,
     SeedState,
-    ball,
-    dilate,
-    seed_maps,
+    Windows,
 )
+from medrl.seednet.geometry import ball, dilate, seed_maps
 
 NONE, BACKGROUND, FOREGROUND = -1, 0, 1
 SHAPE = (9, 12, 7)
 
 
 @dataclass
-class Windows:
+class Numbered:
     """Stands for what a segmenter prepares: the numbers of the windows."""
 
     numbers: Tensor
 
-    def select(self, rows: Tensor) -> "Windows":
-        return Windows(self.numbers[rows])
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.numbers), *SHAPE)
+
+    def select(self, rows: Tensor) -> "Numbered":
+        return Numbered(self.numbers[rows])
 
 
 class NearestSeed:
@@ -50,7 +53,7 @@ class NearestSeed:
 
     def solve(
         self,
-        system: Windows,
+        system: Numbered,
         seeds: Tensor,
         *,
         prior: Tensor | None = None,
@@ -89,9 +92,9 @@ def random_seeds(count: int, seed: int, share: float = 0.02) -> Tensor:
     return torch.from_numpy(seeds)
 
 
-def begin(dynamics: Any, seeds: Tensor, prior: Tensor | None = None) -> tuple[Windows, SeedState]:
-    system = Windows(torch.arange(len(seeds)))
-    return system, dynamics.reset(system, seeds, prior=prior)
+def begin(rules: Any, seeds: Tensor, prior: Tensor | None = None) -> tuple[Any, SeedState]:
+    dynamics = rules.on(Windows(Numbered(torch.arange(len(seeds))), prior))
+    return dynamics, dynamics.reset(seeds)
 
 
 def random_actions(state: SeedState, dynamics: SeedDynamics, rng: np.random.Generator) -> Tensor:
@@ -127,7 +130,7 @@ def test_seed_maps_are_scipys_distances(share: float) -> None:
 def test_seed_maps_of_many_voxels_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds = random_seeds(2, seed=4, share=0.3)
     whole = seed_maps(seeds, scale=2.0)
-    monkeypatch.setattr("medrl.seednet.dynamics._CHUNK", 200)
+    monkeypatch.setattr("medrl.seednet.geometry._CHUNK", 200)
     assert (seed_maps(seeds, scale=2.0) == whole).all()
 
 
@@ -178,8 +181,8 @@ def free_voxels(state: SeedState, n: int, label: int, veto: float) -> NDArray[np
 
 @pytest.mark.parametrize(("stride", "veto"), [(1, 3.0), (2, 3.0), (2, 0.0), (3, 1.5), (2, 30.0)])
 def test_allowed_are_the_cells_with_a_free_voxel(stride: int, veto: float) -> None:
-    dynamics = rules(stride=stride, veto_radius=veto)
-    system, state = begin(dynamics, random_seeds(4, seed=2, share=0.01))
+    dynamics = rules(stride=stride, exclusion_radius=veto)
+    dynamics, state = begin(dynamics, random_seeds(4, seed=2, share=0.01))
     rng = np.random.default_rng(0)
     seen = set()
     for _ in range(4):
@@ -194,7 +197,7 @@ def test_allowed_are_the_cells_with_a_free_voxel(stride: int, veto: float) -> No
             cells = len(expected)
             np.testing.assert_array_equal(allowed[n, label * cells : (label + 1) * cells], expected)
             seen |= set(expected.tolist())
-        state = dynamics.step(system, state, random_actions(state, dynamics, rng))
+        state = dynamics.step(state, random_actions(state, dynamics, rng))
     assert (True in seen) == (veto < 30)
     assert False in seen or veto < 3
 
@@ -217,16 +220,16 @@ def simulate(
     probability = nearest_seed(painted, number)
     places: list[list[int]] = []
     labels: list[int] = []
-    status = PLACING
+    status = ACTIVE
 
     def may_hold(voxel: tuple[int, ...], label: int) -> bool:
         opposite = [place for place, own in user.items() if own != label]
         distances = [np.hypot.reduce(np.subtract(voxel, place)) for place in opposite]
-        far = all(distance > dynamics.veto_radius for distance in distances)
+        far = all(distance > dynamics.exclusion_radius for distance in distances)
         return painted[voxel] == NONE and far
 
     for action in actions:
-        if status != PLACING:
+        if status != ACTIVE:
             break
         if action == 2 * cells:
             status = STOPPED
@@ -269,9 +272,9 @@ def simulate(
 @pytest.mark.parametrize(
     "options",
     [
-        {"stride": 2, "seed_radius": 1.0, "veto_radius": 2.0},
-        {"stride": 3, "seed_radius": 2.0, "veto_radius": 3.0},
-        {"stride": 4, "seed_radius": 0.0, "veto_radius": 0.0},
+        {"stride": 2, "seed_radius": 1.0, "exclusion_radius": 2.0},
+        {"stride": 3, "seed_radius": 2.0, "exclusion_radius": 3.0},
+        {"stride": 4, "seed_radius": 0.0, "exclusion_radius": 0.0},
     ],
 )
 def test_agents_do_what_one_agent_in_plain_python_does(
@@ -283,12 +286,12 @@ def test_agents_do_what_one_agent_in_plain_python_does(
     seeds[:, :4, :4, :4] = BACKGROUND
     prior = torch.rand((count, *SHAPE), generator=torch.Generator().manual_seed(0))
     given = prior if with_prior else None
-    system, state = begin(dynamics, seeds, given)
+    dynamics, state = begin(dynamics, seeds, given)
     rng = np.random.default_rng(1)
     taken = []
     for _ in range(steps):
         taken.append(random_actions(state, dynamics, rng))
-        state = dynamics.step(system, state, taken[-1], prior=given)
+        state = dynamics.step(state, taken[-1])
     actions = torch.stack(taken, dim=1).tolist()
     refused = 0
     for n in range(count):
@@ -311,14 +314,14 @@ def test_agents_do_what_one_agent_in_plain_python_does(
 
 def test_user_seeds_always_win() -> None:
     """Whatever agents do, for long: user voxels stay, and the veto around them holds."""
-    dynamics = rules(max_seeds=40, seed_radius=3.0, veto_radius=2.0)
+    dynamics = rules(max_seeds=40, seed_radius=3.0, exclusion_radius=2.0)
     seeds = random_seeds(4, seed=6, share=0.005)
-    system, state = begin(dynamics, seeds)
+    dynamics, state = begin(dynamics, seeds)
     rng = np.random.default_rng(2)
     cells = dynamics.actions(SHAPE) - 1
     for _ in range(40):
         action = torch.from_numpy(rng.integers(0, cells, 4))
-        state = dynamics.step(system, state, action)
+        state = dynamics.step(state, action)
     painted, user = state.seeds.numpy(), (seeds != NONE).numpy()
     assert (painted[user] == seeds.numpy()[user]).all()
     assert ((painted != NONE) & ~user).any(axis=(1, 2, 3)).all()
@@ -330,12 +333,12 @@ def test_user_seeds_always_win() -> None:
 
 
 def test_repainting_around_new_user_seeds() -> None:
-    dynamics = rules(max_seeds=6, seed_radius=1.0, veto_radius=2.0)
+    dynamics = rules(max_seeds=6, seed_radius=1.0, exclusion_radius=2.0)
     seeds = random_seeds(5, seed=11, share=0.005)
-    system, state = begin(dynamics, seeds)
+    dynamics, state = begin(dynamics, seeds)
     rng = np.random.default_rng(4)
     for _ in range(6):
-        state = dynamics.step(system, state, random_actions(state, dynamics, rng))
+        state = dynamics.step(state, random_actions(state, dynamics, rng))
     assert (dynamics.repaint(state, seeds) == state.seeds).all()
 
     # The user contradicts the first seed of every agent, from one voxel beside it.
@@ -362,7 +365,7 @@ def test_repainting_around_new_user_seeds() -> None:
 def test_only_windows_with_a_new_seed_are_solved() -> None:
     dynamics = rules(max_seeds=2)
     segmenter: Any = dynamics.segmenter
-    system, state = begin(dynamics, random_seeds(4, seed=7, share=0.0))
+    dynamics, state = begin(dynamics, random_seeds(4, seed=7, share=0.0))
     assert segmenter.calls == [[0, 1, 2, 3]]
     stop = dynamics.actions(SHAPE) - 1
     corner, far = 0, int(stop // 2 - 1)
@@ -373,7 +376,7 @@ def test_only_windows_with_a_new_seed_are_solved() -> None:
         [stop, stop, stop, stop],
     )
     for action in actions:
-        state = dynamics.step(system, state, torch.tensor(action))
+        state = dynamics.step(state, torch.tensor(action))
     assert segmenter.calls[1:] == [[0, 2, 3], [0, 3]]
     assert state.status.tolist() == [SPENT, STOPPED, STOPPED, SPENT]
     assert state.steps.tolist() == [2, 0, 1, 2]
@@ -382,34 +385,34 @@ def test_only_windows_with_a_new_seed_are_solved() -> None:
 def test_warm_start_is_the_solution_before() -> None:
     dynamics = rules()
     segmenter: Any = dynamics.segmenter
-    system, first = begin(dynamics, random_seeds(3, seed=8, share=0.0))
+    dynamics, first = begin(dynamics, random_seeds(3, seed=8, share=0.0))
     assert segmenter.starts == [None]
     stop = dynamics.actions(SHAPE) - 1
-    second = dynamics.step(system, first, torch.tensor([0, stop, 5]))
+    second = dynamics.step(first, torch.tensor([0, stop, 5]))
     assert (segmenter.starts[1] == first.probability[[0, 2]]).all()
-    dynamics.step(system, second, torch.tensor([9, 9, 9]))
+    dynamics.step(second, torch.tensor([9, 9, 9]))
     assert (segmenter.starts[2] == second.probability[[0, 2]]).all()
-    again = dynamics.reset(system, first.seeds, start=second.probability)
+    again = dynamics.reset(first.seeds, start=second.probability)
     assert segmenter.starts[3] is second.probability
-    assert (again.status == PLACING).all()
+    assert (again.status == ACTIVE).all()
 
 
 def test_a_step_leaves_the_state_before_as_it_was() -> None:
     dynamics = rules()
-    system, state = begin(dynamics, random_seeds(3, seed=9))
+    dynamics, state = begin(dynamics, random_seeds(3, seed=9))
     copies = {name: value.clone() for name, value in vars(state).items()}
-    dynamics.step(system, state, torch.tensor([3, 40, 100]))
+    dynamics.step(state, torch.tensor([3, 40, 100]))
     for name, copy in copies.items():
         assert (getattr(state, name) == copy).all(), name
 
 
-def test_seeds_of_agents_kept_at_a_reset_have_no_veto() -> None:
-    dynamics = rules(veto_radius=2.0)
+def test_seeds_of_agents_kept_at_a_reset_exclude_nothing() -> None:
+    dynamics = rules(exclusion_radius=2.0)
     seeds = torch.full((1, *SHAPE), NONE, dtype=torch.int8)
     seeds[0, 1, 1, 1], seeds[0, 7, 9, 5] = FOREGROUND, FOREGROUND
     user = torch.zeros(seeds.shape, dtype=torch.bool)
     user[0, 1, 1, 1] = True
-    state = dynamics.reset(Windows(torch.tensor([0])), seeds, user=user)
+    state = dynamics.on(Windows(Numbered(torch.tensor([0])))).reset(seeds, user=user)
     assert (state.user == user).all()
     free = state.free[0].numpy()
     assert not free[BACKGROUND, 1, 1, 2]
@@ -419,7 +422,7 @@ def test_seeds_of_agents_kept_at_a_reset_have_no_veto() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"stride": 0}, {"max_seeds": 0}, {"seed_radius": -1.0}, {"veto_radius": -0.5}]
+    "options", [{"stride": 0}, {"max_seeds": 0}, {"seed_radius": -1.0}, {"exclusion_radius": -0.5}]
 )
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(MedrlError, match=next(iter(options))):

@@ -12,23 +12,18 @@ from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
 from scipy import ndimage
 from stable_baselines3 import DQN
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from torchrl.collectors import Collector
 from torchrl.envs import ActionMask, EnvBase, TransformedEnv
-from torchrl.envs.utils import check_env_specs
 
 from medrl.errors import MedrlError
-from medrl.seednet.dynamics import SPENT, STOPPED
-from medrl.seednet.env import (
-    GYMNASIUM_ID,
-    STATE_CHANNELS,
-    ClickSettings,
-    LabelledWindow,
-    SeedEnv,
-    make,
-)
+from medrl.rl.check import check_env as check_contract
+from medrl.rl.env import AgentsEnv
+from medrl.seednet.dynamics import SPENT, STATE_CHANNELS, STOPPED
+from medrl.seednet.env import GYMNASIUM_ID, LabelledWindow, make, seed_env
 from medrl.seednet.oracle import oracle_actions
 from medrl.seednet.rewards import RewardSettings
+from medrl.seednet.task import ClickSettings
 from medrl.walker.edges import intensity_edges
 from medrl.walker.segmenter import RandomWalker
 
@@ -54,7 +49,7 @@ def spheres(count: int = 3, noise: float = 0.25, channels: int = IMAGE) -> tuple
     return images, masks
 
 
-def build(**options: Any) -> SeedEnv:
+def build(**options: Any) -> AgentsEnv[Any]:
     return make(*spheres(), **({"stride": STRIDE, "seed": 0, "max_seeds": 5} | options))
 
 
@@ -83,9 +78,9 @@ def masked_policy(seed: int, stop: float = 0.0) -> Any:
     return policy
 
 
-def oracle(env: SeedEnv, observation: TensorDictBase) -> torch.Tensor:
-    truth = env.truth[observation["case"].reshape(-1)]
-    return oracle_actions(env.dynamics, env.seed_state, truth).reshape(env.batch_size)
+def oracle(env: AgentsEnv[Any], observation: TensorDictBase) -> torch.Tensor:
+    truth = env.task.truth[observation["window"].reshape(-1)]
+    return oracle_actions(env.dynamics, env.state, truth).reshape(env.batch_size)
 
 
 def score(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
@@ -95,11 +90,14 @@ def score(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
 # Specs and observations -------------------------------------------------------------------------
 
 
+def test_the_contract_holds() -> None:
+    check_contract(lambda size: build(batch_size=size, segmenter=Steady(), max_seeds=3), steps=5)
+
+
 @pytest.mark.parametrize("batch_size", [[], [5]])
 @pytest.mark.parametrize("stride", [2, 3])
 def test_specs(batch_size: list[int], stride: int) -> None:
     env = build(batch_size=batch_size, stride=stride)
-    check_env_specs(env, seed=0, break_when_any_done="both")
     assert env.batch_size == torch.Size(batch_size)
     grid = [-(-side // stride) for side in SHAPE]
     # Random agents may stop at once, and then nothing is to be left out.
@@ -118,9 +116,9 @@ def test_observations_are_cell_means_of_what_is_known() -> None:
     env = build(batch_size=[4], seed_scale=3.0)
     images, masks = spheres()
     after = walk(env, masked_policy(1, stop=0.1), 4)[-1]["next"]
-    state = env.seed_state
+    state = env.state
     for n in range(4):
-        case = int(after["case"][n])
+        case = int(after["window"][n])
         probability, seeds = state.probability[n].numpy(), state.seeds[n].numpy()
         near = []
         for label in (1, 0):
@@ -141,22 +139,22 @@ def test_an_episode_begins_with_a_click_in_the_truth() -> None:
     env = build(batch_size=[300], click=ClickSettings(radius=1.0))
     start = env.reset()
     _, masks = spheres()
-    for case, click in zip(start["case"].tolist(), start["click_voxel"].tolist(), strict=True):
+    for case, click in zip(start["window"].tolist(), start["click_voxel"].tolist(), strict=True):
         assert masks[case][tuple(click)]
-    assert set(start["case"].tolist()) == {0, 1, 2}
+    assert set(start["window"].tolist()) == {0, 1, 2}
     for case, mask in enumerate(masks):
-        clicks = start["click_voxel"][start["case"] == case].numpy()
+        clicks = start["click_voxel"][start["window"] == case].numpy()
         # Everywhere in the object: their mean is its centre, within three standard errors.
         error = clicks.std(axis=0) / np.sqrt(len(clicks))
         assert (np.abs(clicks.mean(axis=0) - np.argwhere(mask).mean(axis=0)) < 3.5 * error).all()
         assert len(np.unique(clicks, axis=0)) > 0.6 * len(clicks)
-    seeds = env.seed_state.seeds.numpy()
+    seeds = env.state.seeds.numpy()
     for n, click in enumerate(start["click_voxel"].tolist()):
         grid = np.stack(np.meshgrid(*[np.arange(s) for s in SHAPE], indexing="ij"))
         near = np.linalg.norm(grid - np.array(click)[:, None, None, None], axis=0) <= 1.0
         np.testing.assert_array_equal(seeds[n], np.where(near, 1, -1))
     # Nothing but foreground is known: everything is foreground.
-    assert (env.seed_state.probability == 1).all()
+    assert (env.state.probability == 1).all()
 
 
 def test_users_slip() -> None:
@@ -164,7 +162,7 @@ def test_users_slip() -> None:
         start = build(batch_size=[300], click=ClickSettings(**click)).reset()
         masks = np.stack(spheres()[1])
         clicks = start["click_voxel"].numpy()
-        return float(1 - masks[start["case"].numpy(), *clicks.T].mean())
+        return float(1 - masks[start["window"].numpy(), *clicks.T].mean())
 
     assert missed() == 0
     never, half, always = (missed(error_share=share, error=6) for share in (0.0, 0.5, 1.0))
@@ -177,13 +175,13 @@ def test_users_slip() -> None:
 def test_case_and_click_given() -> None:
     env = build(batch_size=[3])
     clicks = [[0, 0, 0], [12, 11, 10], [5, 5, 5]]
-    start = env.reset(case=[2, 0, 1], click_voxel=clicks)
-    assert start["case"].tolist() == [2, 0, 1]
+    start = env.reset(window=[2, 0, 1], click_voxel=clicks)
+    assert start["window"].tolist() == [2, 0, 1]
     assert start["click_voxel"].tolist() == clicks
     assert (
-        env.reset(case=1, click_voxel=[3, 4, 5])["click_voxel"] == torch.tensor([3, 4, 5])
+        env.reset(window=1, click_voxel=[3, 4, 5])["click_voxel"] == torch.tensor([3, 4, 5])
     ).all()
-    for given in ({"case": 3}, {"case": [0, 1]}, {"click_voxel": [0, 12, 0]}, {"case": 0.5}):
+    for given in ({"window": 3}, {"window": [0, 1]}, {"click_voxel": [0, 12, 0]}, {"window": 0.5}):
         with pytest.raises(MedrlError, match=next(iter(given))):
             env.reset(**given)
 
@@ -197,7 +195,7 @@ def test_rewards_add_up_to_the_dice_gained() -> None:
     assert bool(records[-1]["next", "done"].all())
     total = sum(record["next", "reward"][:, 0] for record in records)
     torch.testing.assert_close(total, records[-1]["next", "dice"] - records[0]["dice"])
-    assert set(env.seed_state.status.tolist()) == {STOPPED, SPENT}
+    assert set(env.state.status.tolist()) == {STOPPED, SPENT}
 
 
 def test_oracle_gains_and_stops_when_there_is_nothing_to_correct() -> None:
@@ -237,23 +235,11 @@ def test_done_flags() -> None:
     for record in records:
         assert (record["next", "terminated"] == record["next", "done"]).all()
         assert not record["next", "truncated"].any()
-    assert env.seed_state.status.tolist() == [SPENT, STOPPED]
-
-
-def test_ended_agents_stay_as_they_are() -> None:
-    env = build(batch_size=[4], reward=RewardSettings(step_cost=0.25))
-    walk(env, masked_policy(5), 5)
-    state = env.seed_state
-    blank = TensorDict(batch_size=env.batch_size)
-    again = env.step(blank.set("action", torch.tensor([0, 3, 9, STOP])))["next"]
-    assert bool(again["done"].all())
-    assert float(again["reward"].abs().max()) == 0
-    for name, old in vars(state).items():
-        assert (getattr(env.seed_state, name) == old).all(), name
+    assert env.state.status.tolist() == [SPENT, STOPPED]
 
 
 def test_a_seed_that_is_not_allowed_is_lost() -> None:
-    env = build(reward=RewardSettings(step_cost=0.5), veto_radius=4.0)
+    env = build(reward=RewardSettings(step_cost=0.5), exclusion_radius=4.0)
     start = env.reset(click_voxel=[0, 0, 0])
     assert not start["action_mask"][0], "background may not touch the user's foreground"
     after = env.step(start.set("action", torch.tensor(0)))["next"]
@@ -263,7 +249,7 @@ def test_a_seed_that_is_not_allowed_is_lost() -> None:
 
 
 def test_masked_environment_draws_allowed_actions_only() -> None:
-    env = TransformedEnv(build(batch_size=[4], veto_radius=6.0), ActionMask())
+    env = TransformedEnv(build(batch_size=[4], exclusion_radius=6.0), ActionMask())
     rollout = env.rollout(40, break_when_any_done=False)
     allowed = rollout["action_mask"].gather(-1, rollout["action"][..., None])
     assert bool(allowed.all())
@@ -280,15 +266,15 @@ def test_prior_and_segmenter_are_used() -> None:
         pool.append(
             LabelledWindow(seen, torch.from_numpy(mask), intensity_edges(seen[None])[0], prior)
         )
-    env = SeedEnv(pool, segmenter=RandomWalker(prior_weight=0.05), batch_size=[5], seed=0)
+    env = seed_env(pool, segmenter=RandomWalker(prior_weight=0.05), batch_size=[5], seed=0)
     start = env.reset()
     # One foreground click alone would make everything foreground.
     assert float(start["dice"].mean()) > 0.6
-    state = env.seed_state
+    state = env.state
     expected = RandomWalker(prior_weight=0.05).solve(
-        RandomWalker().prepare(torch.stack([pool[n].weights for n in start["case"].tolist()])),
+        RandomWalker().prepare(torch.stack([pool[n].weights for n in start["window"].tolist()])),
         state.seeds,
-        prior=torch.stack([pool[n].prior for n in start["case"].tolist()]),
+        prior=torch.stack([pool[n].prior for n in start["window"].tolist()]),
     )
     torch.testing.assert_close(state.probability, expected, atol=5e-3, rtol=0)
     after = walk(env, oracle, 6)[-1]["next"]
@@ -322,22 +308,15 @@ class Steady:
 class SteadySystem:
     bend: NDArray[np.float64]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.bend.shape
+
     def select(self, rows: torch.Tensor) -> "SteadySystem":
         return SteadySystem(self.bend[rows.numpy()])
 
 
 # Determinism, batches, resets -------------------------------------------------------------------
-
-
-def test_same_seed_same_episodes() -> None:
-    def episodes(seed: int) -> TensorDictBase:
-        env = build(batch_size=[4], seed=None, segmenter=Steady())
-        env.set_seed(seed)
-        torch.manual_seed(7)
-        return env.rollout(12, break_when_any_done=False)
-
-    assert (episodes(3) == episodes(3)).all()
-    assert not (episodes(3)["click_voxel"] == episodes(4)["click_voxel"]).all()
 
 
 def test_unseeded_environments_differ_but_follow_torch() -> None:
@@ -352,7 +331,7 @@ def test_unseeded_environments_differ_but_follow_torch() -> None:
 
 
 def test_batch_equals_single_agents() -> None:
-    given = {"case": [0, 1, 2, 2], "click_voxel": [[6, 5, 5], [5, 6, 5], [7, 5, 5], [6, 6, 4]]}
+    given = {"window": [0, 1, 2, 2], "click_voxel": [[6, 5, 5], [5, 6, 5], [7, 5, 5], [6, 6, 4]]}
     actions = torch.randint(STOP + 1, (6, 4), generator=torch.Generator().manual_seed(0))
     actions[2, 1] = STOP
 
@@ -371,22 +350,22 @@ def test_batch_equals_single_agents() -> None:
 def test_partial_reset_leaves_the_others_alone() -> None:
     env = build(batch_size=[4], segmenter=Steady())
     last = walk(env, masked_policy(0), 3)[-1]["next"].exclude("reward")
-    before = env.seed_state
+    before = env.state
     mask = torch.tensor([[False], [True], [False], [True]])
-    given = {"case": [0, 2, 0, 1], "click_voxel": [[0, 0, 0], [6, 5, 5], [0, 0, 0], [5, 6, 5]]}
+    given = {"window": [0, 2, 0, 1], "click_voxel": [[0, 0, 0], [6, 5, 5], [0, 0, 0], [5, 6, 5]]}
     fresh = env.reset(last.clone().set("_reset", mask), **given)
-    after = env.seed_state
+    after = env.state
     for name, old in vars(before).items():
         assert (getattr(after, name)[[0, 2]] == old[[0, 2]]).all(), name
     assert (fresh["cells"][[0, 2]] == last["cells"][[0, 2]]).all()
     assert after.steps.tolist() == [3, 0, 3, 0]
-    assert fresh["case"][[1, 3]].tolist() == [2, 1]
+    assert fresh["window"][[1, 3]].tolist() == [2, 1]
     # Each goes on in its own window.
     actions = torch.tensor([3, 6, 20, 70])
     moved = env.step(fresh.set("action", actions))["next"]
     for n in (1, 3):
         twin = build(segmenter=Steady())
-        start = twin.reset(case=given["case"][n], click_voxel=given["click_voxel"][n])
+        start = twin.reset(window=given["window"][n], click_voxel=given["click_voxel"][n])
         single = twin.step(start.set("action", actions[n]))["next"]
         assert (moved["cells"][n] == single["cells"]).all()
 
@@ -422,7 +401,7 @@ def test_collector_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
         ({"reward": "cubed"}, "reward kind must be"),
         ({"stride": 0}, "stride"),
         ({"colour": "red"}, "unknown option colour"),
-        ({"batch_size": [2, 2]}, "batch_size"),
+        ({"batch_size": [2, 2, 2]}, "batch_size"),
         ({"seed_scale": 0.0}, "seed_scale"),
     ],
 )
@@ -452,7 +431,7 @@ def test_windows_must_fit() -> None:
     seen, truth = torch.from_numpy(images[0]).float(), torch.from_numpy(masks[0])
     plain = LabelledWindow(seen, truth, intensity_edges(seen[None])[0])
     with pytest.raises(MedrlError, match="prior or none"):
-        SeedEnv([plain, LabelledWindow(seen, truth, plain.weights, truth.float())])
+        seed_env([plain, LabelledWindow(seen, truth, plain.weights, truth.float())])
 
 
 # Gymnasium --------------------------------------------------------------------------------------
@@ -475,7 +454,7 @@ def test_gymnasium_is_the_same_environment() -> None:
     env = gymnasium.make(
         f"medrl.seednet.env:{GYMNASIUM_ID}", **gymnasium_options(), segmenter=Steady()
     )
-    given = {"case": 1, "click_voxel": [6, 5, 5]}
+    given = {"window": 1, "click_voxel": [6, 5, 5]}
     seen, info = env.reset(options=given)
     twin = build(segmenter=Steady())
     current = twin.reset(**given)
@@ -512,7 +491,7 @@ def test_dqn_of_stable_baselines_learns() -> None:
     torch.set_num_threads(1)
     images, masks = spheres(count=1, noise=0.3, channels=1)
     env = gymnasium.make(
-        GYMNASIUM_ID, images=images, masks=masks, stride=6, max_seeds=3, veto_radius=1.0
+        GYMNASIUM_ID, images=images, masks=masks, stride=6, max_seeds=3, exclusion_radius=1.0
     )
 
     def play(policy: Any) -> NDArray[np.float64]:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import label as label_components
 
-from medrl.seednet.dynamics import SeedDynamics, SeedState, dilate
+from medrl.seednet.dynamics import SeedDynamics, SeedState, Windows
+from medrl.seednet.geometry import dilate
 from medrl.seednet.oracle import oracle_actions, oracle_seed, oracle_seeds
 
 NONE, BACKGROUND, FOREGROUND = -1, 0, 1
@@ -132,12 +133,12 @@ def test_actions_are_allowed_and_lead_to_the_error() -> None:
     for n in range(5):
         i, j, k = truth[n].nonzero()[len(truth) * n]
         seeds[n, i, j, k] = FOREGROUND
-    system: Any = None
+    same = type("Same", (), {"select": lambda self, rows: self, "shape": (len(seeds), *SHAPE)})()
     segmenter: Any = Blurred()
-    dynamics = SeedDynamics(segmenter, stride=2, max_seeds=6, veto_radius=5.0)
-    state: SeedState = dynamics.reset(system, seeds)
+    rules = SeedDynamics(segmenter, stride=2, max_seeds=6, exclusion_radius=5.0)
+    dynamics = rules.on(Windows(same))
+    state: SeedState = dynamics.reset(seeds)
     stop = dynamics.actions(SHAPE) - 1
-    system = type("Same", (), {"select": lambda self, rows: self})()
     taken = []
     for _ in range(6):
         action = oracle_actions(dynamics, state, truth)
@@ -146,7 +147,7 @@ def test_actions_are_allowed_and_lead_to_the_error() -> None:
         assert int(action[5]) == stop
         before = state
         voxel, label = dynamics.place(state, action)
-        state = dynamics.step(system, state, action)
+        state = dynamics.step(state, action)
         for n in (action != stop).nonzero()[:, 0].tolist():
             seed = oracle_seed(before.mask[n], truth[n], forbidden=~before.free[n])
             assert seed is not None

@@ -26,7 +26,7 @@ def xyz(*values: float) -> np.ndarray:
 
 def snapshot(session: SeedSession):
     """All that a user can see."""
-    done = session.current and session._objects[session.current].work.state is not None
+    done = session.current and session._objects[session.current].obj.state is not None
     return (
         session.objects,
         session.current,
@@ -72,7 +72,7 @@ def test_the_mask_lands_where_it_should(model, make_scan, grid: str):
 
 def test_a_model_that_is_coarser_than_the_scan(make_model, make_scan):
     """A sarcoma's geometry: 4 mm, next to the voxels of a CT."""
-    session = SeedSession(make_model(spacing=4.0, reach=8))
+    session = SeedSession(make_model(spacing=4.0, half_width=8))
     scan = make_scan("CT", radius=24.0, dim=False)
     session.set_scan(scan)
     session.add_seed(make_scan.center, "fg")
@@ -202,7 +202,7 @@ def test_a_veto_holds_until_the_user_changes_something_there(session, make_scan)
     session.add_seed(place + xyz(0, 0, 6), "fg")
     again = session.propose()
     assert again is None or np.linalg.norm(again.position_world - place) <= 8
-    work = session._objects[session.current].work
+    work = session._objects[session.current].obj
     assert len(work.rejected) < len(vetoed)
 
 
@@ -325,11 +325,11 @@ def test_the_window_grows_with_the_object(make_model, make_scan):
     shape = (60, 24, 24)
     volume = torch.full((1, *shape), -110.0)
     volume[:, 4:56, 8:16, 8:16] = 190.0
-    session = SeedSession(make_model(reach=8))
+    session = SeedSession(make_model(half_width=8))
     session.set_scan(MetaTensor(volume, affine=torch.from_numpy(affine)))
     session.add_seed((20.0, 24, 24), "fg")
-    # Four times the reach at most: 32 voxels of the 52; nothing to gain across.
-    box = session._objects[session.current].work.box
+    # Four times the half width at most: 32 voxels of the 52; nothing to gain across.
+    box = session._objects[session.current].obj.box
     assert [b - a for a, b in zip(*box, strict=True)] == [32, 16, 16]
     mask = session.mask()[0].bool()
     truth = volume[0] > 0
@@ -344,7 +344,7 @@ def test_the_window_grows_with_the_object(make_model, make_scan):
     session.add_seed((112.0, 24, 24), "bg")
     assert session.mask()[0, 56, 12, 12] == 0
     # Without growing, the same scan in one window gives the same mask there.
-    whole = SeedSession(make_model(reach=16))
+    whole = SeedSession(make_model(half_width=16))
     whole.set_scan(MetaTensor(volume, affine=torch.from_numpy(affine)))
     whole.add_seed((20.0, 24, 24), "fg")
     assert torch.equal(whole.mask()[0, 6:20], session.mask()[0, 6:20])
@@ -354,11 +354,11 @@ def test_a_neighbour_at_the_windows_face_does_not_make_it_grow(make_model):
     volume = torch.full((1, 60, 24, 24), -110.0)
     volume[:, 28:33, 8:16, 8:16] = 190.0
     volume[:, 36:50, 8:16, 8:16] = 190.0
-    session = SeedSession(make_model(reach=8))
+    session = SeedSession(make_model(half_width=8))
     session.set_scan(MetaTensor(volume, affine=torch.diag(torch.tensor([2.0, 2, 2, 1])).double()))
     session.add_seed((60.0, 24, 24), "fg")
     assert session.mask()[0, 37, 12, 12] == 1
-    assert session._objects[session.current].work.box == ((22, 4, 4), (38, 20, 20))
+    assert session._objects[session.current].obj.box == ((22, 4, 4), (38, 20, 20))
 
 
 def test_the_agents_budget_outlasts_the_window(make_model):
@@ -366,24 +366,24 @@ def test_the_agents_budget_outlasts_the_window(make_model):
     volume = torch.full((1, 60, 24, 24), -110.0)
     volume[:, 4:56, 8:16, 8:16] = 100.0
     volume[:, 28:33, 8:16, 8:16] = 190.0
-    session = SeedSession(make_model(reach=8, max_seeds=2))
+    session = SeedSession(make_model(half_width=8, max_seeds=2))
     session.set_scan(MetaTensor(volume, affine=torch.diag(torch.tensor([2.0, 2, 2, 1])).double()))
     session.add_seed((60.0, 24, 24), "fg")
-    before = session._objects[session.current].work.box
+    before = session._objects[session.current].obj.box
     assert len(session.accept_all()) == 2
-    assert session._objects[session.current].work.box != before
+    assert session._objects[session.current].obj.box != before
     assert session.outcome() == "spent its seeds"
 
 
 def test_a_seed_beyond_the_window_makes_it_grow(make_model, make_scan):
-    session = SeedSession(make_model(reach=8))
+    session = SeedSession(make_model(half_width=8))
     session.set_scan(make_scan())
     session.add_seed(make_scan.center - xyz(0, 10, 0), "fg")
     session.accept_all()
     kept = [s.position_world for s in session.seeds if s.who == "agent"]
-    first = session._objects[session.current].work.box
+    first = session._objects[session.current].obj.box
     session.add_seed(make_scan.center + xyz(22, 10, 0), "fg")
-    assert session._objects[session.current].work.box != first
+    assert session._objects[session.current].obj.box != first
     mask = session.mask()
     voxel = nib.affines.apply_affine(
         np.linalg.inv(np.asarray(mask.affine)), make_scan.center + xyz(22, 10, 0)
@@ -493,7 +493,7 @@ def test_names_and_locks(session, make_scan):
 
 
 def test_what_is_drawn_beyond_the_window(make_model, make_scan):
-    session = SeedSession(make_model(reach=8))
+    session = SeedSession(make_model(half_width=8))
     scan = make_scan()
     session.set_scan(scan)
     session.add_seed(make_scan.center, "fg")
@@ -569,12 +569,12 @@ def test_accepting_what_is_not_there(session, make_scan):
             act()
 
 
-@pytest.mark.parametrize("reach", [3, 4])
-def test_an_empty_window(make_model, make_scan, reach: int):
-    """With a reach of 3 the window is padded to 8 voxels: what is padded is no content."""
+@pytest.mark.parametrize("half_width", [3, 4])
+def test_an_empty_window(make_model, make_scan, half_width: int):
+    """With a half width of 3 the window is padded to 8 voxels: what is padded is no content."""
     scan = make_scan(dim=False)
     for channel in (Channel("CT", "hounsfield"), Channel("MR")):
-        session = SeedSession(make_model(channels=(channel,), reach=reach))
+        session = SeedSession(make_model(channels=(channel,), half_width=half_width))
         session.set_scan(scan)
         session.add_seed(make_scan.center, "bg")
         before = snapshot(session)

@@ -60,7 +60,7 @@ def settings() -> ModelSettings:
     return ModelSettings(
         channels=(Channel("CT", "hounsfield"),),
         targets=(Target("whole", (1, 2)), Target("front", (1,))),
-        reach=12,
+        half_width=12,
         widths=(4, 4, 8, 8),
         edges=2,
         max_seeds=4,

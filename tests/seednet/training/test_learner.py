@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from torch import Generator, Tensor
 
 from medrl.seednet.data import LabelledGrid
-from medrl.seednet.learner import AgentLearner, AgentSettings, _Episode, expected_worth
+from medrl.seednet.learner import AgentLearner, AgentSettings, _Episode, expected_gains
 from medrl.seednet.model import ModelSettings, SeedModel
 from medrl.seednet.rewards import RewardSettings
 from medrl.seednet.sampling import Sampler, Sampling
@@ -68,14 +68,14 @@ def test_what_a_seed_is_worth_by_hand(radius: int) -> None:
     mask, truth = rng.random((2, 6, 8, 6)) < 0.5
     truth[:2] = True
     mask[2:, 3:] = False
-    found = expected_worth(torch.from_numpy(mask), torch.from_numpy(truth), mends=(radius,))
+    found = expected_gains(torch.from_numpy(mask), torch.from_numpy(truth), radii=(radius,))
     np.testing.assert_allclose(found.numpy(), worth_by_loops(mask, truth, radius), atol=1e-3)
 
 
 def test_a_right_mask_needs_nothing_and_a_large_wrong_seed_is_not_free() -> None:
     truth = torch.zeros(8, 8, 8, dtype=torch.bool)
     truth[1:7, 1:7, 1:7] = True
-    worth = expected_worth(truth, truth, mends=(3,))
+    worth = expected_gains(truth, truth, radii=(3,))
     assert float(worth.max()) == 0.0
     # In the middle, each cell has a voxel that would lose 5^3 of the 6^3.
     assert float(worth.min()) == pytest.approx(-100 * 125 / 217)

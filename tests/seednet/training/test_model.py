@@ -13,8 +13,8 @@ from torch import Tensor
 from medrl.bundles import load_weights, read_manifest, save
 from medrl.errors import MedrlError
 from medrl.seednet.data import LabelledGrid
-from medrl.seednet.episodes import Start, starts
-from medrl.seednet.model import ModelSettings, Scene, SeedModel
+from medrl.seednet.model import EncodedWindows, ModelSettings, SeedModel
+from medrl.seednet.simulated_user import Start, starts
 from medrl.seednet.train import save_model
 
 MakeCases = Callable[..., list[LabelledGrid]]
@@ -22,16 +22,16 @@ MakeCases = Callable[..., list[LabelledGrid]]
 
 @pytest.fixture
 def start(make_cases: MakeCases) -> Start:
-    return starts(make_cases(1), reach=12, seed=0, targets=[0])[0]
+    return starts(make_cases(1), half_width=12, seed=0, targets=[0])[0]
 
 
-def seen(model: SeedModel, start: Start) -> tuple[Scene, Tensor]:
-    scene = model.look(start.image, torch.tensor([start.target]))
-    return scene, model.prior(scene, start.seeds)
+def seen(model: SeedModel, start: Start) -> tuple[EncodedWindows, Tensor]:
+    encoded = model.encode(start.image, torch.tensor([start.target]))
+    return encoded, model.prior(encoded, start.seeds)
 
 
 def test_a_bundle_brings_everything_back(model: SeedModel, start: Start, tmp_path: Path) -> None:
-    settings = replace(model.settings, prior_weight=0.2, least_gain=0.003, veto_radius=2.0)
+    settings = replace(model.settings, prior_weight=0.2, stop_threshold=0.003, exclusion_radius=2.0)
     model = SeedModel(settings, model.network)
     folder = save_model(model, tmp_path / "m", name="m", card={"title": "Blobs"})
     size = sum(file.stat().st_size for file in folder.iterdir())
@@ -39,7 +39,7 @@ def test_a_bundle_brings_everything_back(model: SeedModel, start: Start, tmp_pat
     loaded, manifest = SeedModel.load(folder)
     assert loaded.settings == settings
     assert manifest["name"] == "m"
-    assert loaded.dynamics.veto_radius == 2.0
+    assert loaded.dynamics.exclusion_radius == 2.0
     assert not loaded.network.training
     (one, prior), (other, again) = seen(model, start), seen(loaded, start)
     torch.testing.assert_close(again, prior, atol=1e-4, rtol=0)
@@ -91,26 +91,26 @@ def test_targets_go_by_name(model: SeedModel) -> None:
 
 
 def test_values_are_gains_in_dice_and_stop_is_the_limit(model: SeedModel, start: Start) -> None:
-    scene, prior = seen(model, start)
-    state = model.dynamics.reset(scene.system, start.seeds, prior=prior)
-    values = model.values(scene, state, prior)
+    encoded, prior = seen(model, start)
+    state = model.dynamics.reset(encoded.system, start.seeds, prior=prior)
+    values = model.values(encoded, state, prior)
     allowed = model.dynamics.allowed(state)
     assert torch.equal(values.isfinite(), allowed)
     assert bool(allowed[0, -1])
-    assert float(values[0, -1]) == model.settings.least_gain
-    picky = SeedModel(replace(model.settings, least_gain=0.02), model.network)
-    other = picky.values(scene, state, prior)
+    assert float(values[0, -1]) == model.settings.stop_threshold
+    picky = SeedModel(replace(model.settings, stop_threshold=0.02), model.network)
+    other = picky.values(encoded, state, prior)
     assert float(other[0, -1]) == pytest.approx(0.02)
     torch.testing.assert_close(other[:, :-1], values[:, :-1])
 
 
 def test_the_agent_never_goes_against_the_user(model: SeedModel, start: Start) -> None:
-    eager = SeedModel(replace(model.settings, least_gain=-1e9), model.network)
-    scene, prior = seen(eager, start)
+    eager = SeedModel(replace(model.settings, stop_threshold=-1e9), model.network)
+    encoded, prior = seen(eager, start)
     seeds = start.seeds.clone()
     corner = (0, 2, 2, 2)
     seeds[corner] = 0
-    state = eager.run(scene, seeds, prior)
+    state = eager.run(encoded, seeds, prior)
     assert int(state.steps[0]) == eager.settings.max_seeds
     given = seeds >= 0
     assert torch.equal(state.seeds[given], seeds[given])
@@ -121,19 +121,19 @@ def test_the_agent_never_goes_against_the_user(model: SeedModel, start: Start) -
         theirs = (given & (seeds == 1 - label)).nonzero()[:, 1:].double()
         own = (placed & (state.seeds == label)).nonzero()[:, 1:].double()
         if len(own):
-            assert float(torch.cdist(own, theirs).min()) > eager.settings.veto_radius
+            assert float(torch.cdist(own, theirs).min()) > eager.settings.exclusion_radius
 
 
 def test_a_correction_is_obeyed(model: SeedModel, start: Start) -> None:
-    scene, prior = seen(model, start)
-    state = model.run(scene, start.seeds, prior)
+    encoded, prior = seen(model, start)
+    state = model.run(encoded, start.seeds, prior)
     user = start.seeds.clone()
     rng = torch.Generator().manual_seed(0)
     for label in (0, 1):
         place = tuple(int(torch.randint(n, (), generator=rng)) for n in user.shape[1:])
         if user[(0, *place)] < 0:
             user[(0, *place)] = label
-    after = model.correct(scene, state, user)
+    after = model.correct(encoded, state, user)
     given = user >= 0
     assert torch.equal(after.seeds[given], user[given])
     assert torch.equal(after.mask[given], user[given] == 1)
@@ -141,17 +141,17 @@ def test_a_correction_is_obeyed(model: SeedModel, start: Start) -> None:
 
 
 def test_some_of_the_windows_are_as_all_of_them(model: SeedModel, make_cases: MakeCases) -> None:
-    sizes = [s for s in starts(make_cases(3, shape=(24, 24, 24)), reach=12, seed=0)]
+    sizes = [s for s in starts(make_cases(3, shape=(24, 24, 24)), half_width=12, seed=0)]
     some = [s for s in sizes if s.truth.shape == sizes[0].truth.shape][:3]
     image = torch.cat([s.image for s in some])
     target = torch.tensor([s.target for s in some])
     seeds = torch.cat([s.seeds for s in some])
-    scene = model.look(image, target)
+    encoded = model.encode(image, target)
     rows = torch.tensor([len(some) - 1, 0])
-    part = scene.select(rows)
-    prior = model.prior(scene, seeds)
+    part = encoded.select(rows)
+    prior = model.prior(encoded, seeds)
     torch.testing.assert_close(model.prior(part, seeds[rows]), prior[rows], atol=1e-5, rtol=0)
-    every = model.run(scene, seeds, prior)
+    every = model.run(encoded, seeds, prior)
     alone = model.run(part, seeds[rows], prior[rows])
     assert torch.equal(alone.steps, every.steps[rows])
     assert float((alone.mask == every.mask[rows]).float().mean()) > 0.999

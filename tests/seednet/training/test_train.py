@@ -20,7 +20,7 @@ SETTINGS = TrainSettings(
     name="blobs",
     channels=("CT:hounsfield",),
     targets=("whole=1,2", "front"),
-    reach=12,
+    half_width=12,
     sampling=Sampling(window=(16, 16, 16), shift=2.0),
     # 4 windows in 2 batches: as many as there are training scans.
     perception=PerceptionSettings(steps=4, batch=2),
@@ -50,7 +50,7 @@ def test_a_seed_gives_the_model_and_an_interrupted_training_too(
     assert [event for event in seen if event[0] in ("perception", "agent")] == [
         (what, done, 4) for what in ("perception", "agent") for done in (1, 2, 3, 4)
     ]
-    assert {"reading training", "reading validation", "prior weight", "least gain"} <= {
+    assert {"reading training", "reading validation", "prior weight", "stop threshold"} <= {
         what for what, _, _ in seen
     }
     for stage in ("perception", "agent"):
@@ -123,7 +123,7 @@ def test_without_validation_cases_it_trains_all_the_same(datalist: Path, tmp_pat
         ({"targets": ("a=x",)}, "NAME=LABEL"),
         ({"targets": ("a=7",)}, "none of the labels"),
         ({"spacing": 0.0}, "more than 0"),
-        ({"reach": 0}, "more than 0"),
+        ({"half_width": 0}, "more than 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(

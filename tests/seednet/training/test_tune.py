@@ -10,9 +10,14 @@ from torch import Tensor
 
 from medrl.seednet import tune
 from medrl.seednet.data import LabelledGrid
-from medrl.seednet.episodes import Answer, Start, starts
 from medrl.seednet.model import SeedModel
-from medrl.seednet.tune import LEAST_GAINS, PRIOR_WEIGHTS, tune_least_gain, tune_prior_weight
+from medrl.seednet.simulated_user import Answer, Start, starts
+from medrl.seednet.tune import (
+    PRIOR_WEIGHTS,
+    STOP_THRESHOLDS,
+    tune_prior_weight,
+    tune_stop_threshold,
+)
 
 MakeCases = Callable[..., list[LabelledGrid]]
 
@@ -21,7 +26,7 @@ MakeCases = Callable[..., list[LabelledGrid]]
 def test_the_weight_with_the_best_answers_is_chosen(
     make_cases: MakeCases, model: SeedModel, monkeypatch: pytest.MonkeyPatch, best: float
 ) -> None:
-    cases = starts(make_cases(2), reach=8, seed=0, targets=[0])
+    cases = starts(make_cases(2), half_width=8, seed=0, targets=[0])
 
     def overlaps(candidate: SeedModel, case: Start) -> list[float]:
         own = candidate.dynamics.segmenter.prior_weight
@@ -39,10 +44,10 @@ def test_the_weight_with_the_best_answers_is_chosen(
 def test_a_prior_that_is_wrong_everywhere_gets_little_weight(
     make_cases: MakeCases, model: SeedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cases = starts(make_cases(2, noise=0.0), reach=12, seed=0, targets=[0])
+    cases = starts(make_cases(2, noise=0.0), half_width=12, seed=0, targets=[0])
 
-    def prior(self: SeedModel, scene: SimpleNamespace, seeds: Tensor) -> Tensor:
-        return torch.where(scene.image > 2 / 3, 0.1, 0.9)
+    def prior(self: SeedModel, encoded: SimpleNamespace, seeds: Tensor) -> Tensor:
+        return torch.where(encoded.image > 2 / 3, 0.1, 0.9)
 
     def look(self: SeedModel, image: Tensor, target: Tensor) -> SimpleNamespace:
         weights = torch.full((1, 3, *image.shape[2:]), 0.5)
@@ -56,7 +61,7 @@ def test_a_prior_that_is_wrong_everywhere_gets_little_weight(
 def limit_by_hand(paths: Sequence[tuple[tuple[float, ...], tuple[float, ...]]]) -> float:
     """The highest limit with the best mean end."""
     scores = {}
-    for limit in LEAST_GAINS:
+    for limit in STOP_THRESHOLDS:
         ends = []
         for dice, gains in paths:
             seeds = 0
@@ -87,12 +92,12 @@ def test_the_limit_for_stopping(
 ) -> None:
     answers = iter(Answer(dice, gains, None) for dice, gains in paths)  # type: ignore[arg-type]
     monkeypatch.setattr(tune, "let_agent", lambda *_, **__: next(answers))
-    cases = starts(make_cases(len(paths)), reach=8, seed=0, targets=[0])
-    tuned = tune_least_gain(model, cases)
-    assert tuned.settings.least_gain == limit_by_hand(paths)
+    cases = starts(make_cases(len(paths)), half_width=8, seed=0, targets=[0])
+    tuned = tune_stop_threshold(model, cases)
+    assert tuned.settings.stop_threshold == limit_by_hand(paths)
     assert tuned.network is model.network
 
 
 def test_without_validation_cases_nothing_is_changed(model: SeedModel) -> None:
     assert tune_prior_weight(model, []) is model
-    assert tune_least_gain(model, []) is model
+    assert tune_stop_threshold(model, []) is model

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from medrl.agents import Decision, rollout
 from medrl.errors import MedrlError
-from medrl.seednet.dynamics import STOPPED, SeedState, dilate
-from medrl.seednet.model import Scene, SeedModel
+from medrl.seednet.dynamics import STOPPED, SeedDynamics, SeedState
+from medrl.seednet.geometry import dilate
+from medrl.seednet.model import EncodedWindows, SeedModel, SeedPolicy
 from medrl.seednet.seeds import Seed
 from medrl.seednet.windows import Grid, Window
 from medrl.volume.space import voxel_to_world, voxels_in_box, world_to_voxel
@@ -31,9 +33,9 @@ Box = tuple[tuple[int, int, int], tuple[int, int, int]]
 
 #: Around a rejected proposal nothing of its label is proposed at this distance, in voxels, or
 #: nearer, until the user changes something there.
-VETO_ZONE = 4.0
-#: Largest side of the window, in units of the model's reach.
-_MOST_REACHES = 4
+EXCLUSION_RADIUS = 4.0
+#: Largest side of the window, in half widths of the model's.
+_MOST_HALF_WIDTHS = 4
 #: Views of windows that are kept.
 _VIEWS = 4
 
@@ -54,8 +56,8 @@ class Edit:
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
-    """Where the work on one object stands.
+class ObjectState:
+    """Where one object stands.
 
     Attributes:
         target: What kind of object it is.
@@ -93,36 +95,36 @@ class Work:
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class PlacedWindow:
     """A window of the grid that the model has looked at.
 
     Attributes:
         box: Which.
         corner: Grid voxel of the window's first voxel, padding included.
         window: The images in it.
-        scene: What the model has made of them.
+        encoded: What the model has made of them.
     """
 
     box: Box
     corner: tuple[int, int, int]
     window: Window
-    scene: Scene
+    encoded: EncodedWindows
 
 
 @dataclass(frozen=True)
-class Option:
+class Candidate:
     """What the agent would do next.
 
     Attributes:
-        action: As the dynamics count them.
-        seed: Where and with which label.
+        decision: As the dynamics take it.
+        seed: Where it would put a seed, and with which label.
     """
 
-    action: int
+    decision: Decision
     seed: Seed
 
 
-class Worker:
+class Editor:
     """Leads from one state of an object to the next; holds the scan and the model, no state."""
 
     def __init__(self, model: SeedModel, grid: Grid, *, device: torch.device) -> None:
@@ -131,15 +133,15 @@ class Worker:
         Args:
             model: The model, on the device.
             grid: The scan on its grid.
-            device: Where to work.
+            device: Where to obj.
         """
         self.model = model
         self.grid = grid
         self._device = device
-        self._views: OrderedDict[tuple[Box, int], Sight] = OrderedDict()
+        self._views: OrderedDict[tuple[Box, int], PlacedWindow] = OrderedDict()
         self._known: WeakKeyDictionary[Seed | Edit, Voxels] = WeakKeyDictionary()
 
-    def look(self, box: Box, target: int) -> Sight:
+    def encode(self, box: Box, target: int) -> PlacedWindow:
         """Look at a window, or remember it.
 
         Raises:
@@ -153,8 +155,8 @@ class Worker:
                 raise MedrlError("the window around the seed is empty: there is nothing to see")
             i, j, k = self.grid.voxel_of(window.affine[:3, 3]).tolist()
             number = torch.tensor([target], device=self._device)
-            scene = self.model.look(window.image[None].to(self._device), number)
-            self._views[key] = Sight(box, (i, j, k), window, scene)
+            encoded = self.model.encode(window.image[None].to(self._device), number)
+            self._views[key] = PlacedWindow(box, (i, j, k), window, encoded)
             while len(self._views) > _VIEWS:
                 self._views.popitem(last=False)
         self._views.move_to_end(key)
@@ -164,12 +166,12 @@ class Worker:
 
     def change(
         self,
-        work: Work,
+        obj: ObjectState,
         *,
         seeds: Sequence[Seed] | None = None,
         edits: Sequence[Edit] | None = None,
         placed: Sequence[Seed] | None = None,
-    ) -> Work:
+    ) -> ObjectState:
         """Answer to what the user has changed.
 
         The prior is made anew from the user's seeds, the agent's stay where they do not contradict
@@ -177,7 +179,7 @@ class Worker:
         lifted.
 
         Args:
-            work: Before.
+            obj: Before.
             seeds: The user's now; as before if None.
             edits: Likewise.
             placed: The agent's seeds to keep, likewise.
@@ -186,86 +188,86 @@ class Worker:
             MedrlError: If seeds lie too far apart for one window, or it is empty.
         """
         changed: list[Seed | Edit] = []
-        new = work
+        new = obj
         if seeds is not None:
-            changed += [s for s in (*work.seeds, *seeds) if (s in work.seeds) != (s in seeds)]
+            changed += [s for s in (*obj.seeds, *seeds) if (s in obj.seeds) != (s in seeds)]
             new = replace(new, seeds=tuple(seeds))
         if edits is not None:
-            changed += [edit for edit in edits if edit not in work.edits]
+            changed += [edit for edit in edits if edit not in obj.edits]
             new = replace(new, edits=tuple(edits))
         if placed is not None:
             new = replace(new, placed=tuple(placed))
         return self._answer(replace(new, rejected=self._still_rejected(new.rejected, changed)))
 
-    def limit(self, work: Work, limits_world: NDArray[np.float64] | None) -> Work:
+    def limit(self, obj: ObjectState, limits_world: NDArray[np.float64] | None) -> ObjectState:
         """Confine the object to a box, or to none."""
-        return self._answer(replace(work, limits_world=limits_world))
+        return self._answer(replace(obj, limits_world=limits_world))
 
-    def reject(self, work: Work, seed: Seed) -> Work:
+    def reject(self, obj: ObjectState, seed: Seed) -> ObjectState:
         """Keep a proposal's label from the zone around it."""
-        return self._barred(replace(work, rejected=(*work.rejected, seed)))
+        return self._with_exclusions(replace(obj, rejected=(*obj.rejected, seed)))
 
     # ---- what the agent does
 
-    def propose(self, work: Work) -> Option | None:
+    def propose(self, obj: ObjectState) -> Candidate | None:
         """What the agent would do next; None if it would stop, or has."""
-        state, prior = work.state, work.prior
-        if state is None or prior is None or work.box is None or not bool(state.placing[0]):
+        state, prior = obj.state, obj.prior
+        if state is None or prior is None or obj.box is None or not bool(state.active[0]):
             return None
-        sight = self.look(work.box, work.target)
-        values = self.model.values(sight.scene, state, prior)[0]
-        action = int(values.argmax())
-        if action == len(values) - 1:
+        dynamics, policy = self._agent(obj)
+        decision = policy(dynamics, state, None)
+        voxel, label = dynamics.place(state, decision.action)
+        if int(label[0]) == NONE:
             return None
-        voxel, label = self.model.dynamics.place(
-            state, torch.tensor([action], device=self._device), prior=prior
-        )
-        where = voxel_to_world(voxel[0].cpu().numpy() + work.corner, self.grid.affine)
-        return Option(action, Seed(where, int(label[0]), "agent", float(values[action])))
+        where = voxel_to_world(voxel[0].cpu().numpy() + obj.corner, self.grid.affine)
+        assert decision.value is not None
+        return Candidate(decision, Seed(where, int(label[0]), "agent", float(decision.value[0])))
 
-    def accept(self, work: Work, option: Option) -> Work:
+    def accept(self, obj: ObjectState, candidate: Candidate) -> ObjectState:
         """Place what the agent proposed for this very state."""
-        placed = (*work.placed, option.seed)
-        return self._fitted(self._step(replace(work, placed=placed), option.action))
+        placed = (*obj.placed, candidate.seed)
+        dynamics, _ = self._agent(obj)
+        assert obj.state is not None
+        walked = rollout(dynamics, lambda *_: candidate.decision, obj.state, max_steps=1)
+        return self._fitted(replace(obj, placed=placed, state=walked.state))
 
-    def stop(self, work: Work) -> Work:
+    def stop(self, obj: ObjectState) -> ObjectState:
         """Write down that the agent stopped by itself, if it still was placing."""
-        state = work.state
-        if state is None or not bool(state.placing[0]):
-            return work
-        return replace(work, state=replace(state, status=torch.full_like(state.status, STOPPED)))
+        state = obj.state
+        if state is None or not bool(state.active[0]):
+            return obj
+        return replace(obj, state=replace(state, status=torch.full_like(state.status, STOPPED)))
 
-    def _step(self, work: Work, action: int) -> Work:
-        assert work.box is not None
-        assert work.state is not None
-        scene = self.look(work.box, work.target).scene
-        state = self.model.dynamics.step(
-            scene.system, work.state, torch.tensor([action], device=self._device), prior=work.prior
-        )
-        return replace(work, state=state)
+    def _agent(self, obj: ObjectState) -> tuple[SeedDynamics, SeedPolicy]:
+        """What the agent of an object lives in, and what decides."""
+        assert obj.box is not None
+        assert obj.prior is not None
+        encoded = self.encode(obj.box, obj.target).encoded
+        return self.model.on(encoded, obj.prior), SeedPolicy(self.model, encoded)
 
     # ---- answering
 
-    def _answer(self, work: Work) -> Work:
+    def _answer(self, obj: ObjectState) -> ObjectState:
         """Segment from all seeds there are."""
-        points = self._user_voxels(work)
+        points = self._user_voxels(obj)
         foreground = [voxels for voxels, label in points if label == FOREGROUND]
         if not foreground:
-            return replace(work, placed=(), rejected=(), box=None, prior=None, state=None)
-        box = self._cover(work.box, foreground)
-        return self._fitted(self._solve(work, box))
+            return replace(obj, placed=(), rejected=(), box=None, prior=None, state=None)
+        box = self._cover(obj.box, foreground)
+        return self._fitted(self._solve(obj, box))
 
-    def _solve(self, work: Work, box: Box) -> Work:
+    def _solve(self, obj: ObjectState, box: Box) -> ObjectState:
         """Segment in a window, going on from the segmentation in another."""
-        model, dynamics = self.model, self.model.dynamics
-        sight = self.look(box, work.target)
-        corner = sight.corner
-        user = self._user_seeds(work, sight)
-        prior = model.prior(sight.scene, user)
-        seeds, placed, start = user, work.placed, prior
-        if work.state is not None:
+        model = self.model
+        placed_window = self.encode(box, obj.target)
+        corner = placed_window.corner
+        user = self._user_seeds(obj, placed_window)
+        prior = model.prior(placed_window.encoded, user)
+        dynamics = model.on(placed_window.encoded, prior)
+        seeds, placed, start = user, obj.placed, prior
+        if obj.state is not None:
             start = _moved(
-                work.state.probability, work.corner, onto=prior, corner_onto=sight.corner
+                obj.state.probability, obj.corner, onto=prior, corner_onto=placed_window.corner
             )
             places = [self.grid.voxel_of(seed.position_world) - corner for seed in placed]
             inside = [bool(((p >= 0) & (p < user.shape[1:])).all()) for p in places]
@@ -274,53 +276,51 @@ class Worker:
                 kept = [p for p, there in zip(places, inside, strict=True) if there]
                 rows = torch.from_numpy(np.array(kept))[None].to(user.device)
                 labels = torch.tensor([[seed.label for seed in placed]], device=user.device)
-                seeds = dynamics.repaint(replace(work.state, places=rows, labels=labels), user)
+                seeds = dynamics.repaint(replace(obj.state, places=rows, labels=labels), user)
                 i, j, k = rows[0].unbind(dim=1)
                 fits = (seeds[0, i, j, k] == labels[0]) & (user[0, i, j, k] == NONE)
                 placed = tuple(s for s, fit in zip(placed, fits.tolist(), strict=True) if fit)
-        state = dynamics.reset(
-            sight.scene.system, seeds, user=user != NONE, prior=prior, start=start
-        )
-        new = replace(work, placed=placed, box=box, corner=corner, prior=prior, state=state)
-        return self._barred(new)
+        state = dynamics.reset(seeds, user=user != NONE, start=start)
+        new = replace(obj, placed=placed, box=box, corner=corner, prior=prior, state=state)
+        return self._with_exclusions(new)
 
-    def _fitted(self, work: Work) -> Work:
+    def _fitted(self, obj: ObjectState) -> ObjectState:
         """Let the window grow while the object touches a face of it that is not the scan's end."""
-        assert work.box is not None
-        assert work.state is not None
-        while (box := self._grown(work)) != work.box:
-            before = work.state
-            work = self._solve(work, box)
-            assert work.state is not None
+        assert obj.box is not None
+        assert obj.state is not None
+        while (box := self._grown(obj)) != obj.box:
+            before = obj.state
+            obj = self._solve(obj, box)
+            assert obj.state is not None
             # The agent goes on with the seeds it has left.
-            state = replace(work.state, steps=before.steps, status=before.status)
-            work = replace(work, state=state)
-        return work
+            state = replace(obj.state, steps=before.steps, status=before.status)
+            obj = replace(obj, state=state)
+        return obj
 
-    def _barred(self, work: Work) -> Work:
+    def _with_exclusions(self, obj: ObjectState) -> ObjectState:
         """Keep the agent out of where proposals were rejected, and of what is beyond the limits."""
-        if work.state is None or work.box is None:
-            return work
-        user = work.state.user
-        forbidden = work.state.forbidden.clone()
-        for seed in work.rejected:
+        if obj.state is None or obj.box is None:
+            return obj
+        user = obj.state.user
+        forbidden = obj.state.forbidden.clone()
+        for seed in obj.rejected:
             zone = torch.zeros_like(user)
-            voxel = self.grid.voxel_of(seed.position_world) - work.corner
+            voxel = self.grid.voxel_of(seed.position_world) - obj.corner
             if ((voxel >= 0) & (voxel < user.shape[1:])).all():
                 zone[(0, *voxel.tolist())] = True
-                forbidden[:, seed.label] |= dilate(zone, VETO_ZONE)
-        forbidden |= ~self._within_limits(work)[None, None]
-        return replace(work, state=replace(work.state, forbidden=forbidden))
+                forbidden[:, seed.label] |= dilate(zone, EXCLUSION_RADIUS)
+        forbidden |= ~self._within_limits(obj)[None, None]
+        return replace(obj, state=replace(obj.state, forbidden=forbidden))
 
-    def _within_limits(self, work: Work) -> Tensor:
+    def _within_limits(self, obj: ObjectState) -> Tensor:
         """Which voxels of the window lie inside the user's box, (I, J, K) bool."""
-        assert work.state is not None
-        shape = tuple(work.state.seeds.shape[1:])
-        if work.limits_world is None:
+        assert obj.state is not None
+        shape = tuple(obj.state.seeds.shape[1:])
+        if obj.limits_world is None:
             return torch.ones(shape, dtype=torch.bool, device=self._device)
         affine = self.grid.affine.copy()
-        affine[:3, 3] = voxel_to_world(np.array(work.corner, dtype=np.float64), affine)
-        inside = voxels_in_box(work.limits_world, affine, shape)
+        affine[:3, 3] = voxel_to_world(np.array(obj.corner, dtype=np.float64), affine)
+        inside = voxels_in_box(obj.limits_world, affine, shape)
         return torch.from_numpy(inside).to(self._device)
 
     def _still_rejected(
@@ -334,7 +334,7 @@ class Worker:
             seed
             for seed in rejected
             if np.linalg.norm(points - self.grid.voxel_of(seed.position_world), axis=1).min()
-            > VETO_ZONE
+            > EXCLUSION_RADIUS
         )
 
     # ---- where the user's seeds lie
@@ -350,16 +350,16 @@ class Worker:
             self._known[item] = np.clip(voxels, 0, np.array(self.grid.shape) - 1)
         return self._known[item]
 
-    def _user_voxels(self, work: Work) -> list[tuple[Voxels, int]]:
+    def _user_voxels(self, obj: ObjectState) -> list[tuple[Voxels, int]]:
         """Grid voxels and labels of all that the user has said, what counts more later."""
-        return [(self._voxels(item), item.label) for item in work.said]
+        return [(self._voxels(item), item.label) for item in obj.said]
 
-    def _user_seeds(self, work: Work, sight: Sight) -> Tensor:
+    def _user_seeds(self, obj: ObjectState, placed_window: PlacedWindow) -> Tensor:
         """The user's seeds map (1, I, J, K) int8 in a window."""
-        shape = np.array(sight.window.shape)
-        seeds = torch.full((1, *sight.window.shape), NONE, dtype=torch.int8)
-        for voxels, label in self._user_voxels(work):
-            own = voxels - sight.corner
+        shape = np.array(placed_window.window.shape)
+        seeds = torch.full((1, *placed_window.window.shape), NONE, dtype=torch.int8)
+        for voxels, label in self._user_voxels(obj):
+            own = voxels - placed_window.corner
             own = own[((own >= 0) & (own < shape)).all(axis=1)]
             i, j, k = torch.from_numpy(own).unbind(dim=1)
             seeds[0, i, j, k] = label
@@ -368,22 +368,22 @@ class Worker:
     # ---- windows
 
     def _cover(self, box: Box | None, foreground: Sequence[Voxels]) -> Box:
-        """A window that holds all foreground seeds with some room around those it has to reach."""
-        reach = self.model.settings.reach
+        """A window that holds all foreground seeds with some room around those beyond."""
+        half_width = self.model.settings.half_width
         shape = np.array(self.grid.shape)
         if box is None:
             first = np.round(foreground[0].mean(axis=0)).astype(np.int64)
-            low, high = first - reach, first + reach
+            low, high = first - half_width, first + half_width
         else:
             low, high = np.array(box[0]), np.array(box[1])
         low, high = np.clip(low, 0, shape), np.clip(high, 0, shape)
         points = np.concatenate(foreground)
         beyond = points[((points < low) | (points >= high)).any(axis=1)]
         if len(beyond):
-            low = np.minimum(low, beyond.min(axis=0) - reach // 2)
-            high = np.maximum(high, beyond.max(axis=0) + reach // 2)
+            low = np.minimum(low, beyond.min(axis=0) - half_width // 2)
+            high = np.maximum(high, beyond.max(axis=0) + half_width // 2)
             low, high = np.clip(low, 0, shape), np.clip(high, 0, shape)
-        if (high - low).max() > _MOST_REACHES * reach:
+        if (high - low).max() > _MOST_HALF_WIDTHS * half_width:
             span = np.linalg.norm(np.ptp(points, axis=0)) * self.model.settings.spacing
             raise MedrlError(
                 f"the foreground seeds lie {span:.0f} mm apart, more than this model can look at "
@@ -391,28 +391,31 @@ class Worker:
             )
         return _as_box(low, high)
 
-    def _grown(self, work: Work) -> Box:
+    def _grown(self, obj: ObjectState) -> Box:
         """The window, larger on the sides whose faces the object touches."""
-        assert work.box is not None
-        assert work.state is not None
-        low, high = np.array(work.box[0]), np.array(work.box[1])
-        first = low - work.corner
+        assert obj.box is not None
+        assert obj.state is not None
+        low, high = np.array(obj.box[0]), np.array(obj.box[1])
+        first = low - obj.corner
         cut = tuple(slice(a, a + n) for a, n in zip(first, high - low, strict=True))
-        state = work.state
-        mask = (state.mask[0] & self._within_limits(work))[cut].cpu().numpy()
+        state = obj.state
+        mask = (state.mask[0] & self._within_limits(obj))[cut].cpu().numpy()
         user = (state.user[0] & (state.seeds[0] == FOREGROUND))[cut].cpu().numpy()
         ends = np.array(self.grid.shape)
         open_low, open_high = low > 0, high < ends
         if not any(mask.take(side, axis=a).any() for a, side in _open(open_low, open_high)):
-            return work.box
+            return obj.box
         numbers, _ = ndimage.label(mask)
         own = np.isin(numbers, np.setdiff1d(numbers[user], 0))
-        reach, most = self.model.settings.reach, _MOST_REACHES * self.model.settings.reach
+        half_width, most = (
+            self.model.settings.half_width,
+            _MOST_HALF_WIDTHS * self.model.settings.half_width,
+        )
         for axis, side in _open(open_low, open_high):
             room = most - (high[axis] - low[axis])
             if room <= 0 or not own.take(side, axis=axis).any():
                 continue
-            step = min(reach, int(room))
+            step = min(half_width, int(room))
             if side == 0:
                 low[axis] = max(0, low[axis] - step)
             else:

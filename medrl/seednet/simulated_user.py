@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from medrl.agents import Transition, rollout
 from medrl.seednet.data import LabelledGrid
 from medrl.seednet.dynamics import SeedState
-from medrl.seednet.model import Scene, SeedModel
+from medrl.seednet.model import EncodedWindows, SeedModel, SeedPolicy
 from medrl.seednet.oracle import oracle_seeds
 from medrl.seednet.rewards import dice
 from medrl.walker.segmenter import FOREGROUND, NONE
@@ -39,7 +40,7 @@ class Start:
 def starts(
     cases: Sequence[LabelledGrid],
     *,
-    reach: int,
+    half_width: int,
     seed: int,
     targets: Sequence[int] | None = None,
     channels: Sequence[int] | None = None,
@@ -48,7 +49,7 @@ def starts(
 
     Args:
         cases: Labelled patients.
-        reach: Half the side of the window around the click, voxels.
+        half_width: Half the side of the window around the click, voxels.
         seed: Of the clicks; each case has its own.
         targets: Which targets; all if None.
         channels: Which channels may be seen; all if None.
@@ -64,7 +65,7 @@ def starts(
                 continue
             generator = Generator().manual_seed(seed + 1000 * number + target)
             click = where[int(torch.randint(len(where), (), generator=generator))]
-            window = case.grid.window((click - reach).tolist(), (click + reach).tolist())
+            window = case.grid.window((click - half_width).tolist(), (click + half_width).tolist())
             image = window.image.clone()
             if channels is not None:
                 hidden = [c for c in range(len(image)) if c not in channels]
@@ -97,30 +98,35 @@ class Answer:
 
 @torch.no_grad()
 def let_agent(
-    model: SeedModel, scene: Scene, start: Start, prior: Tensor, *, least_gain: float | None = None
+    model: SeedModel,
+    encoded: EncodedWindows,
+    start: Start,
+    prior: Tensor,
+    *,
+    stop_threshold: float | None = None,
 ) -> Answer:
     """Let the agent work from a start, and keep score.
 
     Args:
         model: The model.
-        scene: What it made of the start's window.
+        encoded: What it made of the start's window.
         start: Window and click.
         prior: (1, I, J, K).
-        least_gain: Instead of the model's; minus infinity to make it use up its seeds.
+        stop_threshold: Instead of the model's; minus infinity to make it use up its seeds.
     """
-    dynamics = model.dynamics
-    limit = model.settings.least_gain if least_gain is None else least_gain
-    state = dynamics.reset(scene.system, start.seeds, prior=prior)
+    dynamics = model.on(encoded, prior)
+    state = dynamics.reset(start.seeds)
     overlaps, gains = [_dice(state, start)], []
-    while bool(state.placing.any()):
-        values = model.values(scene, state, prior)
-        values[:, -1] = limit
-        action = values.argmax(dim=1)
-        gains.append(float(values[:, :-1].max()))
-        state = dynamics.step(scene.system, state, action, prior=prior)
-        if bool(state.steps[0] > len(overlaps) - 1):
-            overlaps.append(_dice(state, start))
-    return Answer(tuple(overlaps), tuple(gains), state)
+
+    def keep_score(step: Transition[SeedState]) -> None:
+        assert step.decision.value is not None
+        gains.append(float(step.decision.value[0]))
+        if int(step.after.steps[0]) == len(overlaps):
+            overlaps.append(_dice(step.after, start))
+
+    policy = SeedPolicy(model, encoded, stop_threshold=stop_threshold)
+    walked = rollout(dynamics, policy, state, on_step=keep_score)
+    return Answer(tuple(overlaps), tuple(gains), walked.state)
 
 
 @torch.no_grad()

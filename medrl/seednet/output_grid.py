@@ -15,15 +15,15 @@ from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional as F
 
 from medrl.errors import MedrlError
+from medrl.seednet.editor import Edit, ObjectState, Voxels
 from medrl.seednet.seeds import LABEL_NAMES, Seed
-from medrl.seednet.work import Edit, Voxels, Work
 from medrl.volume.resample import resample_onto
 from medrl.volume.space import voxel_to_world, voxels_in_box, world_to_voxel
 from medrl.walker.segmenter import FOREGROUND
 
 
 @dataclass(frozen=True, eq=False)
-class Canvas:
+class OutputGrid:
     """The grid that masks come in.
 
     Attributes:
@@ -40,11 +40,11 @@ class Canvas:
             return item.voxels
         return np.clip(item.voxels(self.affine), 0, np.array(self.shape) - 1)
 
-    def probability(self, work: Work, grid: NDArray[np.float64]) -> NDArray[np.float32]:
+    def probability(self, obj: ObjectState, grid: NDArray[np.float64]) -> NDArray[np.float32]:
         """An object's probability of foreground as the user gets it.
 
         Args:
-            work: The object, with a segmentation.
+            obj: The object, with a segmentation.
             grid: (4, 4), the model's voxel to world.
 
         Returns:
@@ -52,33 +52,33 @@ class Canvas:
             user has said so.
         """
         out = np.zeros(self.shape, dtype=np.float32)
-        where, values = self.part(work, grid)
+        where, values = self.part(obj, grid)
         out[where] = values
         return out
 
     def part(
-        self, work: Work, grid: NDArray[np.float64]
+        self, obj: ObjectState, grid: NDArray[np.float64]
     ) -> tuple[tuple[slice, ...], NDArray[np.float32]]:
         """The part of :meth:`probability` that can be more than 0.
 
         Args:
-            work: The object, with a segmentation.
+            obj: The object, with a segmentation.
             grid: (4, 4), the model's voxel to world.
 
         Returns:
             A box of the grid, and the values in it.
         """
-        begin, values = self._resampled(work, grid)
-        said = [(self.voxels(item), float(item.label == FOREGROUND)) for item in work.said]
+        begin, values = self._resampled(obj, grid)
+        said = [(self.voxels(item), float(item.label == FOREGROUND)) for item in obj.said]
         inside = np.concatenate([voxels for voxels, label in said if label])
         low = np.minimum(begin, inside.min(axis=0))
         high = np.maximum(begin + values.shape, inside.max(axis=0) + 1)
         values = np.pad(values, np.stack([begin - low, high - begin - values.shape], axis=1))
-        if work.limits_world is not None:
+        if obj.limits_world is not None:
             affine = self.affine.copy()
             affine[:3, 3] = voxel_to_world(low.astype(np.float64), self.affine)
             i, j, k = values.shape
-            values[~voxels_in_box(work.limits_world, affine, (i, j, k))] = 0.0
+            values[~voxels_in_box(obj.limits_world, affine, (i, j, k))] = 0.0
         for voxels, label in said:
             own = voxels[((voxels >= low) & (voxels < high)).all(axis=1)] - low
             values[tuple(own.T)] = label
@@ -126,14 +126,14 @@ class Canvas:
         return f"{_text(world.min(axis=0))} to {_text(world.max(axis=0))}"
 
     def _resampled(
-        self, work: Work, grid: NDArray[np.float64]
+        self, obj: ObjectState, grid: NDArray[np.float64]
     ) -> tuple[Voxels, NDArray[np.float32]]:
         """The model's probability in the box of this grid that it reaches, and the box's start."""
-        assert work.state is not None
-        assert work.box is not None
-        low, high = np.array(work.box[0]), np.array(work.box[1])
-        cut = tuple(slice(a, b) for a, b in zip(low - work.corner, high - work.corner, strict=True))
-        inner = work.state.probability[0][cut].cpu()
+        assert obj.state is not None
+        assert obj.box is not None
+        low, high = np.array(obj.box[0]), np.array(obj.box[1])
+        cut = tuple(slice(a, b) for a, b in zip(low - obj.corner, high - obj.corner, strict=True))
+        inner = obj.state.probability[0][cut].cpu()
         # What lies half a voxel beyond the model's grid is still in the scan.
         padded = F.pad(inner[None, None], (1,) * 6, mode="replicate")[0]
         start = grid.copy()

@@ -9,8 +9,8 @@ import torch
 from torch import Generator, Tensor
 
 from medrl.seednet.data import LabelledGrid
-from medrl.seednet.episodes import correct, let_agent, starts
 from medrl.seednet.model import SeedModel
+from medrl.seednet.simulated_user import correct, let_agent, starts
 from medrl.seednet.windows import Channel, Grid
 
 MakeCases = Callable[..., list[LabelledGrid]]
@@ -22,7 +22,7 @@ def overlap(mask: Tensor, truth: Tensor) -> float:
 
 def test_a_start_is_a_click_inside_its_target(make_cases: MakeCases) -> None:
     cases = make_cases(4, noise=0.0)
-    every = starts(cases, reach=9, seed=0)
+    every = starts(cases, half_width=9, seed=0)
     assert [(one.name, one.target) for one in every] == [
         (f"blob{n}", target) for n in range(4) for target in (0, 1)
     ]
@@ -47,7 +47,7 @@ def test_a_start_is_a_click_inside_its_target(make_cases: MakeCases) -> None:
 def test_clicks_depend_on_the_seed_and_on_the_case_only(make_cases: MakeCases) -> None:
     cases = make_cases(3)
     both, first, again, other = (
-        starts(cases, reach=9, seed=seed, targets=targets)
+        starts(cases, half_width=9, seed=seed, targets=targets)
         for seed, targets in ((0, None), (0, [0]), (0, [0]), (7, [0]))
     )
     assert len(first) == 3
@@ -70,8 +70,8 @@ def test_what_a_case_lacks_is_left_out_and_hidden_channels_are_empty(
     grid = Grid((volume, torch.full(case.grid.shape, 4.0)), channels, np.eye(4))
     truth = torch.stack([case.truth[0], torch.zeros_like(case.truth[0])])
     both = LabelledGrid("both", grid, truth)
-    (all_seen,) = starts([both], reach=8, seed=0)
-    (one,) = starts([both], reach=8, seed=0, channels=[1])
+    (all_seen,) = starts([both], half_width=8, seed=0)
+    (one,) = starts([both], half_width=8, seed=0, channels=[1])
     assert all_seen.target == 0
     assert all_seen.image[0, 0].any()
     assert not one.image[0, 0].any()
@@ -79,37 +79,37 @@ def test_what_a_case_lacks_is_left_out_and_hidden_channels_are_empty(
 
 
 def test_the_agents_score_is_kept_seed_by_seed(make_cases: MakeCases, model: SeedModel) -> None:
-    for start in starts(make_cases(2), reach=12, seed=0):
-        scene = model.look(start.image, torch.tensor([start.target]))
-        prior = model.prior(scene, start.seeds)
-        every = let_agent(model, scene, start, prior, least_gain=-np.inf)
+    for start in starts(make_cases(2), half_width=12, seed=0):
+        encoded = model.encode(start.image, torch.tensor([start.target]))
+        prior = model.prior(encoded, start.seeds)
+        every = let_agent(model, encoded, start, prior, stop_threshold=-np.inf)
         assert len(every.gains) == 4
         assert len(every.dice) == 5
         assert int(every.state.steps[0]) == 4
         assert every.dice[-1] == pytest.approx(overlap(every.state.mask, start.truth))
-        plain = model.dynamics.segmenter.solve(scene.system, start.seeds, prior=prior)
+        plain = model.dynamics.segmenter.solve(encoded.system, start.seeds, prior=prior)
         assert every.dice[0] == pytest.approx(overlap(plain > 0.5, start.truth))
 
-        none = let_agent(model, scene, start, prior, least_gain=np.inf)
+        none = let_agent(model, encoded, start, prior, stop_threshold=np.inf)
         assert (none.dice, len(none.gains)) == ((every.dice[0],), 1)
         assert none.gains[0] == pytest.approx(every.gains[0])
 
         # As by the model alone.
         level = sorted(every.gains)[1] + 1e-6
-        own = SeedModel(replace(model.settings, least_gain=level), model.network)
-        answer = let_agent(own, scene, start, prior)
+        own = SeedModel(replace(model.settings, stop_threshold=level), model.network)
+        answer = let_agent(own, encoded, start, prior)
         count = len(answer.dice) - 1
         assert answer.dice == pytest.approx(every.dice[: count + 1])
         assert len(answer.gains) == min(count + 1, 4)
         assert all(gain >= level for gain in answer.gains[:count])
         assert count == 4 or answer.gains[-1] < level
-        ran = own.run(scene, start.seeds, prior)
+        ran = own.run(encoded, start.seeds, prior)
         assert torch.equal(ran.mask, answer.state.mask)
         assert int(ran.steps[0]) == count
 
 
 def test_a_person_corrects_until_nothing_is_wrong(make_cases: MakeCases) -> None:
-    (start,) = starts(make_cases(1), reach=12, seed=0, targets=[0])
+    (start,) = starts(make_cases(1), half_width=12, seed=0, targets=[0])
     asked: list[Tensor] = []
 
     def segment(seeds: Tensor) -> Tensor:
