@@ -96,6 +96,7 @@ class Dynamics(ABC, Generic[S]):
         action_space: What an agent can do.
         observation_spaces: What it sees, by name.
         extra_spaces: What :meth:`step` takes besides the action, by name; it does without.
+        masked: Whether :meth:`allowed` may close choices.
     """
 
     outcomes: tuple[str, ...] = ("active",)
@@ -103,6 +104,7 @@ class Dynamics(ABC, Generic[S]):
     action_space: Space
     observation_spaces: Mapping[str, Space]
     extra_spaces: Mapping[str, Space] = {}
+    masked: bool = False
 
     @abstractmethod
     def observe(self, state: S) -> dict[str, Tensor]:

@@ -52,13 +52,16 @@ class AgentsEnv(EnvBase, Generic[S]):
     stopped for a reason that its observation does not show; ``done`` is either.
 
     All randomness comes from one generator: ``set_seed`` fixes every episode. Without a seed it is
-    seeded from PyTorch's global generator.
+    seeded from PyTorch's global generator; a learner hands over its own.
 
     Attributes:
         dynamics: What the agents live in.
         task: What knows the truth.
         generator: Source of all choices, on the CPU.
+        state: The N agents; there are none before the first reset.
     """
+
+    state: S
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class AgentsEnv(EnvBase, Generic[S]):
         *,
         batch_size: Sequence[int] = (),
         seed: int | None = None,
+        generator: torch.Generator | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         """Wrap dynamics and a task; see the class.
@@ -79,13 +83,12 @@ class AgentsEnv(EnvBase, Generic[S]):
         super().__init__(device=torch.device(device), batch_size=torch.Size(batch_size))
         self.dynamics = dynamics
         self.task = task
-        self.generator = torch.Generator()
-        self._set_seed(seed if seed is not None else int(torch.randint(2**62, ())))
+        self.generator = torch.Generator() if generator is None else generator
+        if generator is None:
+            self._set_seed(seed if seed is not None else int(torch.randint(2**62, ())))
         self._count = self.batch_size.numel()
         size = batch_size[-1] if len(batch_size) == 2 else 1
         self._group = torch.arange(self._count, device=self.device) // size
-        self.state: S = task.begin(self._count, self.generator)
-        self._masks = dynamics.allowed(self.state) is not None
         self._make_specs()
 
     # What TorchRL asks for -----------------------------------------------------------------------
@@ -93,14 +96,14 @@ class AgentsEnv(EnvBase, Generic[S]):
     def _reset(self, tensordict: TensorDictBase | None = None, **given: Any) -> TensorDict:
         wanted = self.task.given(self._count, **given)
         mask = None if tensordict is None else tensordict.get("_reset", None)
-        if mask is None:
+        if mask is None or bool(mask.all()):
             self.state = self.task.begin(self._count, self.generator, **wanted)
         else:
             rows = torch.nonzero(mask.reshape(self._count))[:, 0]
             if len(rows):
                 own = {name: value[rows.to(value.device)] for name, value in wanted.items()}
                 self.state = self.state.put(rows, self.task.begin(len(rows), self.generator, **own))
-        return self._pack(self._observe() | self._done())
+        return self.observe()
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         action = self._rows(tensordict["action"])
@@ -132,6 +135,10 @@ class AgentsEnv(EnvBase, Generic[S]):
 
     # ---------------------------------------------------------------------------------------------
 
+    def observe(self) -> TensorDict:
+        """What agents see now, and who has ended; as after a reset."""
+        return self._pack(self._observe() | self._done())
+
     def _rows(self, field: Tensor) -> Tensor:
         """A field of the batch's shape with one leading dimension."""
         return field.to(self.device).reshape(self._count, *field.shape[len(self.batch_size) :])
@@ -162,7 +169,7 @@ class AgentsEnv(EnvBase, Generic[S]):
 
     def _make_specs(self) -> None:
         spaces = {**self.dynamics.observation_spaces, **self.task.info_spaces}
-        if self._masks:
+        if self.dynamics.masked:
             options = self.dynamics.action_space.options
             spaces["action_mask"] = Space((int(options),), torch.bool)  # type: ignore[arg-type]
         specs = {name: self._spec(space) for name, space in spaces.items()}

@@ -24,6 +24,10 @@ class _Ring:
     def __len__(self) -> int:
         return self._count
 
+    def held(self, name: str) -> Tensor:
+        """A field of all that is held, in no order."""
+        return self._fields[name][: self._count]
+
     def _add(self, rows: Mapping[str, Tensor]) -> None:
         if not self._fields:
             self._allocate(rows)

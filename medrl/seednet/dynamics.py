@@ -108,6 +108,7 @@ class SeedDynamics(Dynamics[SeedState]):
     """
 
     outcomes = ("placing", "stopped", "spent its seeds")
+    masked = True
 
     def __init__(
         self,

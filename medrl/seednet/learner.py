@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,10 +17,10 @@ from medrl.rl.env import AgentsEnv
 from medrl.rl.learner import Learner
 from medrl.rl.replay import Fields, SequenceReplay
 from medrl.seednet.dynamics import SeedState, Windows
-from medrl.seednet.model import GAIN_UNIT, AgentDynamics, SeedModel
+from medrl.seednet.model import GAIN_UNIT, SeedModel
 from medrl.seednet.network import STRIDE
 from medrl.seednet.oracle import oracle_actions
-from medrl.seednet.rewards import RewardSettings, dice
+from medrl.seednet.rewards import RewardSettings
 from medrl.seednet.sampling import Sampler
 from medrl.seednet.task import SeedTask
 from medrl.walker.segmenter import FOREGROUND, NONE
@@ -76,8 +77,10 @@ class TrainingTask(SeedTask):
 
     def __init__(self, model: SeedModel, sampler: Sampler, settings: AgentSettings) -> None:
         """Draw from a sampler, and let a model see the windows."""
-        empty = torch.zeros((1, *sampler.window), dtype=torch.bool)
-        super().__init__(AgentDynamics(model), empty, reward=settings.reward)
+        dynamics = copy.copy(model.dynamics)
+        dynamics.fit(sampler.window)
+        empty = torch.zeros((settings.windows, *sampler.window), dtype=torch.bool)
+        super().__init__(dynamics, empty, reward=settings.reward)
         self._model = model
         self._sampler = sampler
         self._wrong_click = settings.wrong_click

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medrl.agents import Decision, rollout
+from medrl.agents import Decision, Space, rollout
 from medrl.errors import MedrlError
 from medrl.seednet.data import Target
 from medrl.seednet.dynamics import SeedDynamics, SeedState, Windows
 from medrl.seednet.network import STRIDE, WIDTHS, Features, SeedNetwork, Widths
-from medrl.seednet.view import agent_view, nearness
+from medrl.seednet.view import VIEW_CHANNELS, agent_view, nearness
 from medrl.seednet.windows import Channel
 from medrl.walker.edges import feature_edges
 from medrl.walker.segmenter import NONE, RandomWalker, System
@@ -63,9 +64,9 @@ class ModelSettings:
             edges=self.edges,
         )
 
-    def build_dynamics(self) -> SeedDynamics:
+    def build_dynamics(self) -> AgentDynamics:
         """How agents place seeds under these settings."""
-        return SeedDynamics(
+        return AgentDynamics(
             RandomWalker(prior_weight=self.prior_weight),
             stride=STRIDE,
             max_seeds=self.max_seeds,
@@ -118,7 +119,7 @@ class SeedModel:
 
     settings: ModelSettings
     network: SeedNetwork
-    dynamics: SeedDynamics = field(init=False)
+    dynamics: AgentDynamics = field(init=False)
 
     def __post_init__(self) -> None:
         """Build the dynamics."""
@@ -157,14 +158,15 @@ class SeedModel:
         return logits.sigmoid()
 
     @torch.no_grad()
-    def values(self, encoded: EncodedWindows, state: SeedState, prior: Tensor) -> Tensor:
+    def values(self, encoded: EncodedWindows, dynamics: AgentDynamics, state: SeedState) -> Tensor:
         """Expected gain in Dice (N, A) of each action; -inf where it is not allowed."""
-        view = agent_view(state, prior, max_seeds=self.settings.max_seeds)
-        values = self.network.values(encoded.features, view, encoded.target) / GAIN_UNIT
+        own = encoded.select(state.window)
+        view = dynamics.observe(state)["view"]
+        values = self.network.values(own.features, view, own.target) / GAIN_UNIT
         values[:, -1] = self.settings.stop_threshold
-        return values.masked_fill(~self.dynamics.allowed(state), -torch.inf)
+        return values.masked_fill(~dynamics.allowed(state), -torch.inf)
 
-    def on(self, encoded: EncodedWindows, prior: Tensor) -> SeedDynamics:
+    def on(self, encoded: EncodedWindows, prior: Tensor) -> AgentDynamics:
         """The dynamics of agents in N windows with their priors (N, I, J, K)."""
         return self.dynamics.on(Windows(encoded.system, prior))
 
@@ -258,11 +260,37 @@ class SeedPolicy:
 
     def __call__(self, dynamics: Any, state: Any, memory: Tensor | None) -> Decision:
         """Decide; the value is the expected gain in Dice of the best seed."""
-        own = self._encoded.select(state.window)
-        values = self._model.values(own, state, dynamics.windows.prior[state.window])
+        values = self._model.values(self._encoded, dynamics, state)
         if self._threshold is not None:
             values[:, -1] = self._threshold
         return Decision(values.argmax(dim=1), values[:, :-1].amax(dim=1))
+
+
+class AgentDynamics(SeedDynamics):
+    """The dynamics of a model's agents, who see how their own work stands.
+
+    That is ``view`` (N, 7, i, j, k), see :func:`medrl.seednet.view.agent_view`; what the encoder
+    has made of the image does not change.
+    """
+
+    def on(self, windows: Windows) -> AgentDynamics:
+        """The same rules on some windows, which need a prior."""
+        own = copy.copy(self)
+        own.windows = windows
+        own.fit(windows.system.shape)
+        return own
+
+    def fit(self, shape: Sequence[int]) -> None:
+        """Say what agents can do and see in windows of shape (..., I, J, K)."""
+        self.action_space = Space.choice(self.actions(shape))
+        view = Space((VIEW_CHANNELS, *self.grid(shape)), low=0.0, high=1.0)
+        self.observation_spaces = {"view": view}
+
+    def observe(self, state: SeedState) -> dict[str, Tensor]:
+        """What agents see."""
+        prior = self.windows.prior
+        assert prior is not None
+        return {"view": agent_view(state, prior[state.window], max_seeds=self.max_seeds)}
 
 
 #: The network counts gains in per cent of Dice, numbers near 1.

@@ -105,6 +105,11 @@ class Sampler:
             self._truth.append(case.truth)
         self._order = Shuffle(len(cases), generator=generator)
 
+    @property
+    def window(self) -> tuple[int, int, int]:
+        """The grid of the windows that are drawn."""
+        return self._settings.window
+
     def state_dict(self) -> dict[str, Any]:
         """Which patients come next."""
         return self._order.state_dict()

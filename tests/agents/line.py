@@ -31,7 +31,7 @@ class Line(Dynamics[LineState]):
     extra_spaces: Mapping[str, Space] = {"stride": Space(dtype=torch.int64)}
 
     def __init__(self, length: int = 20, max_steps: int = 30, *, walls: bool = False) -> None:
-        self.length, self.max_steps, self.walls = length, max_steps, walls
+        self.length, self.max_steps, self.masked = length, max_steps, walls
         self.observation_spaces: Mapping[str, Space] = {
             "position": Space((1,), low=-1.0, high=float(length))
         }
@@ -44,7 +44,7 @@ class Line(Dynamics[LineState]):
         return {"position": state.position[:, None].float()}
 
     def allowed(self, state: LineState) -> Tensor | None:
-        if not self.walls:
+        if not self.masked:
             return None
         return torch.stack([state.position < self.length - 1, state.position > 0], dim=1)
 

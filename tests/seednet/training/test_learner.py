@@ -1,20 +1,22 @@
 """Learning where to put seeds: worth and returns by hand, and a few steps on blobs."""
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tensordict import TensorDict
 from torch import Generator, Tensor
 
 from medrl.seednet.data import LabelledGrid
-from medrl.seednet.learner import AgentLearner, AgentSettings, _Episode, expected_gains
+from medrl.seednet.learner import AgentLearner, AgentSettings, expected_gains
 from medrl.seednet.model import ModelSettings, SeedModel
 from medrl.seednet.rewards import RewardSettings
 from medrl.seednet.sampling import Sampler, Sampling
+from tests.rl.resume import assert_resumes
 
 WINDOWS = Sampling(window=(16, 16, 16), shift=2.0, scanner_probability=0.0)
 SMALL = AgentSettings(
@@ -68,72 +70,23 @@ def test_what_a_seed_is_worth_by_hand(radius: int) -> None:
     mask, truth = rng.random((2, 6, 8, 6)) < 0.5
     truth[:2] = True
     mask[2:, 3:] = False
-    found = expected_gains(torch.from_numpy(mask), torch.from_numpy(truth), radii=(radius,))
-    np.testing.assert_allclose(found.numpy(), worth_by_loops(mask, truth, radius), atol=1e-3)
+    both = torch.from_numpy(np.stack([mask, truth])), torch.from_numpy(np.stack([truth, mask]))
+    found = expected_gains(*both, radii=(radius,)).numpy()
+    np.testing.assert_allclose(found[0], worth_by_loops(mask, truth, radius), atol=1e-3)
+    np.testing.assert_allclose(found[1], worth_by_loops(truth, mask, radius), atol=1e-3)
 
 
 def test_a_right_mask_needs_nothing_and_a_large_wrong_seed_is_not_free() -> None:
     truth = torch.zeros(8, 8, 8, dtype=torch.bool)
     truth[1:7, 1:7, 1:7] = True
-    worth = expected_gains(truth, truth, radii=(3,))
+    worth = expected_gains(truth[None], truth[None], radii=(3,))
     assert float(worth.max()) == 0.0
     # In the middle, each cell has a voxel that would lose 5^3 of the 6^3.
     assert float(worth.min()) == pytest.approx(-100 * 125 / 217)
 
 
-class _Ended:
-    """What an episode asks of a state when it is made."""
-
-    mask = torch.zeros(2, 1, 1, 1, dtype=torch.bool)
-
-
-def test_returns_of_several_steps_by_hand() -> None:
-    rewards = torch.tensor([[1.0, 5.0], [2.0, 6.0], [4.0, 0.0], [8.0, 0.0]])
-    # The second agent ends with its second action.
-    acted = torch.tensor([[True, True], [True, True], [True, False], [True, False]])
-    ended = torch.tensor([[False, False], [False, True], [False, True], [True, True]])
-    mask = torch.zeros(2, 1, 1, 1, dtype=torch.bool)
-    episode = _Episode(None, mask, None, _Ended(), None)  # type: ignore[arg-type]
-    for t in range(4):
-        state = torch.tensor([[10.0 * t], [10.0 * t + 100]])
-        episode.note(
-            TensorDict(
-                {
-                    **{key: state.clone() for key in ("half", "view", "target", "allowed")},
-                    "worth": state.clone(),
-                    "action": torch.tensor([t, t + 7]),
-                    "reward": rewards[t],
-                    "acted": acted[t],
-                    "ended": ended[t],
-                },
-                batch_size=[2],
-            )
-        )
-    found = [
-        (
-            int(t["action"]),
-            float(t["half"]),
-            float(t["next", "reward"]),
-            bool(t["next", "done"]),
-            bool(t["next", "terminated"]),
-            float(t["next", "view"]),
-        )
-        for t in episode.transitions(2, 0.5)
-    ]
-    assert [one[:5] for one in found] == [
-        (0, 0.0, 1 + 0.5 * 2, False, False),
-        (1, 10.0, 2 + 0.5 * 4, False, False),
-        (2, 20.0, 4 + 0.5 * 8, True, True),
-        (3, 30.0, 8.0, True, True),
-        (7, 100.0, 5 + 0.5 * 6, True, True),
-        (8, 110.0, 6.0, True, True),
-    ]
-    # The state two steps later is what the rest is worth from.
-    assert [one[5] for one in found if not one[3]] == [20.0, 30.0]
-
-
-def flat(model: SeedModel) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in model.network.state_dict().items()}
+def flat(one: AgentLearner) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in one.network.state_dict().items()}
 
 
 def test_only_the_value_head_learns_and_a_seed_reproduces_it(
@@ -143,9 +96,9 @@ def test_only_the_value_head_learns_and_a_seed_reproduces_it(
     runs = []
     for seed in (0, 0, 1):
         one = learner(make_cases, settings, seed=seed)
-        before = flat(one.model)
+        before = flat(one)
         runs.append([one.train_step() for _ in range(one.total_steps)])
-        changed = {n for n, value in flat(one.model).items() if not torch.equal(value, before[n])}
+        changed = {n for n, value in flat(one).items() if not torch.equal(value, before[n])}
         assert changed
         assert all(name.startswith("value_head.") for name in changed)
     assert one.total_steps == 10
@@ -164,11 +117,13 @@ def test_imitation_learns_what_seeds_are_worth(
     one = learner(make_cases, settings, recipe=recipe)
     for _ in range(40):
         one.train_step()
-    state = one._recall()
+    steps, _ = one.replay.sample(50, 1)
+    state = one._state(steps, torch.zeros(50, dtype=torch.int64))
     with torch.no_grad():
         values = one.network.value_head(state["half"], state["view"], state["target"])
+    gains = steps["gains"][:, 0].float()
     # At the beginning nothing was expected of any seed.
-    error, blind = ((x - state["worth"]).abs().mean() for x in (values, torch.zeros(1)))
+    error, blind = ((x - gains).abs().mean() for x in (values, torch.zeros(1)))
     assert float(error) < 0.92 * float(blind)
 
 
@@ -191,7 +146,19 @@ def test_every_variant_trains(
 
 
 def test_the_memory_forgets_the_oldest(make_cases: MakeCases, settings: ModelSettings) -> None:
-    one = learner(make_cases, settings, recipe=replace(SMALL, replay=5))
+    one = learner(make_cases, settings, recipe=replace(SMALL, replay=15))
     for _ in range(10):
         one.train_step()
-    assert len(one._memory) == 5
+    assert len(one.replay) == 5
+    # Of windows that no step is remembered of, the encoding is forgotten, too.
+    held = set(one.replay.held("window").flatten().tolist())
+    assert held <= set(one._windows)
+    assert len(one._windows) <= len(held) + 3
+
+
+@pytest.mark.parametrize("interrupt_at", random.Random(0).sample(range(1, 10), 3))
+def test_an_interrupted_training_ends_with_the_same_bits(
+    make_cases: MakeCases, settings: ModelSettings, tmp_path: Path, interrupt_at: int
+) -> None:
+    torch.set_num_threads(1)
+    assert_resumes(lambda: learner(make_cases, settings), tmp_path, interrupt_at=interrupt_at)

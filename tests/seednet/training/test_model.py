@@ -43,9 +43,10 @@ def test_a_bundle_brings_everything_back(model: SeedModel, start: Start, tmp_pat
     assert not loaded.network.training
     (one, prior), (other, again) = seen(model, start), seen(loaded, start)
     torch.testing.assert_close(again, prior, atol=1e-4, rtol=0)
-    state = model.dynamics.reset(one.system, start.seeds, prior=prior)
-    values = model.values(one, state, prior)
-    torch.testing.assert_close(loaded.values(other, state, prior), values, atol=1e-4, rtol=1e-3)
+    dynamics, theirs = model.on(one, prior), loaded.on(other, again)
+    state = dynamics.reset(start.seeds)
+    values = model.values(one, dynamics, state)
+    torch.testing.assert_close(loaded.values(other, theirs, state), values, atol=1e-4, rtol=1e-3)
 
 
 def test_settings_are_plain_json(settings: ModelSettings) -> None:
@@ -92,14 +93,15 @@ def test_targets_go_by_name(model: SeedModel) -> None:
 
 def test_values_are_gains_in_dice_and_stop_is_the_limit(model: SeedModel, start: Start) -> None:
     encoded, prior = seen(model, start)
-    state = model.dynamics.reset(encoded.system, start.seeds, prior=prior)
-    values = model.values(encoded, state, prior)
-    allowed = model.dynamics.allowed(state)
+    dynamics = model.on(encoded, prior)
+    state = dynamics.reset(start.seeds)
+    values = model.values(encoded, dynamics, state)
+    allowed = dynamics.allowed(state)
     assert torch.equal(values.isfinite(), allowed)
     assert bool(allowed[0, -1])
     assert float(values[0, -1]) == model.settings.stop_threshold
     picky = SeedModel(replace(model.settings, stop_threshold=0.02), model.network)
-    other = picky.values(encoded, state, prior)
+    other = picky.values(encoded, dynamics, state)
     assert float(other[0, -1]) == pytest.approx(0.02)
     torch.testing.assert_close(other[:, :-1], values[:, :-1])
 

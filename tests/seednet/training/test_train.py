@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,8 @@ class _Interrupted(Exception):  # noqa: N818
 def test_a_seed_gives_the_model_and_an_interrupted_training_too(
     datalist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "_CHECKPOINT_EVERY", 2)
+    often = partial(running.run_stage, checkpoint_every=2)
+    monkeypatch.setattr("medrl.seednet.train.run_stage", often)
     monkeypatch.setattr(running, "_REPORT_EVERY", 1)
     seen: list[tuple[str, int, int]] = []
     bundle = train(

@@ -49,12 +49,12 @@ def test_a_prior_that_is_wrong_everywhere_gets_little_weight(
     def prior(self: SeedModel, encoded: SimpleNamespace, seeds: Tensor) -> Tensor:
         return torch.where(encoded.image > 2 / 3, 0.1, 0.9)
 
-    def look(self: SeedModel, image: Tensor, target: Tensor) -> SimpleNamespace:
+    def encode(self: SeedModel, image: Tensor, target: Tensor) -> SimpleNamespace:
         weights = torch.full((1, 3, *image.shape[2:]), 0.5)
         return SimpleNamespace(image=image[:, 0], system=self.dynamics.segmenter.prepare(weights))
 
     monkeypatch.setattr(SeedModel, "prior", prior)
-    monkeypatch.setattr(SeedModel, "look", look)
+    monkeypatch.setattr(SeedModel, "encode", encode)
     assert tune_prior_weight(model, cases).settings.prior_weight == min(PRIOR_WEIGHTS)
 
 
