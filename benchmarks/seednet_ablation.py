@@ -31,13 +31,12 @@ from medrl.bundles import find, load_weights, read_manifest
 from medrl.evaluation import read_json
 from medrl.seednet.baselines import INTENSITY_BETA
 from medrl.seednet.data import LabelledGrid
-from medrl.seednet.dynamics import SeedDynamics
-from medrl.seednet.simulated_user import let_agent, starts
 from medrl.seednet.learner import AgentLearner, AgentSettings
-from medrl.seednet.model import ModelSettings, EncodedWindows, SeedModel
+from medrl.seednet.model import AgentDynamics, EncodedWindows, ModelSettings, SeedModel
 from medrl.seednet.network import STRIDE
 from medrl.seednet.rewards import RewardKind, RewardSettings
 from medrl.seednet.sampling import Sampler, Sampling
+from medrl.seednet.simulated_user import let_agent, starts
 from medrl.walker.edges import intensity_edges
 from medrl.walker.segmenter import RandomWalker, System
 
@@ -93,7 +92,7 @@ class ArmModel(SeedModel):
         """Build the dynamics around that walker."""
         s = self.settings
         walker = RandomWalker(prior_weight=s.prior_weight) if self.arm.prior else Walker()
-        dynamics = SeedDynamics(
+        dynamics = AgentDynamics(
             walker,
             stride=STRIDE,
             max_seeds=s.max_seeds,

@@ -100,7 +100,7 @@ def measure(model: SeedModel, side: int) -> dict[str, Any]:
 def begin(model: SeedModel, image: Tensor, seeds: Tensor) -> tuple[EncodedWindows, SeedState]:
     """Everything that is done at the first click."""
     encoded = model.encode(image[None, None], torch.zeros(1, dtype=torch.int64))
-    return encoded, model.dynamics.reset(encoded.system, seeds, prior=model.prior(encoded, seeds))
+    return encoded, model.on(encoded, model.prior(encoded, seeds)).reset(seeds)
 
 
 def quantiles(values: list[float]) -> dict[str, float]:
