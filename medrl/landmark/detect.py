@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 
-import medrl
 from medrl.errors import MedrlError
 from medrl.landmark.examine import Array, Examination, Examiner, Status
 from medrl.landmark.model import LandmarkModel
 from medrl.landmark.paths import only, paths_of
+from medrl.results.provenance import provenance
 from medrl.trajectory import AgentPath, Trajectory
 from medrl.trajectory.live import Watch
 from medrl.volume.space import depth_inside
@@ -271,16 +271,14 @@ class LandmarkDetector:
             for k in [self.model.names.index(name)]
         )
         paths = paths_of(exam.result, exam.pyramid, self.model.names)
-        provenance: dict[str, str | int | float] = {
-            "scan": str(scan.meta.get("filename_or_obj", "")),
-            "model": str(self.manifest.get("name")),
-            "version": medrl.__version__,
-            "seed": 0,
-            "windows": exam.result.evaluated,
-            "window_voxels": self.model.settings.window,
-        }
+        made_by = provenance(
+            self.manifest,
+            scan,
+            windows=exam.result.evaluated,
+            window_voxels=self.model.settings.window,
+        )
         agents = tuple(_with_outcome(paths[landmark.name], landmark) for landmark in found)
-        trajectory = Trajectory("landmark", agents, provenance)
+        trajectory = Trajectory("landmark", agents, made_by)
         return Detection(found, trajectory, _warnings(found), math.nan)
 
 

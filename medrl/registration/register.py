@@ -13,7 +13,6 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
 
-import medrl
 from medrl.errors import MedrlError
 from medrl.registration.checks import check_pair
 from medrl.registration.confidence import features
@@ -23,6 +22,7 @@ from medrl.registration.refine import refine as refine_transform
 from medrl.registration.search import Walk, orientations, search, starting_points
 from medrl.registration.similarity import similarity
 from medrl.registration.transforms import Kind, move
+from medrl.results.provenance import file_of, provenance
 from medrl.trajectory import AgentPath, Trajectory, Watch
 from medrl.volume.space import apply_affine
 
@@ -191,7 +191,7 @@ class Registrar:
             predicted_error_mm=expected,
             agent_transform_world=best.agent_world,
             refined=best.refined,
-            path=self._trajectory(best, sure),
+            path=self._trajectory(best, sure, fixed, moving),
             threshold=0.5 if confidence is None else confidence.threshold,
         )
 
@@ -273,7 +273,9 @@ class Registrar:
         own, other = similarity(dynamics.fixed, dynamics.look_moving(both)).tolist()
         return bool(other >= _HOLDS * own)
 
-    def _trajectory(self, candidate: Candidate, confidence: float) -> Trajectory:
+    def _trajectory(
+        self, candidate: Candidate, confidence: float, fixed: MetaTensor, moving: MetaTensor
+    ) -> Trajectory:
         """Where the agent brought the middle of the fixed scan at each step."""
         walk = candidate.walk
         middle = torch.from_numpy(candidate.center_world)[None]
@@ -289,8 +291,5 @@ class Registrar:
             confidence=None if np.isnan(confidence) else confidence,
             transforms=walk.transforms.numpy(),
         )
-        provenance: dict[str, str | int | float] = {
-            "model": str(self.manifest["name"]),
-            "version": medrl.__version__,
-        }
-        return Trajectory("registration", (agent,), provenance)
+        made_by = provenance(self.manifest, fixed, moving=file_of(moving))
+        return Trajectory("registration", (agent,), made_by)

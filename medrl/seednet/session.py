@@ -11,8 +11,8 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
 
-import medrl
 from medrl.errors import MedrlError
+from medrl.results.provenance import provenance
 from medrl.seednet.editor import Candidate, Edit, Editor, ObjectState
 from medrl.seednet.images import name_images
 from medrl.seednet.model import SeedModel
@@ -526,14 +526,8 @@ class SeedSession:
         """
         spacing = self.model.settings.spacing
         agents = tuple(agent_path(n, t, spacing) for n, t in self._objects.items())
-        scans = [str(image.meta.get("filename_or_obj", "")) for image in self._images.values()]
-        provenance: dict[str, str | int | float] = {
-            "scan": ", ".join(scan for scan in scans if scan),
-            "model": str(self.manifest.get("name")),
-            "version": medrl.__version__,
-            "seed": 0,
-        }
-        return Trajectory("seednet", agents, provenance)
+        made_by = provenance(self.manifest, *self._images.values())
+        return Trajectory("seednet", agents, made_by)
 
     # ---------------------------------------------------------------------------------------------
 

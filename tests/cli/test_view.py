@@ -16,6 +16,7 @@ from medrl.cli import view
 from medrl.trajectory import AgentPath, Trajectory, write_trajectory
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a display")
+FIRST_EDITION = Path(__file__).parents[1] / "trajectory" / "data" / "first_edition.trajectory.json"
 SCREEN = ("xvfb-run", "-a", "-s", "-screen 0 1280x1024x24")
 
 
@@ -127,7 +128,8 @@ def test_a_picture_of_the_window(tmp_path: Path):
         tmp_path / "ball.trajectory.json",
         Trajectory("landmark", (agent,), {"window_voxels": 9}),
     )
-    done = _view(tmp_path, "ball.nii.gz", "ball.trajectory.json", "--screenshot", "window.png")
+    agents = ("ball.trajectory.json", str(FIRST_EDITION))
+    done = _view(tmp_path, "ball.nii.gz", *agents, "--screenshot", "window.png")
     assert done.returncode == 0, done.stderr
     assert "wrote window.png" in done.stdout
     picture = _png(tmp_path / "window.png")

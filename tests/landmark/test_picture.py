@@ -10,7 +10,6 @@ from PIL import Image
 
 from medrl.landmark.detect import Detection, Landmark
 from medrl.landmark.picture import draw_detection, short_name, write_picture
-from medrl.results.views import busiest_slice, spread_labels
 from medrl.trajectory import AgentPath, Trajectory
 
 TARGET = np.array([24.0, 30.0, 18.0])  # right, anterior, up
@@ -144,23 +143,6 @@ def test_no_global_state():
     before = plt.get_fignums()
     draw_detection(blob_scan(), detection(landmark()))
     assert plt.get_fignums() == before
-
-
-def test_slice_with_most_landmarks():
-    assert busiest_slice(np.array([10.0, 50, 51, 53, 90]), 100) == 51
-    assert busiest_slice(np.array([]), 100) == 50
-    assert busiest_slice(np.array([-20.0, 300]), 100) == 50
-
-
-def test_labels_keep_apart():
-    rng = np.random.default_rng(0)
-    points = rng.uniform(0, 60, (12, 2))
-    spots = spread_labels(points, points, size=(60, 60))
-    gaps = np.linalg.norm(spots[:, None] - spots[None], axis=2) + 1e3 * np.eye(12)
-    assert gaps.min() > 3
-    assert np.linalg.norm(spots - points, axis=1).max() < 20
-    assert spots.min() > 2
-    assert spots.max() < 58
 
 
 def test_short_names():

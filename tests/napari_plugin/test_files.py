@@ -1,6 +1,7 @@
 """Files through napari's own doors: opened by the plugin manager, saved by the layer list."""
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -240,6 +241,14 @@ def test_a_trajectory_opens_replays_and_is_saved_again(viewer, tmp_path):
     np.testing.assert_array_equal(read_trajectory(back).agents[0].positions_world, steps)
     with pytest.raises(MedrlError, match="agents"):
         writers.write_agents(str(tmp_path / "c.trajectory.json"), tracks.data, {"name": "x"})
+
+
+def test_a_trajectory_of_the_first_edition_opens(viewer):
+    folder = Path(__file__).parents[1] / "trajectory" / "data"
+    opened(viewer, folder / "first_edition.trajectory.json")
+    tracks = next(layer for layer in viewer.layers if type(layer).__name__ == "Tracks")
+    assert len(tracks.data) == 5
+    assert viewer.dims.nsteps[0] == 3
 
 
 def test_later_scans_come_into_the_frame_of_the_first(viewer, make_scan, tmp_path):
