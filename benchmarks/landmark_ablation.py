@@ -107,9 +107,9 @@ def measure(model: LandmarkModel, cases: list[LabelledImage]) -> dict[str, float
     detector = LandmarkDetector(model)
     errors = []
     for case in cases:
-        exam = detector.examine(from_sitk(case.image))
+        found = detector.candidates(from_sitk(case.image))
         truth = np.stack([case.points_world[name] for name in model.names])
-        errors.append(np.linalg.norm(exam.answers_world - truth, axis=1))
+        errors.append(np.linalg.norm(found.positions_world - truth, axis=1))
     return summarize(np.concatenate(errors), above=(10,))
 
 

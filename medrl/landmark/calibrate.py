@@ -49,10 +49,10 @@ def calibrate(
         volume, points = scan.volume, scan.points_voxel
         if number // len(scans) % 3:
             volume, points = augment(volume, points, augmentation, generator)
-        exam = detector.examine(MetaTensor(volume, affine=affine))
-        error = np.linalg.norm(exam.answers_world - points.numpy() * spacing, axis=1)
-        judged = np.array([s != "absent" for s in exam.status]) & ~np.isnan(error)
-        features.append(exam.features[judged])
+        found = detector.candidates(MetaTensor(volume, affine=affine))
+        error = np.linalg.norm(found.positions_world - points.numpy() * spacing, axis=1)
+        judged = np.array([s != "absent" for s in found.status]) & ~np.isnan(error)
+        features.append(found.features[judged])
         errors.append(error[judged])
         if progress is not None:
             progress(number + 1, total)

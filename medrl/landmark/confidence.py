@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 #: What the probability is conditioned on, one column each.
-FEATURES = ("expected_error_mm", "spread_mm", "scale_jump_mm", "end_value", "shape_surprise")
+FEATURES = ("expected_error_mm", "spread_mm", "scale_jump_mm", "end_value", "mahalanobis")
 #: An answer is good when its error is below this.
 GOOD_MM = 4.0
 
@@ -21,7 +23,7 @@ class Confidence:
 
     The spread over starting points is not among the features: agents that start anywhere end in
     the same place, right or wrong. What tells is the network's own expected error, how much its
-    opinions from neighbouring places differ (test-time perturbation), how far the last scale
+    estimates from neighbouring places differ (test-time perturbation), how far the last scale
     moved the answer, the best action value at the end (Ghesu 2016: high for absent landmarks),
     and how far the landmark lies from where the others expect it.
 
@@ -60,28 +62,25 @@ class Confidence:
             ridge: L2 penalty on the weights.
 
         Returns:
-            The calibrated confidence (ridge logistic regression by Newton's method).
+            The calibrated confidence: logistic regression on cases as they occur.
         """
-        values = _transform(features)
-        known = ~np.isnan(values)
-        count = known.sum(axis=0).clip(min=1)
-        center = np.where(known, values, 0.0).sum(axis=0) / count
-        variance = np.where(known, (values - center) ** 2, 0.0).sum(axis=0) / count
-        scale = np.sqrt(variance) + 1e-6
-        design = np.nan_to_num((values - center) / scale)
-        design = np.hstack([design, np.ones((len(design), 1))])
-        good = (error_mm < GOOD_MM).astype(np.float64)
-        penalty = np.diag([ridge] * features.shape[1] + [1e-3])
-        theta = np.zeros(design.shape[1])
-        for _ in range(50):
-            p = 1 / (1 + np.exp(-design @ theta))
-            gradient = design.T @ (p - good) + penalty @ theta
-            hessian = (design * (p * (1 - p))[:, None]).T @ design + penalty
-            step = np.linalg.solve(hessian, gradient)
-            theta -= step
-            if np.abs(step).max() < 1e-8:
-                break
-        return Confidence(center, scale, theta[:-1], float(theta[-1]))
+        from medrl.evaluation import LogisticRegression
+
+        found = LogisticRegression.fit(_transform(features), error_mm < GOOD_MM, l2=ridge)
+        return Confidence(found.center, found.scale, found.weights, found.bias)
+
+    def to_json(self) -> dict[str, Any]:
+        """All numbers in full."""
+        return {name: np.asarray(value).tolist() for name, value in vars(self).items()}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Confidence:
+        """Read what :meth:`to_json` wrote."""
+        center, scale, weights = (
+            np.array(values[name], dtype=np.float64).reshape(len(FEATURES))
+            for name in ("center", "scale", "weights")
+        )
+        return Confidence(center, scale, weights, float(values["bias"]))
 
 
 def _transform(features: Array) -> Array:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from monai.data.meta_tensor import MetaTensor
 
 from medrl.errors import MedrlError
-from medrl.landmark.examine import Array, Examination, Examiner, Status
+from medrl.files import prepare_folder, stem_of
+from medrl.landmark.inference import Array, Candidates, Inference, Status
 from medrl.landmark.model import LandmarkModel
-from medrl.landmark.paths import only, paths_of
-from medrl.results.provenance import provenance
+from medrl.results.provenance import file_of, provenance
+from medrl.systems import Progress, check_device
 from medrl.trajectory import AgentPath, Trajectory
 from medrl.trajectory.live import Watch
+from medrl.volume.read import read
 from medrl.volume.space import depth_inside
+
+if TYPE_CHECKING:
+    from medrl.dicom import Pseudonyms
 
 #: A detection this unlikely to be right is worth a warning.
 _DOUBTFUL = 0.5
@@ -61,12 +66,62 @@ class Detection:
         trajectory: Every agent's path.
         warnings: What the user should know, one line each.
         seconds: Wall time from preprocessing to answer.
+        scan: What was searched; without it, nothing can be saved.
     """
 
     landmarks: tuple[Landmark, ...]
     trajectory: Trajectory
     warnings: tuple[str, ...]
     seconds: float
+    scan: MetaTensor | None = None
+
+    @property
+    def confidence(self) -> float | None:
+        """Expected share of the landmarks in the scan whose error is below 4 mm.
+
+        None if there is none, or nobody judged.
+        """
+        sure = [lm.confidence for lm in self.landmarks if lm.status != "absent"]
+        known = [one for one in sure if not math.isnan(one)]
+        return sum(known) / len(known) if known else None
+
+    def save(
+        self,
+        folder: str | Path,
+        stem: str | None = None,
+        *,
+        picture: bool = True,
+        pseudonyms: Pseudonyms | None = None,
+    ) -> dict[str, Path]:
+        """Write everything there is to keep, all of it or nothing.
+
+        See :func:`medrl.landmark.results.write_results` for the files; a DICOM scan gets its
+        landmarks as a Structured Report as well.
+
+        Args:
+            folder: Made if missing.
+            stem: What the files are called; after the scan's file if left out.
+            picture: Draw the picture.
+            pseudonyms: Take the patient's identity out of DICOM; None to carry it over.
+
+        Returns:
+            Paths by kind.
+
+        Raises:
+            MedrlError: If they cannot be written.
+        """
+        from medrl.landmark.results import dicom_report, write_results
+
+        if self.scan is None:
+            raise MedrlError("a detection without its scan cannot be saved")
+        return write_results(
+            prepare_folder(Path(folder)),
+            stem or stem_of(Path(file_of(self.scan) or "scan")),
+            self.scan,
+            self,
+            picture=picture,
+            report=dicom_report(self.scan, self, pseudonyms=pseudonyms),
+        )
 
     def __getitem__(self, name: str) -> Landmark:
         """The landmark of that name."""
@@ -94,10 +149,10 @@ class LandmarkDetector:
         """
         self.model = model
         self.manifest = manifest or {"name": "unnamed"}
-        self._examiner = Examiner(model, name=str(self.manifest.get("name")))
+        self._infer = Inference(model, name=str(self.manifest.get("name")))
 
     @classmethod
-    def load(cls, name_or_dir: str, *, device: str = "cpu") -> LandmarkDetector:
+    def load(cls, name_or_dir: str | Path, *, device: str = "cpu") -> LandmarkDetector:
         """Load a model that ships with medrl by its name, or any bundle folder.
 
         Args:
@@ -112,8 +167,7 @@ class LandmarkDetector:
         """
         from medrl.bundles import find
 
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise MedrlError(f"device {device} is not available here: use --device cpu")
+        check_device(device)
         model, manifest = LandmarkModel.load(find(name_or_dir), device=device)
         return cls(model, manifest=manifest)
 
@@ -129,10 +183,10 @@ class LandmarkDetector:
 
     def detect(
         self,
-        scan: MetaTensor,
+        scan: str | Path | MetaTensor,
         *,
         landmarks: Sequence[str] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
         watch: Watch | None = None,
     ) -> Detection:
         """Find landmarks.
@@ -141,8 +195,8 @@ class LandmarkDetector:
         some are asked for: the shape prior needs them, and together they cost little more.
 
         Args:
-            scan: MetaTensor (1, I, J, K) with a voxel-to-world affine (RAS mm); any orientation,
-                spacing and field of view.
+            scan: A file or folder (:func:`medrl.volume.read`), or a MetaTensor (1, I, J, K) with a
+                voxel-to-world affine (RAS mm); any orientation, spacing and field of view.
             landmarks: Which to report; all if left out.
             progress: Called with the agents that have ended and their number.
             watch: Called at every step with the agents of the landmarks asked for; those that
@@ -152,22 +206,22 @@ class LandmarkDetector:
             Positions in RAS mm with status and confidence, and the paths.
 
         Raises:
-            MedrlError: If the scan cannot be what the model was trained for (several channels,
-                one slice, constant, wrong modality), or a landmark's name is unknown.
+            MedrlError: If the scan cannot be read, or cannot be what the model was trained for
+                (several channels, one slice, constant, wrong modality), or a landmark's name is
+                unknown.
         """
-        names = self._wanted(landmarks)
-        watch = watch and only(names, watch)
-        (found,) = self._together([scan], names, progress=progress, watch=watch)
+        names = self.check(landmarks)
+        (found,) = self._detect([scan], names, progress=progress, watch=watch)
         if isinstance(found, MedrlError):
             raise found
         return found
 
     def detect_many(
         self,
-        scans: Sequence[MetaTensor],
+        scans: Sequence[str | Path | MetaTensor],
         *,
         landmarks: Sequence[str] | None = None,
-        together: int = 8,
+        batch_size: int = 8,
     ) -> list[Detection | MedrlError]:
         """Find landmarks in many scans, the agents of several at a time in shared batches.
 
@@ -177,37 +231,29 @@ class LandmarkDetector:
         Args:
             scans: As for :meth:`detect`, of any shapes.
             landmarks: Which to report; all if left out.
-            together: How many scans are searched at the same time; what bounds the memory.
+            batch_size: How many scans are searched at the same time; what bounds the memory.
 
         Returns:
             For each scan its detection, or why there is none. The seconds of scans that were
             searched together are shared out equally among them.
 
         Raises:
-            MedrlError: If a landmark's name is unknown, or `together` is less than 1.
+            MedrlError: If a landmark's name is unknown, or `batch_size` is less than 1.
         """
-        names = self._wanted(landmarks)
-        if together < 1:
-            raise MedrlError(f"at least one scan must be searched at a time, not {together}")
+        names = self.check(landmarks)
+        if batch_size < 1:
+            raise MedrlError(f"at least one scan must be searched at a time, not {batch_size}")
         return [
             found
-            for first in range(0, len(scans), together)
-            for found in self._together(scans[first : first + together], names)
+            for first in range(0, len(scans), batch_size)
+            for found in self._detect(scans[first : first + batch_size], names)
         ]
 
-    def examine(
-        self,
-        scan: MetaTensor,
-        *,
-        progress: Callable[[int, int], None] | None = None,
-        watch: Watch | None = None,
-    ) -> Examination:
+    def candidates(self, scan: MetaTensor) -> Candidates:
         """Run the agents and the shape prior, without judging how sure the answers are.
 
         Args:
             scan: As for :meth:`detect`.
-            progress: As for :meth:`detect`.
-            watch: As for :meth:`detect`, with the agents of all landmarks.
 
         Returns:
             Answers and evidence for all landmarks of the model.
@@ -215,14 +261,17 @@ class LandmarkDetector:
         Raises:
             MedrlError: As :meth:`detect`.
         """
-        (found,) = self._examiner.examine([scan], progress=progress, watch=watch)
+        (found,) = self._infer([scan])
         if isinstance(found, MedrlError):
             raise found
         return found
 
-    # ---------------------------------------------------------------------------------------------
+    def check(self, landmarks: Sequence[str] | None) -> tuple[str, ...]:
+        """Names of the landmarks that are to be reported: those asked for, or all.
 
-    def _wanted(self, landmarks: Sequence[str] | None) -> tuple[str, ...]:
+        Raises:
+            MedrlError: If one is unknown.
+        """
         unknown = sorted(set(landmarks or ()) - set(self.model.names))
         if unknown:
             raise MedrlError(
@@ -231,58 +280,77 @@ class LandmarkDetector:
             )
         return tuple(landmarks or self.model.names)
 
-    def _together(
+    # ---------------------------------------------------------------------------------------------
+
+    def _detect(
         self,
-        scans: Sequence[MetaTensor],
+        scans: Sequence[str | Path | MetaTensor],
         names: Sequence[str],
         *,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
         watch: Watch | None = None,
     ) -> list[Detection | MedrlError]:
-        """Search scans at the same time, and judge each."""
+        """Search scans at the same time, and say how sure each answer is."""
+        volumes = [_volume(scan) for scan in scans]
         began = time.perf_counter()
-        exams = self._examiner.examine(scans, progress=progress, watch=watch)
+        usable = [volume for volume in volumes if isinstance(volume, MetaTensor)]
+        several = iter(self._infer(usable, record=names, progress=progress, watch=watch))
         found = [
-            exam if isinstance(exam, MedrlError) else self._judged(scan, exam, names)
-            for scan, exam in zip(scans, exams, strict=True)
+            volume if isinstance(volume, MedrlError) else self._judged(next(several), names)
+            for volume in volumes
         ]
-        seconds = (time.perf_counter() - began) / len(found)
+        seconds = (time.perf_counter() - began) / max(1, len(usable))
         return [
             one if isinstance(one, MedrlError) else replace(one, seconds=seconds) for one in found
         ]
 
-    def _judged(self, scan: MetaTensor, exam: Examination, names: Sequence[str]) -> Detection:
+    def _judged(
+        self, candidates: Candidates | MedrlError, names: Sequence[str]
+    ) -> Detection | MedrlError:
         """Say how sure the answers are; how long it took is not known yet."""
-        sure = np.full(len(exam.status), np.nan)
+        if isinstance(candidates, MedrlError):
+            return candidates
+        sure = np.full(len(candidates.status), np.nan)
         if self.model.confidence is not None:
-            sure = self.model.confidence(exam.features)
-        corrected = np.array([said == "corrected" for said in exam.status])
+            sure = self.model.confidence(candidates.features)
+        corrected = np.array([status == "corrected" for status in candidates.status])
         sure = np.where(corrected, np.minimum(sure, _CORRECTED_AT_MOST), sure)
         # A doubtful answer near a face is most often a landmark beyond it.
-        depth = depth_inside(exam.answers_world, scan.affine, tuple(scan.shape[1:]))
+        scan, positions = candidates.scan, candidates.positions_world
+        depth = depth_inside(positions, scan.affine, tuple(scan.shape[1:]))
         beyond = (sure < _DOUBTFUL) & (depth < _NEAR_FACE_MM)
-        status: list[Status] = [
-            "absent" if far else said for far, said in zip(beyond, exam.status, strict=True)
+        statuses: list[Status] = [
+            "absent" if far else status
+            for far, status in zip(beyond, candidates.status, strict=True)
         ]
-        sure[[said == "absent" for said in status]] = 0.0
-        found = tuple(
-            Landmark(name, exam.answers_world[k], status[k], float(sure[k]), exam.notes[k])
+        sure[[status == "absent" for status in statuses]] = 0.0
+        landmarks = tuple(
+            Landmark(name, positions[k], statuses[k], float(sure[k]), candidates.notes[k])
             for name in names
             for k in [self.model.names.index(name)]
         )
-        paths = paths_of(exam.result, exam.pyramid, self.model.names)
         made_by = provenance(
             self.manifest,
             scan,
-            windows=exam.result.evaluated,
+            windows=candidates.windows,
             window_voxels=self.model.settings.window,
         )
-        agents = tuple(_with_outcome(paths[landmark.name], landmark) for landmark in found)
+        agents = tuple(_with_answer(candidates.paths[lm.name], lm) for lm in landmarks)
         trajectory = Trajectory("landmark", agents, made_by)
-        return Detection(found, trajectory, _warnings(found), math.nan)
+        return Detection(landmarks, trajectory, _warnings(landmarks), math.nan, scan)
 
 
-def _with_outcome(path: AgentPath, landmark: Landmark) -> AgentPath:
+def _volume(scan: str | Path | MetaTensor) -> MetaTensor | MedrlError:
+    """A scan that is in memory, or is read; or why it cannot be."""
+    if isinstance(scan, MetaTensor):
+        return scan
+    try:
+        return read(scan)
+    except MedrlError as error:
+        return error
+
+
+def _with_answer(path: AgentPath, landmark: Landmark) -> AgentPath:
     confidence = None if np.isnan(landmark.confidence) else landmark.confidence
     return replace(
         path,

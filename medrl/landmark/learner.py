@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from tensordict import TensorDict
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from medrl.agents import EpsilonGreedy, Space, Task
 from medrl.landmark.augment import Augmentation
 from medrl.landmark.data import LabelledScan
-from medrl.landmark.dynamics import MOVES, SearchDynamics, SearchState
+from medrl.landmark.dynamics import SearchDynamics, SearchState
 from medrl.landmark.model import ModelSettings
-from medrl.landmark.network import Decision, laplace_loss
+from medrl.landmark.network import Prediction, laplace_loss
 from medrl.landmark.pool import ScanPool
 from medrl.landmark.rewards import RewardForm, optimal_values, step_rewards
 from medrl.rl.checkpoint import State
 from medrl.rl.dqn import DQN
+from medrl.rl.env import AgentsEnv
 from medrl.rl.learner import Learner
 from medrl.rl.replay import Fields, Replay
 from medrl.rl.schedule import one_cycle
 from medrl.roi import crop
 from medrl.volume.prepare import Preprocessing
-from medrl.volume.pyramid import level_strides
+from medrl.volume.pyramid import Pyramid, level_strides
 
 #: Offsets are learned only where the landmark is this near (steps, any axis).
-_FINISH_RANGE = 6.0
+_OFFSET_RANGE = 6.0
+#: Steps of a walk in the DQN phase.
+_WALK = 24
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,49 @@ class LearnerSettings:
         )
 
 
+class _Walks(SearchDynamics):
+    """Agents that are told where they are, not shown it.
+
+    Replay keeps places as well; windows are cropped where a network needs them, which is costly.
+    """
+
+    def __init__(self, scans: Sequence[Pyramid], *, landmarks: int, **options: Any) -> None:
+        super().__init__(scans, landmarks=landmarks, **options)
+        self.observation_spaces = {
+            "scan": Space.choice(len(scans)),
+            "position": Space((3,), torch.int64),
+            "landmark": Space.choice(landmarks),
+        }
+
+    def observe(self, state: SearchState) -> dict[str, Tensor]:
+        """Where agents are, and what each looks for."""
+        return {"scan": state.scan, "position": state.position, "landmark": state.landmark}
+
+
+class _Practice(Task[SearchState]):
+    """Agents start where the network is trained, on its level, and look for any landmark."""
+
+    def __init__(self, learner: ScaleLearner, walks: _Walks) -> None:
+        self._learner = learner
+        self._walks = walks
+
+    def begin(self, count: int, generator: Generator, **given: Tensor) -> SearchState:
+        """Put agents at places drawn by the learner's own generator."""
+        learner = self._learner
+        scan, position = learner.sample_positions(count)
+        landmark = torch.randint(
+            learner.pool.points.shape[1], (count,), generator=learner.generator
+        ).to(scan.device)
+        return self._walks.reset(scan, landmark, position, torch.full_like(scan, learner.level))
+
+    def reward(self, before: SearchState, action: Tensor, after: SearchState) -> Tensor:
+        """How much nearer a move came, in steps; 0 where the landmark is not labelled."""
+        goal = self._learner.pool.points[before.scan, before.landmark]
+        offset = (goal - before.position) / self._learner.stride
+        rewards = step_rewards(offset, self._learner.settings.reward)
+        return rewards.gather(-1, action[:, None])[:, 0].nan_to_num()
+
+
 class ScaleLearner(Learner):
     """Owns the network of one scale, the scans it learns on, and the agents that walk in them."""
 
@@ -139,16 +188,18 @@ class ScaleLearner(Learner):
             device=self.device,
         )
         self.stride = level_strides(settings.spacings)[level]
-        self._moves = MOVES.to(self.device)
         self.replay = Replay(settings.replay, generator=self.generator)
         self._dqn = DQN(
             self.network,
             inputs=["window"],
-            values=lambda decision: decision.values,
+            values=lambda prediction: prediction.values,
             gamma=settings.gamma,
             double=settings.double,
         )
-        self._walkers: tuple[SearchState, Tensor] | None = None
+        self._env: AgentsEnv[SearchState] | None = None
+        self._explorer = EpsilonGreedy(
+            self._values_of, epsilon=settings.epsilon, generator=self.generator
+        )
 
     def signature(self) -> State:
         """Settings, and how much of what is learned on which scale."""
@@ -157,14 +208,11 @@ class ScaleLearner(Learner):
 
     def extra_state(self) -> State:
         """Scans at hand, what was seen, the target network, and where agents are."""
-        walkers = None
-        if self._walkers is not None:
-            walkers = {"state": dict(vars(self._walkers[0])), "goal": self._walkers[1]}
         return {
             "pool": self.pool.state_dict(),
             "replay": self.replay.state_dict(),
             "target": self._dqn.state_dict(),
-            "walkers": walkers,
+            "walkers": None if self._env is None else self._env.state.state_dict(),
         }
 
     def load_extra_state(self, state: State) -> None:
@@ -172,11 +220,10 @@ class ScaleLearner(Learner):
         self.pool.load_state_dict(state["pool"])
         self.replay.load_state_dict(state["replay"])
         self._dqn.load_state_dict(state["target"])
-        walkers = state["walkers"]
-        self._walkers = None
-        if walkers is not None:
-            fields = {name: field.to(self.device) for name, field in walkers["state"].items()}
-            self._walkers = SearchState(**fields), walkers["goal"].to(self.device)
+        self._env = None
+        if state["walkers"] is not None:
+            walkers = SearchState.from_state_dict(state["walkers"])
+            self._environment().state = walkers.to(self.device)
 
     def train_step(self) -> dict[str, float]:
         """Learn from one batch of whichever phase it is; the losses by name."""
@@ -208,13 +255,13 @@ class ScaleLearner(Learner):
 
     def _supervised(self, slot: Tensor, position: Tensor) -> dict[str, Tensor]:
         """Regress all action values of all landmarks, and the offsets of near ones."""
-        decision: Decision = self.network(self._windows(slot, position))
+        prediction: Prediction = self.network(self._windows(slot, position))
         offset, known = self._offsets(slot, position)
         target = optimal_values(offset, gamma=self.settings.gamma, form=self.settings.reward)
         weight = self._weights(offset, known)
-        values = F.smooth_l1_loss(decision.values, target, reduction="none", beta=0.5).mean(-1)
-        near = known & (offset.abs().amax(dim=-1) < _FINISH_RANGE)
-        finish = torch.where(near, laplace_loss(decision, offset), 0.0)
+        values = F.smooth_l1_loss(prediction.values, target, reduction="none", beta=0.5).mean(-1)
+        near = known & (offset.abs().amax(dim=-1) < _OFFSET_RANGE)
+        finish = torch.where(near, laplace_loss(prediction, offset), 0.0)
         return {
             "values": 10 * (values * weight).sum() / weight.sum(),
             "finish": 0.2 * finish.sum() / near.sum().clamp(min=1),
@@ -250,7 +297,7 @@ class ScaleLearner(Learner):
     def _dqn_losses(self) -> dict[str, Tensor]:
         self._walk()
         half = self.settings.batch // 2
-        drawn = self._recall(half)
+        drawn = self._sample_replay(half)
         offset, known = self._offsets(drawn["slot"], drawn["position"])
         action = drawn["action"][:, None, None].expand(-1, offset.shape[1], 1)
         reward = step_rewards(offset.nan_to_num(), self.settings.reward).gather(-1, action)[..., 0]
@@ -265,7 +312,7 @@ class ScaleLearner(Learner):
         )
         weight = self._weights(offset, known)
         losses = {"td": 10 * (loss * weight).sum() / weight.sum()}
-        own = self._recall(half)
+        own = self._sample_replay(half)
         slot, position = self.sample_positions(half)
         supervised = self._supervised(
             torch.cat([own["slot"], slot]), torch.cat([own["position"], position])
@@ -274,7 +321,7 @@ class ScaleLearner(Learner):
         losses["finish"] = supervised["finish"]
         return losses
 
-    def _recall(self, count: int) -> Fields:
+    def _sample_replay(self, count: int) -> Fields:
         """Transitions, less those whose scan has been replaced."""
         versions = self.pool.versions
         return self.replay.sample(
@@ -297,46 +344,42 @@ class ScaleLearner(Learner):
 
     def _walk(self) -> None:
         """Every agent takes one step, exploring now and then; those that ended start anew."""
-        settings = self.settings
-        dynamics = SearchDynamics(
-            self.pool.shapes, strides=level_strides(settings.spacings), max_steps=24
-        )
-        if self._walkers is None:
-            slot, position = self.sample_positions(settings.agents)
-            level = torch.full_like(slot, self.level)
-            self._walkers = dynamics.reset(slot, position, level), self._goals()
-        state, goal = self._walkers
+        env = self._environment()
+        before = env.state
         with torch.no_grad():
-            decision: Decision = self.network(self._windows(state.scan, state.position))
-        rows = torch.arange(len(goal), device=self.device)
-        action = decision.values[rows, goal].argmax(dim=-1)
-        explore = torch.rand(len(goal), generator=self.generator) < settings.epsilon
-        other = torch.randint(len(MOVES), (len(goal),), generator=self.generator)
-        action = torch.where(explore.to(self.device), other.to(self.device), action)
-        after = dynamics.step(state, action)
+            decision = self._explorer(env.dynamics, before, None)
+        after = env.step(TensorDict({"action": decision.action}, batch_size=env.batch_size))["next"]
         self.replay.extend(
             {
-                "slot": state.scan,
-                "version": self.pool.versions[state.scan],
-                "position": state.position,
-                "action": action,
-                "after": after.position,
+                "slot": before.scan,
+                "version": self.pool.versions[before.scan],
+                "position": before.position,
+                "action": decision.action,
+                "after": after["position"],
             }
         )
-        slot, position = self.sample_positions(settings.agents)
-        fresh = dynamics.reset(slot, position, state.level)
-        ended = ~after.walking
-        merged = {
-            name: torch.where(ended.view(-1, *[1] * (old.dim() - 1)), getattr(fresh, name), old)
-            for name, old in vars(after).items()
-        }
-        goal = torch.where(ended, self._goals(), goal)
-        self._walkers = SearchState(**merged), goal
+        env.maybe_reset(after)
 
-    def _goals(self) -> Tensor:
-        landmarks = self.pool.points.shape[1]
-        goals = torch.randint(landmarks, (self.settings.agents,), generator=self.generator)
-        return goals.to(self.device)
+    def _environment(self) -> AgentsEnv[SearchState]:
+        """Where agents walk, in the scans at hand."""
+        pyramids = self.pool.pyramids
+        if self._env is None:
+            landmarks = self.pool.points.shape[1]
+            walks = _Walks(pyramids, landmarks=landmarks, max_steps=_WALK, descends=False)
+            task = _Practice(self, walks)
+            agents = [self.settings.agents]
+            self._env = AgentsEnv(walks, task, batch_size=agents, seed=0, device=self.device)
+            self._walks = walks
+        for slot, pyramid in enumerate(pyramids):
+            if self._walks.scans[slot] is not pyramid:
+                self._walks.replace_scan(slot, pyramid)
+        return self._env
+
+    def _values_of(self, seen: Mapping[str, Tensor]) -> Tensor:
+        """Action values (N, 6) of agents for what each looks for."""
+        prediction: Prediction = self.network(self._windows(seen["scan"], seen["position"]))
+        rows = torch.arange(len(seen["landmark"]), device=self.device)
+        return prediction.values[rows, seen["landmark"]]
 
     # Shared --------------------------------------------------------------------------------------
 

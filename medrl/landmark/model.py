@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from medrl.errors import MedrlError
 from medrl.landmark.confidence import Confidence
+from medrl.landmark.dynamics import SearchDynamics
 from medrl.landmark.network import LandmarkNetwork
-from medrl.landmark.search import Searcher
 from medrl.landmark.shape import ShapePrior
 from medrl.volume.prepare import Preprocessing
-from medrl.volume.pyramid import level_strides
+from medrl.volume.pyramid import Pyramid, level_strides
 
 
 @dataclass(frozen=True)
@@ -91,16 +90,43 @@ class LandmarkModel:
     shape: ShapePrior | None = None
     confidence: Confidence | None = None
 
-    def searcher(self) -> Searcher:
-        """The engine that runs agents through the networks."""
-        spacings = self.settings.spacings
-        return Searcher(
-            [network.for_inference() for network in self.networks],
+    def dynamics(self, scans: Sequence[Pyramid]) -> SearchDynamics:
+        """What the agents of this model live in, in some scans of its spacings."""
+        return SearchDynamics(
+            scans,
+            landmarks=len(self.names),
             window=self.settings.window,
-            strides=level_strides(spacings),
             max_steps=self.settings.max_steps,
-            margin=round(self.settings.margin_mm / spacings[0]),
+            margin=round(self.settings.margin_mm / self.settings.spacings[0]),
         )
+
+    def save(self, folder: Path, *, name: str, card: Mapping[str, Any]) -> Path:
+        """Write the model as a bundle.
+
+        Args:
+            folder: The bundle's folder.
+            name: Its name.
+            card: Its model card: what users should know of data, licence and limits.
+
+        Returns:
+            The folder.
+        """
+        from medrl.bundles import new_manifest, save
+
+        manifest = new_manifest(
+            name=name, task="landmark", settings=asdict(self.settings), card=card
+        )
+        return save(folder, self.tensors(), {**manifest, **self.manifest_entries()})
+
+    def manifest_entries(self) -> dict[str, Any]:
+        """What ``model.json`` holds of a landmark model alone: names, and the confidence in full.
+
+        Weights are rounded to float16, which a logistic regression should not be.
+        """
+        entries: dict[str, Any] = {"landmarks": list(self.names)}
+        if self.confidence is not None:
+            entries["confidence"] = self.confidence.to_json()
+        return entries
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything learned, by name, as stored in ``model.safetensors``."""
@@ -113,9 +139,6 @@ class LandmarkModel:
             out["shape.mean"] = torch.from_numpy(self.shape.mean).float()
             out["shape.covariance"] = torch.from_numpy(self.shape.covariance).float()
             out["shape.limit"] = torch.tensor([self.shape.limit])
-        if self.confidence is not None:
-            for name, value in asdict(self.confidence).items():
-                out[f"confidence.{name}"] = torch.as_tensor(np.atleast_1d(value)).float()
         return out
 
     @staticmethod
@@ -124,9 +147,17 @@ class LandmarkModel:
         settings: ModelSettings,
         tensors: Mapping[str, Tensor],
         *,
+        confidence: Mapping[str, Any] | None = None,
         device: str = "cpu",
     ) -> LandmarkModel:
-        """Rebuild a model from what :meth:`tensors` returned.
+        """Rebuild a model.
+
+        Args:
+            names: Landmarks, in the order of the heads.
+            settings: How to run it.
+            tensors: From :meth:`tensors`; in models of medrl 0.4 and before with the confidence.
+            confidence: That of :meth:`manifest_entries`.
+            device: Torch device.
 
         Raises:
             MedrlError: If tensors are missing or of the wrong shape.
@@ -139,7 +170,7 @@ class LandmarkModel:
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             make = partial(settings.build_network, len(names))
             networks.append(assemble(make, own, source=f"the model (scale {level})").to(device))
-        shape = confidence = None
+        shape = sure = None
         with damaged("the model's shape prior or confidence is damaged"):
             if "shape.mean" in tensors:
                 shape = ShapePrior(
@@ -147,13 +178,13 @@ class LandmarkModel:
                     tensors["shape.covariance"].double().numpy(),
                     float(tensors["shape.limit"][0]),
                 )
-            if "confidence.weights" in tensors:
-                center, scale, weights, bias = (
-                    tensors[f"confidence.{name}"].double().numpy()
-                    for name in ("center", "scale", "weights", "bias")
-                )
-                confidence = Confidence(center, scale, weights, float(bias[0]))
-        return LandmarkModel(names, settings, tuple(networks), shape, confidence)
+            if confidence is not None:
+                sure = Confidence.from_json(confidence)
+            elif "confidence.weights" in tensors:
+                parts = ("center", "scale", "weights", "bias")
+                values = {part: tensors[f"confidence.{part}"].tolist() for part in parts}
+                sure = Confidence.from_json({**values, "bias": values["bias"][0]})
+        return LandmarkModel(names, settings, tuple(networks), shape, sure)
 
     @staticmethod
     def load(bundle: Path, *, device: str = "cpu") -> tuple[LandmarkModel, dict[str, Any]]:
@@ -177,5 +208,8 @@ class LandmarkModel:
         settings = ModelSettings.from_json(manifest["settings"])
         names = tuple(manifest["landmarks"])
         tensors = load_weights(bundle)
-        model = LandmarkModel.from_tensors(names, settings, tensors, device=device)
-        return model, dict(manifest)
+        content: dict[str, Any] = dict(manifest)
+        model = LandmarkModel.from_tensors(
+            names, settings, tensors, confidence=content.get("confidence"), device=device
+        )
+        return model, content

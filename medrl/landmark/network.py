@@ -14,7 +14,7 @@ from medrl.nets.encoder import WindowEncoder
 _ACTIONS = len(MOVES)
 
 
-class Decision(NamedTuple):
+class Prediction(NamedTuple):
     """What a network says of N windows and K landmarks.
 
     Attributes:
@@ -61,21 +61,21 @@ class LandmarkNetwork(nn.Module):
         self.state = nn.Linear(features, landmarks) if dueling else None
         self.finish = nn.Linear(features, landmarks * 4)
 
-    def forward(self, windows: Tensor) -> Decision:
-        """Decide for a batch of windows.
+    def forward(self, windows: Tensor) -> Prediction:
+        """Say it of a batch of windows.
 
         Args:
             windows: (N, 1, s, s, s) float, normalised intensities.
 
         Returns:
-            The decision for all N windows and K landmarks.
+            The prediction for all N windows and K landmarks.
         """
         features = self.encoder(windows)
         values = self.actions(features).view(-1, self.landmarks, _ACTIONS)
         if self.state is not None:
             values = values - values.mean(dim=-1, keepdim=True) + self.state(features)[..., None]
         finish = self.finish(features).view(-1, self.landmarks, 4)
-        return Decision(values, finish[..., :3], finish[..., 3].clamp(-4.0, 3.0))
+        return Prediction(values, finish[..., :3], finish[..., 3].clamp(-4.0, 3.0))
 
     def for_inference(self) -> LandmarkNetwork:
         """A copy in evaluation mode that computes the same, faster."""
@@ -84,18 +84,18 @@ class LandmarkNetwork(nn.Module):
         return copy
 
 
-def laplace_loss(decision: Decision, offset: Tensor) -> Tensor:
+def laplace_loss(prediction: Prediction, offset: Tensor) -> Tensor:
     """Negative log-likelihood of the true offsets under Laplace errors of the predicted scale.
 
     Args:
-        decision: For N windows and K landmarks.
+        prediction: For N windows and K landmarks.
         offset: (N, K, 3), truth, in steps.
 
     Returns:
         (N, K), up to a constant.
     """
-    error = (decision.offset - offset).abs().sum(dim=-1)
-    return error * torch.exp(-decision.log_scale) + 3 * decision.log_scale
+    error = (prediction.offset - offset).abs().sum(dim=-1)
+    return error * torch.exp(-prediction.log_scale) + 3 * prediction.log_scale
 
 
-__all__ = ["Decision", "LandmarkNetwork", "laplace_loss"]
+__all__ = ["LandmarkNetwork", "Prediction", "laplace_loss"]

@@ -14,25 +14,25 @@ Array = NDArray[np.float64]
 _LEAST = 6
 #: Detection noise allowed for every landmark, mm per axis.
 _NOISE_MM = 1.5
-#: The most surprising landmarks, of which one is rejected at a time.
+#: The landmarks that are farthest off, of which one is rejected at a time.
 _SUSPECTS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class ShapeVerdict:
-    """What the prior thinks of K detected landmarks.
+class ShapeAssessment:
+    """What the prior makes of K detected landmarks.
 
     Attributes:
         expected_world: (K, 3) RAS mm, where the trusted others expect each landmark; NaN where
             there are too few of them.
         residual_mm: (K,), distance between detection and expectation; NaN where not detected.
-        surprise: (K,), the same as a Mahalanobis distance per axis, about 1 for good detections.
+        mahalanobis: (K,), the same as a Mahalanobis distance per axis, about 1 for good detections.
         outlier: (K,) bool, rejected detections.
     """
 
     expected_world: Array
     residual_mm: Array
-    surprise: Array
+    mahalanobis: Array
     outlier: NDArray[np.bool_]
 
 
@@ -42,13 +42,13 @@ class ShapePrior:
 
     The robust shape model over the found landmarks of Ghesu et al. 2017 (MICCAI), as a
     conditional Gaussian: the set is aligned to the mean shape by a similarity transform and every
-    landmark is predicted from all others. While one surprises too much, the landmark without
+    landmark is predicted from all others. While one is too far off, the landmark without
     which the rest fits best is rejected: a wrong point also makes its neighbours look wrong.
 
     Attributes:
         mean: (K, 3) mm, mean shape, centred.
         covariance: (3K, 3K) mm^2, of aligned shapes about the mean.
-        limit: Surprise above which a detection is rejected.
+        limit: Mahalanobis distance above which a detection is rejected.
     """
 
     mean: Array
@@ -62,7 +62,7 @@ class ShapePrior:
         Args:
             shapes_world: (S, K, 3) RAS mm, labelled training shapes; incomplete ones (NaN) are
                 left out.
-            limit: Surprise above which a detection is rejected.
+            limit: Mahalanobis distance above which a detection is rejected.
 
         Returns:
             The prior, its covariance shrunk towards its diagonal (few shapes, many dimensions).
@@ -81,59 +81,67 @@ class ShapePrior:
         covariance = (1 - shrink) * covariance + shrink * np.diag(np.diag(covariance))
         return ShapePrior(mean, covariance, limit)
 
-    def judge(self, points_world: Array) -> ShapeVerdict:
-        """Judge a set of detections.
+    def assess(self, points_world: Array) -> ShapeAssessment:
+        """Tell which of a set of detections do not fit the others.
 
         Args:
             points_world: (K, 3) RAS mm; NaN where a landmark was not found.
 
         Returns:
-            The verdict. With fewer than six detections nothing is rejected.
+            The assessment. With fewer than six detections nothing is rejected.
         """
         count = len(self.mean)
         found: NDArray[np.bool_] = np.asarray(~np.isnan(points_world).any(axis=1))
         trusted: NDArray[np.bool_] = found.copy()
         expected = np.full((count, 3), np.nan)
-        surprise = np.full(count, np.nan)
+        mahalanobis = np.full(count, np.nan)
         if trusted.sum() >= _LEAST:
-            expected, surprise = self._predict(points_world, trusted)
-        while trusted.sum() > _LEAST and np.nanmax(surprise[trusted]) > self.limit:
-            suspects = np.argsort(np.where(trusted, -surprise, np.inf))[:_SUSPECTS]
+            expected, mahalanobis = self._predict(points_world, trusted)
+        while trusted.sum() > _LEAST and np.nanmax(mahalanobis[trusted]) > self.limit:
+            suspects = np.argsort(np.where(trusted, -mahalanobis, np.inf))[:_SUSPECTS]
             options = []
             for suspect in suspects:
                 rest = trusted.copy()
                 rest[suspect] = False
                 options.append((rest, *self._predict(points_world, rest)))
-            trusted, expected, surprise = min(options, key=lambda o: np.nansum(o[2][o[0]] ** 2))
+            trusted, expected, mahalanobis = min(options, key=lambda o: np.nansum(o[2][o[0]] ** 2))
         residual = np.linalg.norm(points_world - expected, axis=1)
-        return ShapeVerdict(expected, residual, surprise, found & ~trusted)
+        return ShapeAssessment(expected, residual, mahalanobis, found & ~trusted)
 
     def _predict(self, points_world: Array, trusted: NDArray[np.bool_]) -> tuple[Array, Array]:
-        """Expectation and surprise of every landmark given the trusted others."""
-        count = len(self.mean)
-        expected = np.full((count, 3), np.nan)
-        surprise = np.full(count, np.nan)
+        """Expectation and Mahalanobis distance of every landmark given the trusted others.
+
+        One inverse serves all: the blocks P_kk of the precision matrix P of the trusted set give
+        the error of predicting each from the rest, P_kk^-1 (P d)_k with covariance P_kk^-1.
+        """
         transform = similarity(points_world[trusted], self.mean[trusted])
         scale = np.cbrt(np.linalg.det(transform[:3, :3]))
         back: Array = np.asarray(np.linalg.inv(transform), dtype=np.float64)
         aligned = _apply(transform, points_world)
-        noise = np.eye(3) * (_NOISE_MM * scale) ** 2
-        for k in range(count):
-            others = np.flatnonzero(trusted & (np.arange(count) != k))
-            if len(others) < _LEAST - 1:
-                continue
-            own = np.arange(3 * k, 3 * k + 3)
-            rest = (3 * others[:, None] + np.arange(3)).ravel()
-            among = self.covariance[np.ix_(rest, rest)] + np.kron(np.eye(len(others)), noise)
-            gain = np.linalg.solve(among, self.covariance[np.ix_(rest, own)]).T
-            deviation = (aligned[others] - self.mean[others]).ravel()
-            prediction = self.mean[k] + gain @ deviation
-            spread = self.covariance[np.ix_(own, own)] + noise
-            spread = spread - gain @ self.covariance[np.ix_(rest, own)]
-            expected[k] = _apply(back, prediction)
-            error = aligned[k] - prediction
-            surprise[k] = np.sqrt(error @ np.linalg.solve(spread, error) / 3)
-        return expected, surprise
+        count, rows = len(self.mean), np.flatnonzero(trusted)
+        index = (3 * rows[:, None] + np.arange(3)).ravel()
+        noise = (_NOISE_MM * scale) ** 2
+        precision = np.linalg.inv(
+            self.covariance[np.ix_(index, index)] + noise * np.eye(len(index))
+        )
+        weighted = precision @ (aligned - self.mean)[rows].ravel()
+        gain = self.covariance[:, index]
+        prediction = self.mean + (gain @ weighted).reshape(count, 3)
+        spread = _blocks(self.covariance - gain @ precision @ gain.T) + noise * np.eye(3)
+        spread[rows] = np.linalg.inv(_blocks(precision))
+        own_error = np.einsum("kij,kj->ki", spread[rows], weighted.reshape(-1, 3))
+        prediction[rows] = aligned[rows] - own_error
+        error = aligned - prediction
+        whitened = np.linalg.solve(spread, error[..., None])[..., 0]
+        mahalanobis = np.sqrt((error * whitened).sum(axis=1) / 3)
+        return _apply(back, prediction), mahalanobis
+
+
+def _blocks(matrix: Array) -> Array:
+    """The (K, 3, 3) blocks on the diagonal of a matrix (3K, 3K)."""
+    count = len(matrix) // 3
+    each = np.arange(count)
+    return matrix.reshape(count, 3, count, 3)[each, :, each]
 
 
 def similarity(source: Array, target: Array) -> Array:

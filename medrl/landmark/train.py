@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from medrl.bundles import new_manifest, save
 from medrl.errors import MedrlError
 from medrl.landmark.calibrate import calibrate
 from medrl.landmark.data import landmark_names, load_labelled, points_array, read_datalist
@@ -112,25 +111,7 @@ def train(
             seed=settings.seed,
             progress=lambda done, total: report("calibration", done, total, {}),
         )
-    return save_model(model, out / settings.name, name=settings.name, card=dict(card or {}))
-
-
-def save_model(model: LandmarkModel, folder: Path, *, name: str, card: Mapping[str, Any]) -> Path:
-    """Write a landmark model as a bundle.
-
-    Args:
-        model: What to save.
-        folder: The bundle's folder.
-        name: Its name.
-        card: Its model card.
-
-    Returns:
-        The folder.
-    """
-    manifest = new_manifest(name=name, task="landmark", settings=asdict(model.settings), card=card)
-    manifest["landmarks"] = list(model.names)
-    save(folder, model.tensors(), manifest)
-    return folder
+    return model.save(out / settings.name, name=settings.name, card=dict(card or {}))
 
 
 def _shape_prior(shapes_world: np.ndarray[Any, np.dtype[np.float64]]) -> ShapePrior | None:

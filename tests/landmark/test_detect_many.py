@@ -51,11 +51,11 @@ def assert_same(one, other):
         assert a.outcome == b.outcome
 
 
-@pytest.mark.parametrize("together", [2, 8])
-def test_together_each_has_the_answers_that_it_has_alone(detector, scans, alone, together):
-    # Second looks are shared as well.
+@pytest.mark.parametrize("batch_size", [2, 8])
+def test_together_each_has_the_answers_that_it_has_alone(detector, scans, alone, batch_size):
+    # Second searches are shared as well.
     assert sum("others expect it" in lm.note for d in alone for lm in d.landmarks) > 3
-    many = detector.detect_many(scans, together=together)
+    many = detector.detect_many(scans, batch_size=batch_size)
     for one, other in zip(alone, many, strict=True):
         assert_same(one, other)
         assert other.seconds > 0
@@ -84,16 +84,16 @@ def test_what_is_asked_for_is_reported(detector, scans):
     with pytest.raises(MedrlError, match="does not know elbow"):
         detector.detect_many(scans, landmarks=["elbow"])
     with pytest.raises(MedrlError, match="at least one scan"):
-        detector.detect_many(scans, together=0)
+        detector.detect_many(scans, batch_size=0)
 
 
 def test_so_many_scans_are_held_at_a_time_and_no_more(detector, scans, monkeypatch):
     held = []
 
-    def examine(some, **options):
+    def infer(some, **options):
         held.append(len(some))
         return [MedrlError("not now")] * len(some)
 
-    monkeypatch.setattr(detector._examiner, "examine", examine)
-    assert len(detector.detect_many(scans[2:] * 5, together=2)) == 5
+    monkeypatch.setattr(detector, "_infer", infer)
+    assert len(detector.detect_many(scans[2:] * 5, batch_size=2)) == 5
     assert held == [2, 2, 1]

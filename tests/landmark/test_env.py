@@ -7,18 +7,19 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.utils.env_checker import check_env
+from gymnasium.utils.env_checker import check_env as check_gymnasium
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from torchrl.collectors import Collector
 from torchrl.envs import EnvBase
-from torchrl.envs.utils import check_env_specs
 
 from medrl.errors import MedrlError
 from medrl.landmark.dynamics import CAPPED, LEFT, LOOPED
-from medrl.landmark.env import GYMNASIUM_ID, LandmarkEnv, make
-from medrl.landmark.episodes import REACHED
+from medrl.landmark.env import GYMNASIUM_ID, make
+from medrl.landmark.task import REACHED
+from medrl.rl.check import check_env
+from medrl.rl.env import AgentsEnv
 
 SPACINGS = (2.0, 4.0, 8.0)
 #: World direction of each action.
@@ -47,11 +48,11 @@ def random_points() -> NDArray[np.float64]:
     return points
 
 
-def build(**options: Any) -> LandmarkEnv:
+def build(**options: Any) -> AgentsEnv[Any]:
     return make(random_scans(), random_points(), **({"window": 9, "seed": 0} | options))
 
 
-def towards(env: LandmarkEnv, observation: TensorDictBase) -> torch.Tensor:
+def towards(env: AgentsEnv[Any], observation: TensorDictBase) -> torch.Tensor:
     """Move along the world axis on which the landmark is farthest away."""
     points = random_points()[observation["scan"].numpy(), observation["landmark"].numpy()]
     gap = points - observation["position_world"].numpy()
@@ -74,13 +75,9 @@ def random_policy(seed: int) -> Any:
     return lambda env, observation: torch.randint(6, env.batch_size, generator=generator)
 
 
-@pytest.mark.parametrize("batch_size", [[], [5]])
 @pytest.mark.parametrize("stop", ["target", "loop"])
-def test_specs(batch_size: list[int], stop: str) -> None:
-    env = build(batch_size=batch_size, stop=stop)
-    check_env_specs(env, seed=0, break_when_any_done="both")
-    assert env.batch_size == torch.Size(batch_size)
-    assert env.rollout(3)["window"].shape == (*batch_size, 3, 1, 9, 9, 9)
+def test_the_contract_holds(stop: str) -> None:
+    check_env(lambda batch_size: build(batch_size=batch_size, stop=stop, max_steps=9))
 
 
 @pytest.mark.parametrize("form", ["distance", "squared"])
@@ -105,7 +102,7 @@ def test_rewards_of_an_episode_telescope(form: str, power: int) -> None:
     env = build(batch_size=[8], reward=form, unit="mm")
     mostly_right = random_policy(2)
 
-    def policy(env: LandmarkEnv, observation: TensorDictBase) -> torch.Tensor:
+    def policy(env: AgentsEnv[Any], observation: TensorDictBase) -> torch.Tensor:
         other = mostly_right(env, observation)
         return torch.where(torch.rand(8) < 0.7, towards(env, observation), other)
 
@@ -140,7 +137,7 @@ def test_optimal_policy_reaches_the_landmark_on_every_scale() -> None:
         reached[0] += (after["distance"][ended & (record["level"] > 0)] / SPACINGS[0]).tolist()
     assert bool(after["terminated"].all())
     assert not bool(after["truncated"].any())
-    assert (env.search_state.status == REACHED).all()
+    assert (env.state.status == REACHED).all()
     assert len(reached[0]) == 32
     assert len(reached[2]) > 16
     for distances in reached.values():
@@ -153,7 +150,7 @@ def test_loop_rule_ends_at_the_landmark_without_knowing_it() -> None:
     last = walk(env, towards, 100)[-1]["next"]
     assert bool(last["done"].all())
     assert bool(last["truncated"].all())
-    assert (env.search_state.status == LOOPED).all()
+    assert (env.state.status == LOOPED).all()
     assert (last["level"] == 0).all()
     # An agent that must move is at most one step away from the nearest lattice point.
     assert float(last["distance"].max()) <= (np.sqrt(3) / 2 + 1) * SPACINGS[0]
@@ -176,7 +173,7 @@ def test_leaving_the_scan_terminates() -> None:
     records = walk(env, lambda *_: torch.tensor([0, 5]), 40)
     last = records[-1]["next"]
     assert bool(last["terminated"].all())
-    assert (env.search_state.status == LEFT).all()
+    assert (env.state.status == LEFT).all()
     outside = [r for r in records if not bool(r["done"][0]) and r["position_voxel"][0, 0] > 42]
     assert outside, "the agent may walk within the margin"
     assert float(outside[-1]["window"][0, 0, -1].abs().max()) == 0.0
@@ -190,45 +187,19 @@ def test_too_many_steps_truncate() -> None:
     assert not bool(flags[:6].any())
     assert bool(flags[6].all())
     assert not bool(records[-1]["next", "terminated"].any())
-    assert (env.search_state.status == CAPPED).all()
-
-
-def test_ended_agents_stay_where_they_are() -> None:
-    env = build(batch_size=[4])
-    walk(env, towards, 60)
-    again = walk_on(env, random_policy(0), 3)
-    for record in again:
-        assert bool(record["next", "done"].all())
-        assert float(record["next", "reward"].abs().max()) == 0.0
-        assert (record["next", "position_voxel"] == again[0]["next", "position_voxel"]).all()
-
-
-def walk_on(env: LandmarkEnv, policy: Any, steps: int) -> list[TensorDictBase]:
-    blank = TensorDict(batch_size=env.batch_size)
-    return [env.step(blank.set("action", policy(env, blank))).clone() for _ in range(steps)]
+    assert (env.state.status == CAPPED).all()
 
 
 def test_windows_are_the_pyramid_around_the_agent() -> None:
     env = build(batch_size=[12], stop="loop")
     for record in walk(env, random_policy(3), 40)[::5]:
         for n in range(12):
-            pyramid = env.pyramids[int(record["scan"][n])]
+            pyramid = env.dynamics.scans[int(record["scan"][n])]
             level = int(record["level"][n])
             volume = np.pad(pyramid.levels[level][0].numpy(), 40)
             i, j, k = (record["position_voxel"][n] // pyramid.strides[level]).numpy() + 40
             expected = volume[i - 4 : i + 5, j - 4 : j + 5, k - 4 : k + 5]
             np.testing.assert_allclose(record["window"][n, 0].numpy(), expected, atol=1e-6)
-
-
-def test_same_seed_same_episodes() -> None:
-    def episodes(seed: int) -> TensorDictBase:
-        env = build(batch_size=[4], seed=None)
-        env.set_seed(seed)
-        torch.manual_seed(7)
-        return env.rollout(40, break_when_any_done=False)
-
-    assert (episodes(3) == episodes(3)).all()
-    assert not (episodes(3)["position_voxel"] == episodes(4)["position_voxel"]).all()
 
 
 def test_unseeded_environments_differ_but_follow_torch() -> None:
@@ -261,22 +232,6 @@ def test_batch_equals_single_agents() -> None:
             alone = walk(build(stop=stop), replay(n), 50, **mine)
             for batched, single in zip(together, alone, strict=True):
                 assert (batched["next"][n] == single["next"]).all()
-
-
-def test_partial_reset_leaves_the_others_alone() -> None:
-    env = build(batch_size=[4])
-    last = walk(env, random_policy(0), 3)[-1]["next"].exclude("reward")
-    before = env.search_state
-    mask = torch.tensor([[False], [True], [False], [True]])
-    fresh = env.reset(last.set("_reset", mask), scan=2, start_world=[0, 0, 20])
-    after = env.search_state
-    for name, old in vars(before).items():
-        assert (getattr(after, name)[[0, 2]] == old[[0, 2]]).all(), name
-    assert (after.steps[[1, 3]] == 0).all()
-    assert (fresh["scan"][[1, 3]] == 2).all()
-    torch.testing.assert_close(
-        fresh["window"], env.windows(after.scan, after.position, after.level)
-    )
 
 
 def test_only_ended_agents_are_reset_in_a_long_rollout() -> None:
@@ -313,6 +268,8 @@ def test_unlabelled_landmarks_are_not_looked_for() -> None:
     assert set(build(batch_size=[50], landmark=1).reset()["scan"].tolist()) == {1, 2}
     with pytest.raises(MedrlError, match="not labelled"):
         env.reset(scan=0, landmark=1)
+    with pytest.raises(MedrlError, match="an episode has no colour"):
+        env.reset(colour=1)
 
 
 @pytest.mark.parametrize(
@@ -324,8 +281,8 @@ def test_unlabelled_landmarks_are_not_looked_for() -> None:
         ({"max_steps": 0}, "max_steps"),
         ({"start_radius": -1.0}, "start_radius"),
         ({"colour": "red"}, "unknown option colour"),
-        ({"batch_size": [2, 2]}, "batch_size"),
-        ({"landmark": 4}, "landmark must lie in 0..3"),
+        ({"batch_size": [2, 2, 2]}, "batch_size"),
+        ({"landmark": 4}, r"landmark must be whole numbers in 0\.\.3"),
         ({"intensities": (0.0, 0.5)}, "intensities"),
     ],
 )
@@ -345,7 +302,7 @@ def test_gymnasium_checker_passes() -> None:
     env = gymnasium.make(GYMNASIUM_ID, scans=random_scans(), points_world=random_points(), window=9)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_env(env.unwrapped)
+        check_gymnasium(env.unwrapped)
     env.close()
 
 
@@ -386,14 +343,6 @@ def test_gymnasium_takes_one_agent() -> None:
         gymnasium.make(
             GYMNASIUM_ID, scans=random_scans(), points_world=random_points(), batch_size=[2]
         )
-
-
-def test_own_registration_with_fixed_scans() -> None:
-    name = "medrl-test/Landmark-v0"
-    LandmarkEnv.register_gym(name, entry_point=make, scans=random_scans(), window=5)
-    seen, info = gymnasium.make(name, points_world=random_points()).reset(seed=1)
-    assert seen["window"].shape == (1, 5, 5, 5)
-    assert info["distance"] > 0
 
 
 def test_collector_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:

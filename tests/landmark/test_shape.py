@@ -37,9 +37,9 @@ def test_prediction_beats_carrying_the_mean_over():
     prior = ShapePrior.fit(shapes[:60])
     errors, baseline = [], []
     for shape in shapes[60:]:
-        verdict = prior.judge(shape)
-        assert not verdict.outlier.any()
-        errors.append(verdict.residual_mm)
+        assessment = prior.assess(shape)
+        assert not assessment.outlier.any()
+        errors.append(assessment.residual_mm)
         back = np.linalg.inv(similarity(shape, prior.mean))
         carried = prior.mean @ back[:3, :3].T + back[:3, 3]
         baseline.append(np.linalg.norm(carried - shape, axis=1))
@@ -57,9 +57,9 @@ def test_outliers_are_rejected_and_no_others(spoilt):
         moved = shape.copy()
         push = rng.normal(size=(spoilt, 3))
         moved[wrong] += 25 * push / np.linalg.norm(push, axis=1, keepdims=True)
-        verdict = prior.judge(moved)
-        assert sorted(np.flatnonzero(verdict.outlier)) == sorted(wrong)
-        errors.extend(np.linalg.norm(verdict.expected_world[wrong] - shape[wrong], axis=1))
+        assessment = prior.assess(moved)
+        assert sorted(np.flatnonzero(assessment.outlier)) == sorted(wrong)
+        errors.extend(np.linalg.norm(assessment.expected_world[wrong] - shape[wrong], axis=1))
     assert np.mean(errors) < 6
 
 
@@ -68,14 +68,14 @@ def test_missing_landmarks_are_expected_but_not_judged():
     prior = ShapePrior.fit(shapes[:60])
     partial = shapes[60].copy()
     partial[[2, 5]] = np.nan
-    verdict = prior.judge(partial)
-    assert np.isnan(verdict.residual_mm[[2, 5]]).all()
-    assert not verdict.outlier[[2, 5]].any()
-    assert np.linalg.norm(verdict.expected_world[2] - shapes[60, 2]) < 8
+    assessment = prior.assess(partial)
+    assert np.isnan(assessment.residual_mm[[2, 5]]).all()
+    assert not assessment.outlier[[2, 5]].any()
+    assert np.linalg.norm(assessment.expected_world[2] - shapes[60, 2]) < 8
 
 
 def test_too_few_points_reject_nothing():
     prior = ShapePrior.fit(random_shapes()[:60])
     few = np.full((12, 3), np.nan)
     few[:4] = np.random.default_rng(0).normal(size=(4, 3)) * 100
-    assert not prior.judge(few).outlier.any()
+    assert not prior.assess(few).outlier.any()

@@ -10,7 +10,7 @@ from monai.data.meta_tensor import MetaTensor
 
 from medrl.landmark.detect import LandmarkDetector
 from medrl.landmark.model import LandmarkModel, ModelSettings
-from medrl.landmark.shape import ShapeVerdict
+from medrl.landmark.shape import ShapeAssessment
 from medrl.trajectory.live import Recording
 
 NAMES = tuple("abcdefgh")
@@ -93,14 +93,14 @@ ELSEWHERE = np.array([10.0, 20.0, 60.0])
 class Doubter:
     """A shape prior that rejects one landmark and expects it elsewhere."""
 
-    def judge(self, points):
+    def assess(self, points):
         count = len(NAMES)
         outlier = np.array([name == "c" for name in NAMES])
         expected = np.tile(ELSEWHERE, (count, 1))
-        return ShapeVerdict(expected, np.full(count, 40.0), np.full(count, 9.0), outlier)
+        return ShapeAssessment(expected, np.full(count, 40.0), np.full(count, 9.0), outlier)
 
 
-def test_a_second_look_is_seen_as_another_start(detector, scan):
+def test_a_second_search_is_seen_as_another_start(detector, scan):
     model = detector.model
     doubted = LandmarkDetector(LandmarkModel(NAMES, model.settings, model.networks, Doubter()))
     detection, steps = watched(doubted, scan)

@@ -72,7 +72,7 @@ class _Detecting(CaseProcessor):
         report: Callable[[Progress], None],
     ) -> list[tuple[MetaTensor, Detection] | MedrlError]:
         found = self._detector.detect_many(
-            data, landmarks=self._task.landmarks or None, together=len(data)
+            data, landmarks=self._task.landmarks or None, batch_size=len(data)
         )
         return [
             one if isinstance(one, MedrlError) else (scan, one)

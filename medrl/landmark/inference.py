@@ -1,0 +1,317 @@
+"""What the agents find in scans, and what the shape prior makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medrl.agents import Recorder, Transition
+from medrl.errors import MedrlError
+from medrl.landmark.dynamics import LEFT, SearchDynamics, SearchState
+from medrl.landmark.model import LandmarkModel
+from medrl.landmark.network import LandmarkNetwork
+from medrl.landmark.search import Progress, SearchPolicy, SearchResult, search
+from medrl.landmark.shape import ShapeAssessment
+from medrl.trajectory import AgentPath, Watch
+from medrl.volume.pyramid import Pyramid, build_pyramid
+from medrl.volume.space import depth_inside
+from medrl.volume.validation import check_volume, in_hounsfield
+
+Array = NDArray[np.float64]
+Status = Literal["found", "absent", "corrected", "by hand"]
+
+#: A search that ends this near to what the shape prior expects is not an outlier, whatever the
+#: Mahalanobis distance says (mm).
+_TOLERABLE_MM = 5.0
+_OFF = "from where the others expect it"
+
+
+@dataclass(eq=False)
+class Candidates:
+    """What the agents found in a scan, before anyone says how sure it is; K landmarks of the model.
+
+    Attributes:
+        scan: The scan.
+        positions_world: (K, 3) RAS mm.
+        features: (K, F), see :data:`medrl.landmark.confidence.FEATURES`.
+        status: Of each landmark.
+        notes: Of each landmark; empty where nothing is unusual.
+        paths: Of the agents that were to be recorded, by landmark.
+        windows: How many went through a network.
+    """
+
+    scan: MetaTensor
+    positions_world: Array
+    features: Array
+    status: list[Status]
+    notes: list[str]
+    paths: dict[str, AgentPath] = field(default_factory=dict)
+    windows: int = 0
+
+
+class Inference:
+    """Sends a model's agents through scans, those of several scans in shared batches."""
+
+    def __init__(self, model: LandmarkModel, *, name: str) -> None:
+        """Be ready.
+
+        Args:
+            model: The trained agents; its networks are copied.
+            name: What errors call it.
+        """
+        self._model = model
+        self._name = name
+        self._networks = [network.for_inference() for network in model.networks]
+        self._device = next(self._networks[0].parameters()).device
+
+    def __call__(
+        self,
+        scans: Sequence[MetaTensor],
+        *,
+        record: Sequence[str] = (),
+        progress: Progress | None = None,
+        watch: Watch | None = None,
+    ) -> list[Candidates | MedrlError]:
+        """Run the agents and the shape prior.
+
+        Args:
+            scans: M of them, each (1, I, J, K) with a voxel-to-world affine (RAS mm).
+            record: Landmarks whose agents are recorded and watched.
+            progress: Called with the agents that have ended and their number.
+            watch: Called at every step with those agents; only for a single scan. Those that
+                search a second time do so as start 1.
+
+        Returns:
+            Candidates for all landmarks of the model, or why a scan cannot be searched; in the
+            order of the scans. What one scan is makes no difference to the others.
+        """
+        prepared = [self._prepared(scan) for scan in scans]
+        usable = [n for n, pyramid in enumerate(prepared) if isinstance(pyramid, Pyramid)]
+        found: dict[int, Candidates] = {}
+        if usable:
+            pyramids = [pyramid for pyramid in prepared if isinstance(pyramid, Pyramid)]
+            run = _Run(self._model, self._networks, pyramids, record, watch)
+            several = self._candidates(run, [scans[n] for n in usable], progress)
+            found = dict(zip(usable, several, strict=True))
+        return [
+            pyramid if isinstance(pyramid, MedrlError) else found[n]
+            for n, pyramid in enumerate(prepared)
+        ]
+
+    def _prepared(self, scan: MetaTensor) -> Pyramid | MedrlError:
+        """What agents walk in, or why they cannot."""
+        settings = self._model.settings
+        try:
+            check_volume(scan)
+            if settings.modality == "MR" and in_hounsfield(scan):
+                raise MedrlError(
+                    "this looks like a CT (values in Hounsfield units), but the model "
+                    f"{self._name} was trained on MRI"
+                )
+            pyramid = build_pyramid(settings.preprocessing(scan), spacings=settings.spacings)
+        except MedrlError as error:
+            return error
+        return pyramid.to(self._device)
+
+    def _candidates(
+        self, run: _Run, scans: Sequence[MetaTensor], progress: Progress | None
+    ) -> list[Candidates]:
+        """One agent a landmark in every scan, from its centre; outliers search again."""
+        count = len(self._model.names)
+        result = run.search(
+            scan=torch.arange(len(scans)).repeat_interleave(count),
+            landmark=torch.arange(count).repeat(len(scans)),
+            start=(run.dynamics.shapes.float() / 2).repeat_interleave(count, dim=0),
+            progress=progress,
+        )
+        found, outliers = [], []
+        for n, scan in enumerate(scans):
+            own = result.select(result.state.scan == n)
+            positions = run.positions_world(own)
+            features = self._features(own)
+            present = self._inside(scan, positions) & (own.state.status.numpy() != LEFT)
+            status: list[Status] = ["found" if there else "absent" for there in present]
+            candidates = Candidates(scan, positions, features, status, [""] * count)
+            found.append(candidates)
+            if self._model.shape is not None:
+                shape = self._model.shape.assess(np.where(present[:, None], positions, np.nan))
+                features[:, 4] = shape.mahalanobis
+                off = shape.outlier & (shape.residual_mm > _TOLERABLE_MM)
+                outliers += [_Outlier(n, int(k), shape) for k in np.flatnonzero(off)]
+        if outliers:
+            self._search_again(run, outliers, found)
+        for n, candidates in enumerate(found):
+            candidates.paths = run.paths(n, result)
+            candidates.windows = int(run.policy.windows[n])
+        return found
+
+    def _search_again(
+        self, run: _Run, outliers: Sequence[_Outlier], found: Sequence[Candidates]
+    ) -> None:
+        """Search from where the other landmarks expect it; take what is found, or else that."""
+        expected = np.stack([one.expected_world for one in outliers])
+        scan = torch.tensor([one.scan for one in outliers])
+        affines = run.dynamics.affines
+        start = run.dynamics.to_voxel(
+            scan.to(affines.device), torch.from_numpy(expected).to(affines.device)
+        )
+        result = run.search(
+            scan=scan,
+            landmark=torch.tensor([one.landmark for one in outliers]),
+            start=start,
+            level=min(1, run.dynamics.coarsest),
+            attempt=1,
+        )
+        positions, features = run.positions_world(result), self._features(result)
+        for row, one in enumerate(outliers):
+            candidates, k, away = found[one.scan], one.landmark, one.residual_mm
+            distance = float(np.linalg.norm(positions[row] - expected[row]))
+            left = int(result.state.status[row]) == LEFT
+            if not left and distance < max(_TOLERABLE_MM, away / 2):
+                candidates.positions_world[k], candidates.status[k] = positions[row], "found"
+                candidates.features[k] = features[row]
+                candidates.features[k, 4] = one.shape.mahalanobis[k] * distance / away
+                candidates.notes[k] = f"first found {away:.0f} mm {_OFF}; searched again"
+            else:
+                candidates.positions_world[k], candidates.status[k] = expected[row], "corrected"
+                candidates.notes[k] = f"found {away:.0f} mm {_OFF}; their expectation is given"
+            if not self._inside(candidates.scan, candidates.positions_world[k]):
+                candidates.status[k] = "absent"
+
+    def _inside(self, scan: MetaTensor, positions_world: Array) -> NDArray[np.bool_]:
+        """What an agent finds nearer to a face than half a voxel is as likely beyond it."""
+        depth = depth_inside(positions_world, scan.affine, tuple(scan.shape[1:]))
+        return np.asarray(depth >= self._model.settings.spacings[0] / 2)
+
+    def _features(self, result: SearchResult) -> Array:
+        """What the confidence is computed from, one row an agent; the shape column still empty."""
+        spacings = np.array(self._model.settings.spacings)
+        step_mm = spacings[result.state.level.numpy()]
+        columns = [
+            np.exp(result.answer.log_scale.numpy()) * step_mm,
+            result.answer.spread.numpy() * step_mm,
+            result.jump.numpy() * spacings[0],
+            result.value.numpy(),
+            np.full(len(step_mm), np.nan),
+        ]
+        return np.stack(columns, axis=1).astype(np.float64)
+
+
+class _Outlier(NamedTuple):
+    """A landmark that the shape prior does not take for what it should be."""
+
+    scan: int
+    landmark: int
+    shape: ShapeAssessment
+
+    @property
+    def expected_world(self) -> Array:
+        return np.asarray(self.shape.expected_world[self.landmark])
+
+    @property
+    def residual_mm(self) -> float:
+        return float(self.shape.residual_mm[self.landmark])
+
+
+class _Run:
+    """Searches in some scans at the same time."""
+
+    def __init__(
+        self,
+        model: LandmarkModel,
+        networks: Sequence[LandmarkNetwork],
+        pyramids: Sequence[Pyramid],
+        record: Sequence[str],
+        watch: Watch | None,
+    ) -> None:
+        self.dynamics = model.dynamics(pyramids)
+        self.policy = SearchPolicy(networks)
+        self._names = model.names
+        self._recorded = torch.tensor([name in record for name in model.names])
+        self._watch = watch
+        self._recorder: Recorder | None = None
+
+    def search(
+        self,
+        *,
+        scan: Tensor,
+        landmark: Tensor,
+        start: Tensor,
+        level: int | None = None,
+        attempt: int = 0,
+        progress: Progress | None = None,
+    ) -> SearchResult:
+        """Let agents walk; the result is on the CPU. Recorded is the first attempt."""
+        dynamics, device = self.dynamics, self.dynamics.device
+        levels = None if level is None else torch.full((len(scan),), level, device=device)
+        state = dynamics.reset(scan.to(device), landmark.to(device), start.to(device), levels)
+        recorder = Recorder(
+            dynamics,
+            [self._names[k] for k in landmark],
+            starts=scan.tolist() if attempt == 0 else [attempt] * len(scan),
+            value=_value_mm(dynamics),
+            value_unit="mm",
+            watch=self._watch,
+        )
+        if attempt == 0:
+            self._recorder = recorder
+        recorded = self._recorded[landmark].to(device)
+        on_step = _only(recorded, recorder) if recorded.any() else None
+        result = search(dynamics, self.policy, state, progress=progress, on_step=on_step)
+        return result.to("cpu")
+
+    def positions_world(self, result: SearchResult) -> Array:
+        """(N, 3) RAS mm, where agents say that their landmarks are."""
+        world = self.dynamics.to_world(
+            result.state.scan.to(self.dynamics.device),
+            result.answer.position.to(self.dynamics.device),
+        )
+        return world.numpy(force=True)
+
+    def paths(self, scan: int, result: SearchResult) -> dict[str, AgentPath]:
+        """The agents of a scan that were recorded, by name."""
+        assert self._recorder is not None
+        own = result.state.status[result.state.scan == scan]
+        outcome = dict(zip(self._names, own.tolist(), strict=True))
+        return {
+            path.name: replace(path, start=0, outcome=self.dynamics.outcomes[outcome[path.name]])
+            for path in self._recorder.recording.trajectory().agents
+            if path.start == scan
+        }
+
+
+def _value_mm(dynamics: SearchDynamics) -> Callable[[Transition[SearchState]], Tensor]:
+    """Values of moves in mm: networks count in steps of their levels."""
+
+    def value(step: Transition[SearchState]) -> Tensor:
+        assert step.decision.value is not None
+        return step.decision.value * dynamics.spacings[step.before.level]
+
+    return value
+
+
+def _only(wanted: Tensor, on_step: Recorder) -> Callable[[Transition[SearchState]], None]:
+    """Tell of some agents only, (N,) bool, and not at all when none of them moved."""
+
+    def selective(step: Transition[SearchState]) -> None:
+        keep = wanted[step.rows]
+        if keep.all():
+            on_step(step)
+        elif keep.any():
+            part = replace(
+                step,
+                rows=step.rows[keep],
+                before=step.before.select(keep),
+                decision=step.decision.select(keep),
+                after=step.after.select(keep),
+            )
+            on_step(part)
+
+    return selective
