@@ -20,8 +20,9 @@ from medrl import LandmarkDetector, read
 from medrl.cli.demo import write_template
 from medrl.cli.register import main as run_register
 from medrl.cli.segment import main as run_segment
-from medrl.landmark.picture import write_picture
+from medrl.landmark.picture import draw_detection
 from medrl.registration.cases import make_case
+from medrl.results.picture import save_picture
 from medrl.volume.pyramid import build_pyramid
 from medrl.volume.read import write_nifti
 from medrl.volume.space import world_to_voxel
@@ -45,7 +46,8 @@ def main() -> None:
         draw_registration(IMAGES / "register.png", head)
     detector = LandmarkDetector.load("brain-t1")
     detection = detector.detect(scan)
-    write_picture(IMAGES / "demo.png", scan, detection, title="MNI152 T1 template")
+    picture = draw_detection(scan, detection, title="MNI152 T1 template")
+    save_picture(IMAGES / "demo.png", picture)
     draw_search(IMAGES / "search.png", scan, detector)
 
 

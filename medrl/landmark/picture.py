@@ -7,7 +7,6 @@ own, cut at the slice it lies on, so that a reader can judge each point by eye.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +23,6 @@ from medrl.results.picture import (
     marker_handle,
     projected_handle,
     row_height,
-    save_picture,
 )
 from medrl.results.views import (
     AXIAL,
@@ -57,23 +55,6 @@ _TILE_MM = 64.0
 _COLUMNS = 9
 _TITLE_LETTERS = 28
 _MOST_TILES = 45
-
-
-def write_picture(
-    path: str | Path, scan: MetaTensor, detection: Detection, *, title: str = ""
-) -> None:
-    """Draw a detection and write it as PNG; the file appears only when it is whole.
-
-    Args:
-        path: File to write.
-        scan: MetaTensor (1, I, J, K) with a voxel-to-world affine (RAS mm), as it was searched.
-        detection: What was found in it.
-        title: Headline; what scan this is.
-
-    Raises:
-        MedrlError: If the file cannot be written.
-    """
-    save_picture(path, draw_detection(scan, detection, title=title))
 
 
 def draw_detection(scan: MetaTensor, detection: Detection, *, title: str = "") -> Figure:

@@ -6,7 +6,13 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medrl.results.artifacts import File, dicom_files, trajectory_file, write_files
+from medrl.results.artifacts import (
+    File,
+    dicom_files,
+    picture_file,
+    trajectory_file,
+    write_files,
+)
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
@@ -108,9 +114,9 @@ def write_results(
         "trajectory": trajectory_file(detection.trajectory),
     }
     if picture:
-        from medrl.landmark.picture import write_picture
+        from medrl.landmark.picture import draw_detection
 
-        files["picture"] = (".png", lambda path: write_picture(path, scan, detection, title=stem))
+        files["picture"] = picture_file(".png", draw_detection, scan, detection, title=stem)
     files |= dicom_files("report", ".sr.dcm", report)
     return write_files(folder, stem, files)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from medrl.results.picture import (
     line_handle,
     marker_handle,
     row_height,
-    save_picture,
 )
 from medrl.results.views import (
     FAINT,
@@ -48,54 +46,6 @@ _ALARM = "#ff6b6b"
 #: Side of the checkerboard's squares (mm), and the least number of them across a scan.
 _SQUARE_MM, _LEAST_SQUARES = 20.0, 6
 _WIDTH = 14.0
-
-
-def write_before_after(
-    path: str | Path,
-    fixed: MetaTensor,
-    before: MetaTensor,
-    after: MetaTensor,
-    report: Mapping[str, Any],
-    *,
-    title: str = "",
-) -> None:
-    """Draw the moving scan over the fixed one, before and after, and write it as PNG.
-
-    Args:
-        path: File to write; it appears only when it is whole.
-        fixed: MetaTensor (1, I, J, K).
-        before: The moving scan on the same grid, not moved.
-        after: The same, moved.
-        report: Of `medrl.registration.results`.
-        title: Headline; what scans these are.
-
-    Raises:
-        MedrlError: If the file cannot be written.
-    """
-    save_picture(path, draw_before_after(fixed, before, after, report, title=title))
-
-
-def write_checkerboard(
-    path: str | Path,
-    fixed: MetaTensor,
-    after: MetaTensor,
-    report: Mapping[str, Any],
-    *,
-    title: str = "",
-) -> None:
-    """Draw squares of the fixed and of the moved scan in turn, and write it as PNG.
-
-    Args:
-        path: File to write; it appears only when it is whole.
-        fixed: MetaTensor (1, I, J, K).
-        after: The moving scan on the same grid, moved.
-        report: Of `medrl.registration.results`.
-        title: Headline; what scans these are.
-
-    Raises:
-        MedrlError: If the file cannot be written.
-    """
-    save_picture(path, draw_checkerboard(fixed, after, report, title=title))
 
 
 def draw_before_after(

@@ -13,7 +13,7 @@ import numpy as np
 from monai.data.meta_tensor import MetaTensor
 
 from medrl.registration.checks import name_of, overlap
-from medrl.results.artifacts import File, trajectory_file, write_files
+from medrl.results.artifacts import File, picture_file, trajectory_file, write_files
 from medrl.volume.read import write_nifti
 from medrl.volume.resample import move_scan
 from medrl.volume.similarity import overlap_information
@@ -150,16 +150,14 @@ def write_results(
         **{form: (_ALSO[form], transform_to(form)) for form in also},
     }
     if picture:
-        from medrl.registration.picture import write_before_after, write_checkerboard
+        from medrl.registration.picture import draw_before_after, draw_checkerboard
 
-        scans = (fixed, before, after)
-        files["before-after"] = (
-            ".before-after.png",
-            lambda path: write_before_after(path, *scans, report, title=stem),
+        both = {"report": report, "title": stem}
+        files["before-after"] = picture_file(
+            ".before-after.png", draw_before_after, fixed, before, after, **both
         )
-        files["checkerboard"] = (
-            ".checkerboard.png",
-            lambda path: write_checkerboard(path, fixed, after, report, title=stem),
+        files["checkerboard"] = picture_file(
+            ".checkerboard.png", draw_checkerboard, fixed, after, **both
         )
     return Results(write_files(folder, stem, files), report)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medrl.files import all_or_nothing
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from medrl.dicom import Drafted
     from medrl.trajectory import Trajectory
 
@@ -42,6 +44,13 @@ def trajectory_file(trajectory: Trajectory) -> File:
     from medrl.trajectory import write_trajectory
 
     return ".trajectory.json", lambda path: write_trajectory(path, trajectory)
+
+
+def picture_file(ending: str, draw: Callable[..., Figure], *what: object, **how: Any) -> File:
+    """A picture, drawn when it is written; `draw` gives a figure of `what`."""
+    from medrl.results.picture import save_picture
+
+    return ending, lambda path: save_picture(path, draw(*what, **how))
 
 
 def dicom_files(kind: str, ending: str, drafted: Drafted | None) -> dict[str, File]:

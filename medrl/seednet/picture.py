@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from medrl.results.picture import (
     marker_handle,
     projected_handle,
     row_height,
-    save_picture,
 )
 from medrl.results.views import (
     INK,
@@ -54,20 +52,6 @@ _MARGIN_MM, _LEAST_MM = 25.0, 40.0
 #: A seed this near to a slice (mm) is drawn as lying on it.
 _NEAR_MM = 2.5
 _WIDTH = 14.0
-
-
-def write_picture(path: str | Path, session: SeedSession, *, title: str = "") -> None:
-    """Draw a segmentation and write it as PNG; the file appears only when it is whole.
-
-    Args:
-        path: File to write.
-        session: What was done.
-        title: Headline; what scan this is.
-
-    Raises:
-        MedrlError: If no object has a foreground seed, or the file cannot be written.
-    """
-    save_picture(path, draw_segmentation(session, title=title))
 
 
 def draw_segmentation(session: SeedSession, *, title: str = "") -> Figure:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medrl.results.artifacts import File, dicom_files, trajectory_file, write_files
+from medrl.results.artifacts import (
+    File,
+    dicom_files,
+    picture_file,
+    trajectory_file,
+    write_files,
+)
 from medrl.seednet.session import SeedSession
 
 if TYPE_CHECKING:
@@ -121,8 +127,8 @@ def write_results(
         files[kind] = (f"{part}.seeds.mrk.json", write)
     files["trajectory"] = trajectory_file(session.trajectory())
     if picture:
-        from medrl.seednet.picture import write_picture
+        from medrl.seednet.picture import draw_segmentation
 
-        files["picture"] = (".png", lambda path: write_picture(path, session, title=stem))
+        files["picture"] = picture_file(".png", draw_segmentation, session, title=stem)
     files |= dicom_files("segmentation", ".seg.dcm", segmentation)
     return write_files(folder, stem, files)

@@ -187,15 +187,15 @@ def test_output_folder_is_not_writable(
     assert list(out.iterdir()) == []
 
 
-@pytest.mark.parametrize("what", ["write_picture", "disk"])
+@pytest.mark.parametrize("what", ["draw_detection", "disk"])
 def test_nothing_is_left_when_writing_fails(
     medrl, bundle: Path, head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ):
     def fail(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    if what == "write_picture":
-        monkeypatch.setattr("medrl.landmark.picture.write_picture", fail)
+    if what == "draw_detection":
+        monkeypatch.setattr("medrl.landmark.picture.draw_detection", fail)
     else:
         monkeypatch.setattr("medrl.trajectory.write_trajectory", fail)
     ended = medrl("detect", head, "-o", tmp_path, "--model", bundle)

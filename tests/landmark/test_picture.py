@@ -9,7 +9,8 @@ from monai.data.meta_tensor import MetaTensor
 from PIL import Image
 
 from medrl.landmark.detect import Detection, Landmark
-from medrl.landmark.picture import draw_detection, short_name, write_picture
+from medrl.landmark.picture import draw_detection, short_name
+from medrl.results.picture import save_picture
 from medrl.trajectory import AgentPath, Trajectory
 
 TARGET = np.array([24.0, 30.0, 18.0])  # right, anterior, up
@@ -119,12 +120,12 @@ def test_many_kinds_of_landmarks(tmp_path: Path):
         *[landmark(f"n{n}", (n, n, n)) for n in range(-20, 28)],
     )
     path = tmp_path / "a.png"
-    write_picture(path, blob_scan(), found, title="a scan")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+    figure = draw_detection(blob_scan(), found, title="a scan")
+    save_picture(path, figure)
     image = Image.open(path)
     assert image.format == "PNG"
     assert image.size[0] == 1650
-    text = [t.get_text() for t in draw_detection(blob_scan(), found).texts]
+    text = [t.get_text() for t in figure.texts]
     assert any("Not in this scan: outside" in line for line in text)
     assert any("right is on the left" in line for line in text)
 

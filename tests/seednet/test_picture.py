@@ -8,7 +8,8 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from PIL import Image
 
-from medrl.seednet.picture import draw_segmentation, write_picture
+from medrl.results.picture import save_picture
+from medrl.seednet.picture import draw_segmentation
 from medrl.seednet.session import SeedSession
 from medrl.seednet.windows import Channel
 
@@ -56,8 +57,7 @@ def test_outline_and_seeds_lie_on_the_object(model, make_scan, grid: str, tmp_pa
     assert any("right is on the left" in text for text in texts)
     assert any("ml" in text for text in texts)
 
-    write_picture(tmp_path / "a.png", session, title="a scan")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    save_picture(tmp_path / "a.png", figure)
     assert Image.open(tmp_path / "a.png").size[0] == 1540
 
 
