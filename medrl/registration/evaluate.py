@@ -1,11 +1,10 @@
-"""Measure a registration model on posed copies of scans, next to leaving them where they are."""
+"""Measure a registration model on posed copies of scans, next to what is simpler."""
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,19 @@ from numpy.typing import NDArray
 from torch import Generator
 
 from medrl.errors import MedrlError
+from medrl.evaluation import (
+    Evaluation,
+    Measurements,
+    Table,
+    auc,
+    measure,
+    reliability,
+    summarize,
+)
 from medrl.registration.calibrate import RIGHT_MM
 from medrl.registration.cases import PosedCase, make_case
 from medrl.registration.refine import refine
-from medrl.registration.register import Registrar
+from medrl.registration.register import Registrar, Registration
 
 #: Bands of difficulty: largest angle about each axis in degrees (None: any orientation) and
 #: largest shift along each axis in mm.
@@ -27,96 +35,46 @@ BANDS: dict[str, tuple[float | None, float]] = {
     "60": (60.0, 60.0),
     "any": (None, 60.0),
 }
-METHODS = ("medrl", "agent alone", "SimpleITK", "identity")
+OWN = "medrl"
 
 
 @dataclass(frozen=True)
-class Record:
-    """One registration.
+class _Posing:
+    """How a scan is posed."""
 
-    Attributes:
-        name: Of the scan.
-        band: See :data:`BANDS`.
-        error_mm: Mean error of each of :data:`METHODS`.
-        confidence: Of medrl's answer; NaN if the model has none.
-        trusted: Whether medrl stands by it.
-    """
-
-    name: str
+    scan: Path
     band: str
-    error_mm: dict[str, float]
-    confidence: float
-    trusted: bool
+    seed: int
+
+    @property
+    def subject(self) -> str:
+        return self.scan.name.split(".")[0]
+
+    @property
+    def name(self) -> str:
+        return f"{self.subject}, {self.band}"
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Figures of a model; an answer counts as right if its mean error is below 2 mm.
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """A posed pair, and what the model makes of it: found out once."""
 
-    Attributes:
-        records: One a case.
-        failed: What went wrong, by scan.
-    """
+    band: str
+    case: PosedCase
+    registrar: Registrar
 
-    records: tuple[Record, ...]
-    failed: dict[str, str]
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One row for each case and method."""
-        return [
-            {
-                "case": r.name,
-                "band": r.band,
-                "method": method,
-                "error_mm": error,
-                "confidence": r.confidence if method == METHODS[0] else None,
-                "trusted": r.trusted if method == METHODS[0] else None,
-            }
-            for r in self.records
-            for method, error in r.error_mm.items()
-        ]
-
-    def summary(self) -> dict[str, Any]:
-        """Figures by band, and what the confidence is worth, ready for JSON."""
-        bands = list(dict.fromkeys(r.band for r in self.records))
-        return {
-            "scans": len({r.name for r in self.records}),
-            "failed": self.failed,
-            "right_mm": RIGHT_MM,
-            "bands": {
-                band: {
-                    "turn_deg": BANDS[band][0],
-                    "shift_mm": BANDS[band][1],
-                    **_figures([r for r in self.records if r.band == band]),
-                }
-                for band in bands
-            },
-            "confidence": self._confidence(),
-        }
-
-    def _confidence(self) -> dict[str, int] | None:
-        """How many wrong and right answers the model does not stand by; None if it cannot tell."""
-        if all(math.isnan(r.confidence) for r in self.records):
-            return None
-        doubtful = np.array([not r.trusted for r in self.records])
-        right = np.array([r.error_mm[METHODS[0]] < RIGHT_MM for r in self.records])
-        return {
-            "wrong": int((~right).sum()),
-            "wrong_flagged": int((~right & doubtful).sum()),
-            "right": int(right.sum()),
-            "right_flagged": int((right & doubtful).sum()),
-        }
+    @cached_property
+    def found(self) -> Registration:
+        return self.registrar.register(self.case.fixed, self.case.moving)
 
 
-def _figures(records: Sequence[Record]) -> dict[str, Any]:
-    methods = {}
-    for method in METHODS:
-        errors = np.array([r.error_mm[method] for r in records])
-        methods[method] = {
-            "right": int((errors < RIGHT_MM).sum()),
-            "median_error_mm": float(np.median(errors)),
-        }
-    return {"cases": len(records), "methods": methods}
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """A transform, and what the model says of it; NaN where others say nothing."""
+
+    transform_world: NDArray[np.float64]
+    confidence: float | None = None
+    trusted: float = float("nan")
 
 
 def evaluate(
@@ -125,19 +83,20 @@ def evaluate(
     *,
     bands: Sequence[str] = tuple(BANDS),
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> Evaluation:
     """Register scans with copies of themselves in other poses and contrasts.
 
-    Two methods stand beside the model: SimpleITK's mutual information from where the scans lie,
-    and leaving them there. Who finds nothing has left them there, too.
+    Beside the model stand its agents without refinement, SimpleITK's mutual information from where
+    the scans lie, and leaving them there. An answer is right if its mean error is below 2 mm; who
+    finds nothing is wrong.
 
     Args:
         registrar: What to measure.
         scans: Their files.
         bands: Names of :data:`BANDS`.
         seed: Fixes poses and contrasts; those of a scan and band do not depend on the others.
-        progress: Called with the cases done and their number.
+        progress: Called with the cases done, their number, and the name of the next.
 
     Raises:
         MedrlError: If there is no such band, or no scan can be used.
@@ -145,43 +104,137 @@ def evaluate(
     unknown = [band for band in bands if band not in BANDS]
     if unknown or not bands:
         raise MedrlError(f"there is no band {unknown}; there are: {', '.join(BANDS)}")
-    records: list[Record] = []
-    failed: dict[str, str] = {}
-    for index, scan in enumerate(scans):
-        for number, band in enumerate(bands):
-            turn, shift = BANDS[band]
-            source = np.random.SeedSequence([seed % 2**32, index, list(BANDS).index(band)])
-            generator = Generator().manual_seed(int(source.generate_state(1)[0]))
-            try:
-                case = make_case(scan, turn=turn, shift=shift, generator=generator)
-            except MedrlError as error:
-                line = str(error)
-                failed[str(scan)] = line if str(scan) in line else f"{scan}: {line}"
-                break
-            records.append(_measure(registrar, case, band))
-            if progress is not None:
-                progress(index * len(bands) + number + 1, len(scans) * len(bands))
-    if not records:
-        raise MedrlError(f"no scan could be used: {next(iter(failed.values()), 'there is none')}")
-    return Evaluation(tuple(records), failed)
+    posings = [
+        _Posing(scan, band, _seed(seed, index, band))
+        for index, scan in enumerate(scans)
+        for band in bands
+    ]
+    measured = measure(
+        posings,
+        {
+            OWN: lambda pair: _Answer(
+                pair.found.transform_world, pair.found.confidence, float(pair.found.trusted)
+            ),
+            "agent alone": lambda pair: _Answer(pair.found.agent_transform_world),
+            "SimpleITK": lambda pair: _Answer(refine(pair.case.fixed, pair.case.moving, np.eye(4))),
+            "identity": lambda pair: _Answer(np.eye(4)),
+        },
+        {
+            "error_mm": lambda pair, answer: pair.case.error_mm(answer.transform_world),
+            "confidence": lambda _, answer: _number(answer.confidence),
+            "trusted": lambda _, answer: answer.trusted,
+        },
+        load=lambda posing: _Pair(posing.band, _make(posing), registrar),
+        groups=lambda pair: (pair.band,),
+        subject=lambda posing: posing.subject,
+        # Nobody would trust a refusal.
+        failed={"confidence": 0.0, "trusted": 0.0},
+        progress=progress,
+    )
+    errors = measured.select(metric="error_mm")
+    unusable = list(dict.fromkeys(f.reason for f in measured.failures if not f.method))
+    if not errors.rows:
+        raise MedrlError(f"no scan could be used: {(unusable or ['there is none'])[0]}")
+    summary: dict[str, Any] = {
+        "scans": len(set(errors.subjects)),
+        "failed": unusable,
+        "right_mm": RIGHT_MM,
+        "bands": {
+            band: {
+                "turn_deg": BANDS[band][0],
+                "shift_mm": BANDS[band][1],
+                "cases": len(own.unique("case")),
+                "methods": {name: _figures(rows) for name, rows in own.by("method").items()},
+            }
+            for band, own in errors.by("group").items()
+        },
+        "confidence": trust(measured),
+    }
+    return Evaluation(
+        summary=summary,
+        tables=_tables(summary),
+        lines=[_in_words(summary["confidence"])],
+        files={"rows.csv": measured.records()},
+        failed=unusable,
+    )
 
 
-def _measure(registrar: Registrar, case: PosedCase, band: str) -> Record:
-    """All methods on one case."""
-    here: NDArray[np.float64] = np.eye(4)
-    answers = dict.fromkeys(METHODS, here)
-    confidence, trusted = 0.0, False
+def trust(measured: Measurements) -> dict[str, Any] | None:
+    """How many wrong and right answers the model does not stand by, and what its confidence says.
+
+    Returns:
+        None if it has none.
+    """
+    own = measured.select(method=OWN)
+    stated, trusted = (own.select(metric=name).values for name in ("confidence", "trusted"))
+    if np.isnan(stated).all():
+        return None
+    right = own.select(metric="error_mm").values < RIGHT_MM
+    doubted, area = trusted == 0, auc(stated, right)
+    return {
+        "wrong": int((~right).sum()),
+        "wrong_flagged": int((~right & doubted).sum()),
+        "right": int(right.sum()),
+        "right_flagged": int((right & doubted).sum()),
+        "auc": area if area == area else None,
+        "reliability": asdict(reliability(stated, right)),
+    }
+
+
+def _make(posing: _Posing) -> PosedCase:
+    turn, shift = BANDS[posing.band]
+    generator = Generator().manual_seed(posing.seed)
     try:
-        found = registrar.register(case.fixed, case.moving)
-    except MedrlError:
-        pass  # A refusal is no answer, and nobody would trust it.
-    else:
-        answers["medrl"], answers["agent alone"] = (
-            found.transform_world,
-            found.agent_transform_world,
-        )
-        confidence, trusted = found.confidence, found.trusted
-    with contextlib.suppress(MedrlError):
-        answers["SimpleITK"] = refine(case.fixed, case.moving, here)
-    errors = {method: case.error_mm(answer) for method, answer in answers.items()}
-    return Record(case.name, band, errors, confidence, trusted)
+        return make_case(posing.scan, turn=turn, shift=shift, generator=generator)
+    except MedrlError as error:
+        line = str(error)
+        named = line if str(posing.scan) in line else f"{posing.scan}: {line}"
+        raise MedrlError(named) from error
+
+
+def _seed(seed: int, index: int, band: str) -> int:
+    source = np.random.SeedSequence([seed % 2**32, index, list(BANDS).index(band)])
+    return int(source.generate_state(1)[0])
+
+
+def _number(confidence: float | None) -> float:
+    return float("nan") if confidence is None else float(confidence)
+
+
+def _figures(errors: Measurements) -> dict[str, Any]:
+    return {
+        "right": int((errors.values < RIGHT_MM).sum()),
+        "median_error_mm": summarize(errors.values)["median"],
+    }
+
+
+def _tables(summary: Mapping[str, Any]) -> list[Table]:
+    """For each band: how many answers of each method are right, and its median error."""
+    bands = list(summary["bands"].values())
+    header = ["method"]
+    for band in bands:
+        turn = "any turn" if band["turn_deg"] is None else f"{band['turn_deg']:g} deg"
+        header.append(f"{turn}, {band['shift_mm']:g} mm")
+    methods = list(bands[0]["methods"])
+    right = [
+        [method, *(f"{band['methods'][method]['right']}/{band['cases']}" for band in bands)]
+        for method in methods
+    ]
+    median = [
+        [method, *(band["methods"][method]["median_error_mm"] for band in bands)]
+        for method in methods
+    ]
+    return [
+        Table(f"Right to {summary['right_mm']:g} mm, of all cases", header, right),
+        Table("Median error in mm", header, median),
+    ]
+
+
+def _in_words(told: Mapping[str, Any] | None) -> str:
+    """What the confidence is worth."""
+    if told is None:
+        return "the model says nothing of how sure it is"
+    return (
+        f"of {told['wrong']} wrong answers {told['wrong_flagged']} were not trusted, "
+        f"of {told['right']} right ones {told['right_flagged']}"
+    )

@@ -95,19 +95,21 @@ def test_training_completes_the_bundle(trained: Path) -> None:
     assert list(evaluation["bands"]) == ["10", "30", "60", "any"]
     assert manifest["metrics"]["test"]["bands"] == evaluation["bands"]
     # The figures once more, from the single errors.
-    with (trained / "evaluation" / "cases.csv").open(newline="") as stream:
+    with (trained / "evaluation" / "rows.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
+    errors = {
+        (r["group"], r["method"]): float(r["value"]) for r in rows if r["metric"] == "error_mm"
+    }
     for band, figures in evaluation["bands"].items():
         assert figures["cases"] == 1
         for method, values in figures["methods"].items():
-            (own,) = (r for r in rows if (r["band"], r["method"]) == (band, method))
-            assert values["median_error_mm"] == pytest.approx(float(own["error_mm"]), abs=1e-3)
-            assert values["right"] == (float(own["error_mm"]) < 2)
-    ours = [row for row in rows if row["method"] == "medrl"]
-    right = sum(float(row["error_mm"]) < 2 for row in ours)
+            assert values["median_error_mm"] == pytest.approx(errors[band, method])
+            assert values["right"] == (errors[band, method] < 2)
+    right = sum(error < 2 for (_, method), error in errors.items() if method == "medrl")
     told = evaluation["confidence"]
-    assert (told["right"], told["wrong"]) == (right, len(ours) - right)
-    doubted = sum(row["trusted"] == "False" for row in ours)
+    assert (told["right"], told["wrong"]) == (right, 4 - right)
+    trusted = [r["value"] for r in rows if (r["method"], r["metric"]) == ("medrl", "trusted")]
+    doubted = sum(float(value) == 0 for value in trusted)
     assert told["right_flagged"] + told["wrong_flagged"] == doubted
 
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from medrl.cli import complain
-from medrl.cli.evaluate.common import Split, check_split, provenance, show, write
+from medrl.cli.evaluate.common import Split, check_split, finish
 from medrl.cli.terminal import check_device, progress_bars
 from medrl.files import prepare_folder
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +18,8 @@ class Registration:
     """Measure a registration model on posed copies of scans, next to what is simpler.
 
     Every scan is turned, shifted, given another contrast and registered with what it was. Writes
-    evaluation.json (figures by band of difficulty) and cases.csv (every case and method).
+    evaluation.json (figures by band of difficulty) and rows.csv (every figure: case, band, method,
+    metric, value).
     """
 
     data: Path
@@ -72,48 +68,9 @@ def run_registration(command: Registration) -> int:
             scans[command.split],
             bands=bands,
             seed=command.seed,
-            progress=lambda done, total: progress.update(bar, completed=done, total=total),
+            progress=lambda done, total, name: progress.update(
+                bar, completed=done, total=total, more=name
+            ),
         )
-    summary = {
-        **provenance(registrar.manifest, command),
-        "seed": command.seed,
-        **evaluation.summary(),
-    }
-    write(command.out, summary, {"cases.csv": evaluation.rows()})
-    show(command, summary, registration_tables(summary), confidence_in_words(summary))
-    for line in evaluation.failed.values():
-        complain(line)
-    return 1 if evaluation.failed else 0
-
-
-def registration_tables(summary: Mapping[str, Any]) -> list[Table]:
-    """For each band: how many answers of each method are right, and its median error."""
-    from rich.table import Table
-
-    bands = summary["bands"]
-    right = Table(title=f"Right to {summary['right_mm']:g} mm, of all cases")
-    median = Table(title="Median error in mm")
-    for table in (right, median):
-        table.title_justify = "left"
-        table.box, table.pad_edge = None, False
-        table.add_column("method", no_wrap=True)
-        for figures in bands.values():
-            turn, shift = figures["turn_deg"], figures["shift_mm"]
-            how = "any turn" if turn is None else f"{turn:g} deg"
-            table.add_column(f"{how}, {shift:g} mm", justify="right")
-    for method in next(iter(bands.values()))["methods"]:
-        own = [(figures["cases"], figures["methods"][method]) for figures in bands.values()]
-        right.add_row(method, *(f"{values['right']}/{cases}" for cases, values in own))
-        median.add_row(method, *(f"{values['median_error_mm']:.2f}" for _, values in own))
-    return [right, median]
-
-
-def confidence_in_words(summary: Mapping[str, Any]) -> str:
-    """What the confidence is worth."""
-    told = summary["confidence"]
-    if told is None:
-        return "the model says nothing of how sure it is"
-    return (
-        f"of {told['wrong']} wrong answers {told['wrong_flagged']} were not trusted, "
-        f"of {told['right']} right ones {told['right_flagged']}"
-    )
+    evaluation = replace(evaluation, summary={"seed": command.seed, **evaluation.summary})
+    return finish(command, evaluation, registrar.manifest)
