@@ -140,6 +140,9 @@ class Task(ABC, Generic[J, O]):
 
     #: How many jobs its processor may be given at once.
     batch_size: int = 1
+    #: Whether a worker is given jobs ahead, to read them while it works on others. Where jobs take
+    #: long they are better left to the next worker that is free.
+    read_ahead: bool = True
 
     @abstractmethod
     def open(self, threads: int, output: O) -> Processor[J]:

@@ -61,7 +61,7 @@ class LocalEngine:
             start=lambda: self._start(task, output, started),
             wait=_wait,
             end=_end,
-            depth=depth(task.batch_size),
+            depth=depth(task.batch_size, read_ahead=task.read_ahead),
             timeout=timeout,
             on_end=on_end,
             on_progress=on_progress,

@@ -12,13 +12,14 @@ from medrl.engines import J, Outcome, Processor
 from medrl.engines.messages import Began, Message, failure
 
 
-def depth(batch_size: int) -> int:
+def depth(batch_size: int, *, read_ahead: bool = True) -> int:
     """With how many jobs a worker is busy at the same time.
 
     Args:
-        batch_size: How many it works on at once; as many are read ahead, and one is written.
+        batch_size: How many it works on at once.
+        read_ahead: Whether as many are read meanwhile, and one is written.
     """
-    return 2 * batch_size + 1
+    return 2 * batch_size + 1 if read_ahead else batch_size
 
 
 class _Read(NamedTuple):

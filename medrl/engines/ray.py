@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import medrl
 from medrl.engines import J, O, Outcome, Output, Progress, Task
-from medrl.engines.messages import Fatal, Message, Ready, reason
+from medrl.engines.messages import Fatal, Message, Ready, failure, reason
 from medrl.engines.payload import Payload, Stamp, are_here, pack, stamps, unpack
 from medrl.engines.pipeline import Pipeline, depth
 from medrl.engines.pool import Pool
@@ -131,7 +131,7 @@ class RayEngine:
                 start=lambda: _Actor(task, output, token, self.gpus),
                 wait=wait,
                 end=_end,
-                depth=depth(task.batch_size),
+                depth=depth(task.batch_size, read_ahead=task.read_ahead),
                 timeout=timeout,
                 on_end=on_end,
                 on_progress=on_progress,
@@ -201,6 +201,7 @@ class _Actor:
         self._ray: Any = ray
         self._output = output
         self._jobs: dict[str, Any] = {}
+        self._sent: dict[str, Any] = {}
         self._node = ""
         self._dead = ""
         self._alone = False
@@ -211,10 +212,10 @@ class _Actor:
 
     def send(self, job: Any) -> None:
         self._jobs[job.name] = job
-        self.handle.put.remote(job, stamps(job))
+        self._sent[job.name] = self.handle.put.remote(job, stamps(job))
 
     def receive(self) -> list[Message]:
-        messages: list[Message] = []
+        messages: list[Message] = self._refused()
         while not self._dead and self._ray.wait([self.news], timeout=0)[0]:
             try:
                 batch: list[_News] = self._ray.get(self.news)
@@ -225,6 +226,25 @@ class _Actor:
             self.news = self.handle.listen.remote()
             messages += [message for one in batch for message in self._translate(one)]
         return messages
+
+    def _refused(self) -> list[Message]:
+        """What is to be said of jobs that could not be unpickled there."""
+        if not self._sent:
+            return []
+        refused: list[Message] = []
+        references = {reference: name for name, reference in self._sent.items()}
+        for reference in self._ray.wait(list(references), num_returns=len(references), timeout=0)[
+            0
+        ]:
+            name = references[reference]
+            del self._sent[name]
+            try:
+                self._ray.get(reference)
+            except self._ray.exceptions.RayTaskError as error:
+                refused.append(failure(name, error.cause))
+            except self._ray.exceptions.RayError:
+                pass  # the actor is dead, which will be noticed
+        return refused
 
     def alive(self) -> bool:
         return not self._dead

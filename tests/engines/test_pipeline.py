@@ -193,3 +193,4 @@ def test_how_many_jobs_a_worker_has():
     # One is read ahead, one worked on, one written.
     assert depth(1) == 3
     assert depth(8) == 17
+    assert depth(8, read_ahead=False) == 8

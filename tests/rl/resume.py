@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,8 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medrl.engines.local import LocalEngine
+from medrl.rl.checkpoint import load_checkpoint
+from medrl.rl.jobs import Job, run_jobs
 from medrl.rl.learner import Learner
-from medrl.rl.stage import run_stage
+from medrl.rl.stage import Progress, run_stage
 
 
 def assert_resumes(make_learner: Callable[[], Learner], folder: Path, *, interrupt_at: int) -> None:
@@ -81,3 +89,58 @@ def assert_same(one: Any, other: Any, name: str = "state") -> None:
             assert_same(*parts, f"{name}[{index}]")
     else:
         assert one == other or one != one, name
+
+
+def assert_survives_kill(
+    make_learner: Callable[[], Learner], folder: Path, *, kill_at: int, checkpoint_every: int = 2
+) -> None:
+    """Kill the worker process of a training by ``kill -9``, and compare what comes of it.
+
+    Args:
+        make_learner: Builds the same learner each time, also elsewhere: it can be pickled.
+        folder: An empty one.
+        kill_at: The kill falls anywhere into the step after so many, or beyond it.
+        checkpoint_every: Steps.
+    """
+    arguments = {"make_learner": make_learner, "checkpoint_every": checkpoint_every}
+    whole, killed = (Job(name, train_alone, arguments) for name in ("whole", "killed"))
+    run_jobs([whole], folder)
+    killing: list[threading.Timer] = []
+
+    def report(what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if done == kill_at and not killing:
+            pid = int(figures["pid"])
+            delay = random.uniform(0, figures["seconds"])
+            killing.append(threading.Timer(delay, os.kill, (pid, signal.SIGKILL)))
+            killing[0].start()
+
+    pids = run_jobs([killed], folder, LocalEngine(1), report=report)["killed"]
+    assert killing
+    assert len(set(pids)) == 2, "it was killed too late"
+    one, other = (
+        load_checkpoint(folder / name / "stage.safetensors", signature=make_learner().signature())
+        for name in ("whole", "killed")
+    )
+    assert_same(other["learner"], one["learner"])
+
+
+def train_alone(
+    folder: Path, report: Progress, *, make_learner: Callable[[], Learner], checkpoint_every: int
+) -> list[int]:
+    """A job: train, and tell every step; returns the processes that have had a part in it."""
+    with (folder / "pids").open("a") as pids:
+        pids.write(f"{os.getpid()}\n")
+    learner = make_learner()
+    train_step = learner.train_step
+
+    def telling() -> dict[str, float]:
+        began = time.perf_counter()
+        figures = train_step()
+        seconds = time.perf_counter() - began
+        told = {"pid": os.getpid(), "seconds": seconds}
+        report("step", learner.step, learner.total_steps, told)
+        return figures
+
+    learner.train_step = telling  # type: ignore[method-assign]
+    run_stage(learner, folder / "stage.safetensors", resume=True, checkpoint_every=checkpoint_every)
+    return [int(pid) for pid in (folder / "pids").read_text().split()]
