@@ -6,6 +6,8 @@ The names below are loaded on first use, so that `import medrl` costs nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from medrl._monai import load_by_parts
+
 if TYPE_CHECKING:
     from medrl.errors import MedrlError as MedrlError
     from medrl.landmark.detect import Detection as Detection
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from medrl.volume.read import read as read
 
 __version__ = "0.1.0"
+
+load_by_parts()
 
 _HOME = {
     "Detection": "medrl.landmark.detect",
