@@ -1,6 +1,6 @@
 """Loading MONAI by parts.
 
-``import monai`` loads every module of MONAI, which takes three seconds of a processor; medrl needs a
+``import monai`` loads every module of MONAI, which takes a processor three seconds; medrl needs a
 dozen of them. Importing medrl leaves a finder behind that catches the first import of MONAI: then
 its ``__init__`` runs without the walk through all modules, and its packages ``apps``, ``data`` and
 ``transforms`` stay empty but for what medrl imports from inside of them.
@@ -26,7 +26,12 @@ from typing import Any
 #: Packages whose `__init__` loads much of MONAI, in the order in which MONAI begins them.
 _PACKAGES = ("monai.apps", "monai.data", "monai.transforms")
 #: What medrl uses.
-_NEEDED = ("monai.data.meta_tensor", "monai.transforms.compose", "monai.transforms.inverse")
+_NEEDED = (
+    "monai.data.meta_tensor",
+    "monai.transforms.compose",
+    "monai.transforms.inverse",
+    "monai.transforms.lazy.dictionary",
+)
 _lock = RLock()
 _running: list[ModuleType] = []
 
@@ -70,7 +75,7 @@ def _complete(package: ModuleType) -> None:
                 load_submodules = import_module("monai.utils.module").load_submodules
                 for modules_too in (False, True):
                     load_submodules(package, modules_too, exclude_pattern=package.excludes)
-            package.__class__ = ModuleType
+            package.__class__ = ModuleType  # type: ignore[assignment]
         finally:
             _running.remove(package)
 
@@ -137,14 +142,14 @@ class _ByParts(Loader):
 
     def _exec_parts(self, module: ModuleType) -> None:
         # The walk is in a module that itself wants to know the version.
-        module.__version__ = import_module("monai._version").get_versions()["version"]
-        walking = import_module("monai.utils.module")
-        walk = walking.load_submodules
-        walking.load_submodules = lambda *_, **__: ([], [])
+        vars(module)["__version__"] = import_module("monai._version").get_versions()["version"]
+        walking = vars(import_module("monai.utils.module"))
+        walk = walking["load_submodules"]
+        walking["load_submodules"] = lambda *_, **__: ([], [])
         try:
             self._whole.exec_module(module)
         finally:
-            walking.load_submodules = walk
+            walking["load_submodules"] = walk
         for name in _PACKAGES:
             spec = find_spec(name)
             if spec is None or name in sys.modules or not isinstance(module.excludes, str):

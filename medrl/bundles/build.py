@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -76,7 +76,7 @@ def assemble(
 
     given = _shapes(tensors)
     with damaged(f"the settings of {source} describe no network"):
-        with torch.device("meta"):
+        with torch.device("meta"), _no_drawing():
             own = _shapes({k: v for k, v in make().state_dict().items() if not _counts(k)})
         for name in sorted(own.keys() | given.keys()):
             if own.get(name) != given.get(name):
@@ -88,6 +88,23 @@ def assemble(
         counters = {k: v for k, v in network.state_dict().items() if _counts(k)}
         network.load_state_dict({**{k: v.float() for k, v in tensors.items()}, **counters})
     return network.eval()
+
+
+def _no_drawing() -> AbstractContextManager[Any]:
+    """Leave out normal_(), which on tensors without memory makes PyTorch load its compiler."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class NoDrawing(TorchFunctionMode):  # type: ignore[misc, unused-ignore]
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            kwargs = kwargs or {}
+            if func is torch.nn.init.normal_:
+                return kwargs["tensor"]
+            return func(*args, **kwargs)
+
+    return NoDrawing()
 
 
 def _counts(name: str) -> bool:

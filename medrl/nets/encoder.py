@@ -9,6 +9,17 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
+def side_after(side: int, *, stride: int, padding: int, kernel: int = 3) -> int:
+    """Side of what a convolution makes of a cube.
+
+    Raises:
+        ValueError: If the cube is smaller than the kernel.
+    """
+    if side + 2 * padding < kernel:
+        raise ValueError(f"a window of {side} voxels is too small for a convolution of {kernel}")
+    return (side + 2 * padding - kernel) // stride + 1
+
+
 class WindowEncoder(nn.Module):
     """Strided 3x3x3 convolutions with batch normalisation, then one wide layer.
 
@@ -26,24 +37,21 @@ class WindowEncoder(nn.Module):
         """
         super().__init__()
         layers: list[nn.Module] = []
-        before = 1
+        before, side = 1, window
         for index, after in enumerate(channels):
-            last = index == len(channels) - 1
+            padding = 0 if index == len(channels) - 1 else 1
             layers += [
-                nn.Conv3d(before, after, 3, stride=2, padding=0 if last else 1, bias=False),
+                nn.Conv3d(before, after, 3, stride=2, padding=padding, bias=False),
                 nn.BatchNorm3d(after),
                 nn.ReLU(inplace=True),
             ]
-            before = after
+            before, side = after, side_after(side, stride=2, padding=padding)
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
-        with torch.no_grad():
-            flat = self.convolutions.eval()(torch.zeros(1, 1, window, window, window)).shape[1]
-        self.convolutions.train()
         # Channels last is the faster layout on a CPU, by a quarter in training.
         for parameter in self.convolutions.parameters():
             if parameter.dim() == 5:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
-        self.project = nn.Sequential(nn.Linear(flat, features), nn.ReLU(inplace=True))
+        self.project = nn.Sequential(nn.Linear(before * side**3, features), nn.ReLU(inplace=True))
 
     def fuse(self) -> None:
         """Fold the normalisations into the convolutions: same function, faster, not trainable."""

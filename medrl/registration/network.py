@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from medrl.nets.encoder import side_after
 from medrl.registration.transforms import PARAMETERS
 
 #: Sizes of one step of a parameter, in voxels (or degrees or per cent per voxel size of 8 mm).
@@ -79,27 +80,24 @@ class RegistrationNetwork(nn.Module):
         super().__init__()
         self.settings = settings
         layers: list[nn.Module] = []
-        before = 3 if settings.in_view else 2
+        before, side = 3 if settings.in_view else 2, settings.window
         for after, stride in zip(settings.channels, settings.strides, strict=True):
             layers += [
                 nn.Conv3d(before, after, 3, stride=stride, padding=1, bias=False),
                 nn.BatchNorm3d(after),
                 nn.ReLU(inplace=True),
             ]
-            before = after
+            before, side = after, side_after(side, stride=stride, padding=1)
         layers += [nn.Conv3d(before, settings.squeeze, 1), nn.ReLU(inplace=True), nn.Flatten()]
         self.convolutions = nn.Sequential(*layers)
-        with torch.no_grad():
-            side = settings.window
-            seen = torch.zeros(1, 3 if settings.in_view else 2, side, side, side)
-            flat = self.convolutions.eval()(seen).shape[1]
-        self.convolutions.train()
         # Channels last is the faster layout on a CPU.
         for parameter in self.convolutions.parameters():
             if parameter.dim() == 5:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
         width, memory = settings.features, settings.memory
-        self.project = nn.Sequential(nn.Linear(flat, width), nn.ReLU(inplace=True))
+        self.project = nn.Sequential(
+            nn.Linear(settings.squeeze * side**3, width), nn.ReLU(inplace=True)
+        )
         self.core = nn.GRUCell(width, memory)
         self.recall = nn.Linear(memory, width, bias=False)
         nn.init.zeros_(self.recall.weight)
