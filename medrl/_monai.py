@@ -14,7 +14,9 @@ such as a later edition, is loaded whole.
 from __future__ import annotations
 
 import sys
+from abc import abstractmethod
 from collections.abc import Sequence
+from functools import wraps
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -32,6 +34,8 @@ _NEEDED = (
     "monai.transforms.inverse",
     "monai.transforms.lazy.dictionary",
 )
+#: What those parts import, if it is installed, for functions that few call.
+_DEFERRED = ("pandas",)
 _lock = RLock()
 _running: list[ModuleType] = []
 
@@ -72,9 +76,9 @@ def _complete(package: ModuleType) -> None:
             else:
                 for name in _PACKAGES:
                     _complete(sys.modules[name])
-                load_submodules = import_module("monai.utils.module").load_submodules
+                walk = import_module("monai.utils.module").load_submodules
                 for modules_too in (False, True):
-                    load_submodules(package, modules_too, exclude_pattern=package.excludes)
+                    walk(package, modules_too, exclude_pattern=package.excludes)
             package.__class__ = ModuleType  # type: ignore[assignment]
         finally:
             _running.remove(package)
@@ -86,16 +90,36 @@ def _loader_of(module: ModuleType) -> Loader:
     return module.__spec__.loader
 
 
+class _Deferred:
+    """Stands for a module, or a class in it, until it is used."""
+
+    def __init__(self, module: str, name: str | None) -> None:
+        self._place = module, name
+
+    def _load(self) -> Any:
+        module, name = self._place
+        return getattr(import_module(module), name) if name else import_module(module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._load(), name)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self._load()(*args, **options)
+
+    def __instancecheck__(self, instance: Any) -> bool:
+        return isinstance(instance, self._load())
+
+
 class _Finder(MetaPathFinder):
     """Gives MONAI another loader, and completes it before further modules of it are loaded."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname == "monai":
+        if fullname in _LOADERS and not isinstance(sys.modules.get("monai"), _Incomplete):
             spec = PathFinder.find_spec(fullname, path, target)
             if spec is not None and spec.loader is not None:
-                spec.loader = _ByParts(spec.loader)
+                spec.loader = _LOADERS[fullname](spec.loader)
             return spec
         if fullname.startswith("monai.") and isinstance(sys.modules["monai"], _Incomplete):
             _complete(sys.modules["monai"])
@@ -120,36 +144,62 @@ class _Loaded(Loader):
         module.__spec__ = self._spec
 
 
-class _ByParts(Loader):
-    def __init__(self, whole: Loader) -> None:
-        self._whole = whole
+class _Around(Loader):
+    """Does something before or after what a module's own loader does."""
+
+    def __init__(self, own: Loader) -> None:
+        self._own = own
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._whole.create_module(spec)
+        return self._own.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run MONAI's ``__init__`` by parts, or as it is if that fails."""
         if module.__spec__ is not None:
-            module.__loader__ = module.__spec__.loader = self._whole
+            module.__loader__ = module.__spec__.loader = self._own
+        self.run(module)
+
+    @abstractmethod
+    def run(self, module: ModuleType) -> None:
+        """Execute the module."""
+
+
+class _ToolsLoader(_Around):
+    """Of the module with the walk and the optional imports: the first is left out for now."""
+
+    def run(self, module: ModuleType) -> None:
+        self._own.exec_module(module)
+        tools = vars(module)
+        tools["left_out"] = tools["load_submodules"]
+        tools["load_submodules"] = lambda *_, **__: ([], [])
+        optional_import = tools["optional_import"]
+
+        def optional_or_later(module: str, *args: Any, **options: Any) -> tuple[Any, bool]:
+            if module in _DEFERRED and not args and set(options) <= {"name"} and find_spec(module):
+                return _Deferred(module, options.get("name")), True
+            found: tuple[Any, bool] = optional_import(module, *args, **options)
+            return found
+
+        tools["optional_import"] = wraps(optional_import)(optional_or_later)
+
+
+class _MonaiLoader(_Around):
+    """Of MONAI itself: loads it by parts, or as it is if that fails."""
+
+    def run(self, module: ModuleType) -> None:
         try:
-            self._exec_parts(module)
+            self._run_parts(module)
         except Exception:
+            sys.meta_path[:] = [one for one in sys.meta_path if not isinstance(one, _Finder)]
             for name in [name for name in sys.modules if name.startswith("monai.")]:
                 del sys.modules[name]
-            self._whole.exec_module(module)
+            self._own.exec_module(module)
         else:
             module.__class__ = _Incomplete
 
-    def _exec_parts(self, module: ModuleType) -> None:
-        # The walk is in a module that itself wants to know the version.
-        vars(module)["__version__"] = import_module("monai._version").get_versions()["version"]
-        walking = vars(import_module("monai.utils.module"))
-        walk = walking["load_submodules"]
-        walking["load_submodules"] = lambda *_, **__: ([], [])
-        try:
-            self._whole.exec_module(module)
-        finally:
-            walking["load_submodules"] = walk
+    def _run_parts(self, module: ModuleType) -> None:
+        self._own.exec_module(module)
+        tools = vars(import_module("monai.utils.module"))
+        tools["load_submodules"] = tools.pop("left_out")
         for name in _PACKAGES:
             spec = find_spec(name)
             if spec is None or name in sys.modules or not isinstance(module.excludes, str):
@@ -160,3 +210,6 @@ class _ByParts(Loader):
             setattr(module, name.rpartition(".")[2], package)
         for name in _NEEDED:
             import_module(name)
+
+
+_LOADERS = {"monai": _MonaiLoader, "monai.utils.module": _ToolsLoader}
