@@ -185,7 +185,7 @@ def _draw_tile(
         title = title[: _TITLE_LETTERS - 1] + "…"
     axes.set_title(title, color=INK, fontsize=9 if len(title) < 21 else 7.8, pad=3)
     corner: dict[str, Any] = {"fontsize": 7.5, "shadow": 1.8}
-    write_on(axes, 0.03, 0.5, view.left_letter, va="center", **corner)
+    write_on(axes, 0.03, 0.5, view.letters[0], va="center", **corner)
     write_on(axes, 0.97, 0.97, view.name[:3].lower(), ha="right", va="top", **corner)
     if not math.isnan(landmark.confidence):
         write_on(axes, 0.03, 0.03, f"{landmark.confidence:.0%}", **corner)

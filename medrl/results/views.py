@@ -31,22 +31,22 @@ _MOST_VOXELS = 3e7
 
 @dataclass(frozen=True)
 class View:
-    """A plane: the axis it is cut across, the axes along the picture, and their end letters."""
+    """A plane: the axis it is cut across, the axes along the picture, and the letters of its sides.
+
+    Letters are those of the left, the right, the upper and the lower side.
+    """
 
     name: str
     across: int
     right: int
     up: int
-    left_letter: str
-    right_letter: str
-    top_letter: str
-    bottom_letter: str
+    letters: str
 
 
 #: Radiological convention: seen from the feet, from the front, from the patient's left.
-AXIAL = View("Axial", 2, 0, 1, "R", "L", "A", "P")
-CORONAL = View("Coronal", 1, 0, 2, "R", "L", "S", "I")
-SAGITTAL = View("Sagittal", 0, 1, 2, "A", "P", "S", "I")
+AXIAL = View("Axial", 2, 0, 1, "RLAP")
+CORONAL = View("Coronal", 1, 0, 2, "RLSI")
+SAGITTAL = View("Sagittal", 0, 1, 2, "APSI")
 VIEWS = (AXIAL, CORONAL, SAGITTAL)
 
 
@@ -206,13 +206,13 @@ def write_on(
 
 def write_sides(axes: Axes, shown: DisplayVolume, view: View, at_mm: float) -> None:
     """Write on a panel which side of the patient is where, and which slice it shows."""
-    letters = (
-        (0.02, 0.5, view.left_letter, "left", "center"),
-        (0.98, 0.5, view.right_letter, "right", "center"),
-        (0.5, 0.985, view.top_letter, "center", "top"),
-        (0.5, 0.015, view.bottom_letter, "center", "bottom"),
+    sides = (
+        (0.02, 0.5, "left", "center"),
+        (0.98, 0.5, "right", "center"),
+        (0.5, 0.985, "center", "top"),
+        (0.5, 0.015, "center", "bottom"),
     )
-    for x, y, letter, ha, va in letters:
+    for letter, (x, y, ha, va) in zip(view.letters, sides, strict=True):
         write_on(axes, x, y, letter, ha=ha, va=va, fontsize=13, fontweight="bold")
     where = f"{view.name}, {position_in_words(shown, view, at_mm)}"
     write_on(axes, 0.02, 0.985, where, va="top", fontsize=10.5)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
@@ -21,6 +22,8 @@ FIRST = 1
 
 _TOP = {"schema", "version", "task", "space", "units", "provenance", "agents"}
 _AGENT = {"name", "start", "outcome", "confidence", "answer_world", "steps"}
+_OPTIONAL_FIRST = {"reward", "transform"}
+_OPTIONAL = {*_OPTIONAL_FIRST, "time_s", "box_world", "extras"}
 _MOST_ACTIONS = 2**31
 _MOST_DIMENSIONS = 8
 
@@ -152,68 +155,63 @@ def _agent(number: int, item: Any, *, first: bool) -> AgentPath:
     steps = item["steps"]
     if not isinstance(steps, list):
         raise MedrlError(f"{who}: steps must be a list")
-    needed = {"position_world", "scale_mm", "value", "action" if first else "actions"}
-    optional = {"reward", "transform"} | (set() if first else {"time_s", "box_world", "extras"})
     # All steps carry what the first one carries.
-    carried = needed | (optional & set(steps[0]) if steps and isinstance(steps[0], dict) else set())
+    keys = {"position_world", "scale_mm", "value", "action" if first else "actions"}
+    if steps and isinstance(steps[0], dict):
+        keys |= (_OPTIONAL_FIRST if first else _OPTIONAL) & set(steps[0])
     for t, step in enumerate(steps):
-        _check_keys(f"{who}, step {t}", step, carried)
-    columns = {
+        _check_keys(f"{who}, step {t}", step, keys)
+    columns: dict[str, Any] = {
         column.name: _column(who, column.key, steps, column.shape, unknown=column.unknown)
         for column in COLUMNS
-        if column.key in carried
+        if column.key in keys
     }
+    extras = [step["extras"] for step in steps] if "extras" in keys else [{}]
+    for t, row in enumerate(extras):
+        _check_keys(f"{who}, extras of step {t}", row, set(extras[0]) if t else None)
     answer = item["answer_world"]
     return AgentPath(
         name=item["name"],
         start=item["start"],
         actions=_actions(who, [[s["action"]] if first else s["actions"] for s in steps]),
-        extras=_extras(who, [step["extras"] for step in steps]) if "extras" in carried else {},
+        extras={
+            key: _column(who, key, extras, _shape(who, value), unknown=True)
+            for key, value in extras[0].items()
+        },
         value_unit="" if first else item["value_unit"],
         outcome=item["outcome"],
         confidence=item["confidence"],
-        answer_world=None
-        if answer is None
-        else np.array(_numbers(f"{who}, answer_world", answer, (3,), False)),
+        answer_world=answer if answer is None else _column(who, "answer_world", [item], (3,))[0],
         **columns,
     )
 
 
 def _column(
-    who: str, key: str, steps: list[dict[str, Any]], shape: tuple[int, ...], *, unknown: bool
-) -> Any:
-    """What all steps (dicts) have under a key, (T, *shape)."""
-    rows = [_numbers(f"{who}, {key!r}", step[key], shape, unknown) for step in steps]
-    return np.array(rows, dtype=np.float64).reshape(len(steps), *shape)
+    who: str, key: str, rows: list[Any], shape: tuple[int, ...], *, unknown: bool = False
+) -> Floats:
+    """What all rows have under a key, (T, *shape)."""
+    values = [_numbers(f"{who}, {key!r}", row[key], shape, unknown) for row in rows]
+    return np.array(values, dtype=np.float64).reshape(len(rows), *shape)
 
 
-def _actions(who: str, rows: list[Any]) -> Any:
-    for t, row in enumerate(rows):
-        if not isinstance(row, list) or len(row) != len(rows[0]) or not row:
-            raise MedrlError(f"{who}, step {t}: actions must be a list, of one length in all steps")
-        for action in row:
-            whole = isinstance(action, int) and not isinstance(action, bool)
-            if not whole or abs(action) > _MOST_ACTIONS:
-                raise MedrlError(f"{who}, step {t}: an action must be a whole number")
-    return np.array(rows, dtype=np.int64).reshape(len(rows), -1 if rows else 1)
+def _actions(who: str, rows: list[Any]) -> NDArray[np.int64]:
+    """Actions (T, P), of as many things in every step as in the first."""
+    shape = _shape(who, rows[0]) if rows else (1,)
+    actions = _column(who, "actions", [{"actions": row} for row in rows], shape)
+    if len(shape) != 1 or (actions % 1 != 0).any() or (np.abs(actions) > _MOST_ACTIONS).any():
+        raise MedrlError(f"{who}: the actions of a step must be a list of whole numbers")
+    return actions.astype(np.int64)
 
 
-def _extras(who: str, rows: list[Any]) -> dict[str, Floats]:
-    """Extras of all steps, by name; all have the names and the shapes of the first step's."""
-    if not isinstance(rows[0], dict):
-        raise MedrlError(f"{who}: extras must be objects")
-    for t, row in enumerate(rows):
-        _check_keys(f"{who}, extras of step {t}", row, set(rows[0]))
-    extras = {}
-    for name, value in rows[0].items():
-        shape: list[int] = []
-        while isinstance(value, list):
-            shape.append(len(value))
-            value = value[0] if value else None
-            if len(shape) > _MOST_DIMENSIONS:
-                raise MedrlError(f"{who}: extra {name!r} has too many dimensions")
-        extras[name] = _column(who, name, rows, tuple(shape), unknown=True)
-    return extras
+def _shape(who: str, value: Any) -> tuple[int, ...]:
+    """Of nested lists."""
+    shape: list[int] = []
+    while isinstance(value, list):
+        shape.append(len(value))
+        value = value[0] if value else None
+    if len(shape) > _MOST_DIMENSIONS:
+        raise MedrlError(f"{who}: lists are nested too deeply")
+    return tuple(shape)
 
 
 def _numbers(what: str, value: Any, shape: tuple[int, ...], unknown: bool) -> Any:
@@ -232,9 +230,11 @@ def _numbers(what: str, value: Any, shape: tuple[int, ...], unknown: bool) -> An
         raise MedrlError(f"{what} is too large") from error
 
 
-def _check_keys(who: str, item: Any, wanted: set[str]) -> None:
+def _check_keys(who: str, item: Any, wanted: set[str] | None) -> None:
+    """Refuse what is no object, or has other keys than wanted; None for any."""
     if not isinstance(item, dict):
         raise MedrlError(f"{who} must be an object")
+    wanted = set(item) if wanted is None else wanted
     if missing := sorted(wanted - set(item)):
         raise MedrlError(f"{who} lacks {', '.join(missing)}")
     if unknown := sorted(set(item) - wanted):

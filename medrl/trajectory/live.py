@@ -14,22 +14,14 @@ from medrl.trajectory.schema import COLUMNS, AgentPath, Floats, Provenance, Traj
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What the agents that moved at one moment did; R of them. World coordinates are RAS mm.
+    """What the agents that moved at one moment did; R of them.
 
     Attributes:
         names: What each looks for, R of them.
         starts: Number of each one's starting point (R,).
-        positions_world: Where they stood (R, 3).
-        scales_mm: Voxel size they looked at, in mm (R,).
-        actions: What they did next, P things at a time (R, P), or of one thing (R,); -1 for
-            nothing.
-        values: Their estimate of the value of that (R,); NaN where unknown.
-        times: Seconds since the start of the run (R,), or None.
-        rewards: What they got for it (R,), or None.
-        transforms: For agents that move a scan, the 4x4 world transforms (R, 4, 4), or None.
-        boxes_world: For agents that box something, two opposite corners (R, 2, 3), or None.
-        extras: Further numbers by name (R, ...).
-        value_unit: Unit of the values.
+
+    All others are as in :class:`AgentPath`, with a row for each agent instead of each step, or
+    None where nothing is known.
     """
 
     names: tuple[str, ...]
