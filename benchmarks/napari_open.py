@@ -97,7 +97,7 @@ def opened(viewer: Any, scan: MetaTensor) -> tuple[float, float, float]:
     viewer.window.add_dock_widget(widget)
     ended: list[Any] = []
     widget.finished.connect(ended.append)
-    widget.form.run.click()
+    widget.run_button.click()
     until(lambda: any(layer.name.endswith("paths") for layer in viewer.layers))
     walking = time.perf_counter() - start
     until(lambda: bool(ended))

@@ -31,7 +31,8 @@ from medrl.cli.demo import write_template
 from medrl.seednet.model import SeedModel
 from medrl_napari.scans import add, center_views, image_layer, show
 from medrl_napari.segment import operations
-from medrl_napari.segment import widget as segment
+from medrl_napari.segment import session_panel as segment
+from medrl_napari.segment.widget import SegmentWidget
 
 CLAIM = "napari shows the answer to a click (software rendering)"
 SIZES = (40, 64)
@@ -45,7 +46,7 @@ CLICKS = 12
 class User(QObject):
     """Clicks, and waits for the frame."""
 
-    def __init__(self, viewer: napari.Viewer, widget: segment.SegmentWidget) -> None:
+    def __init__(self, viewer: napari.Viewer, widget: SegmentWidget) -> None:
         super().__init__()
         self.viewer, self.widget = viewer, widget
         self.canvas = viewer.window._qt_viewer.canvas
@@ -56,11 +57,11 @@ class User(QObject):
 
     def watch(self) -> None:
         """Notice answers; the widget has seen each by then."""
-        self.widget._desk.stated.connect(self._note_answer)
+        self.widget._thread.stated.connect(self._note_answer)
 
     def go_to(self, point_world: np.ndarray) -> None:
         """Show the slice of a point, large."""
-        there = self.widget._scene.shown.frame.to_napari(point_world)
+        there = self.widget._annotation.shown.frame.to_napari(point_world)
         center_views(self.viewer, there)
         self.viewer.scene.camera.center = tuple(there)
         self.viewer.scene.camera.zoom = 8
@@ -71,7 +72,7 @@ class User(QObject):
         """Click; milliseconds until the frame with the answer is drawn."""
         self._answered, self._drawn = False, 0.0
         modifier = Qt.KeyboardModifier.ShiftModifier if shift else Qt.KeyboardModifier.NoModifier
-        there = self.widget._scene.shown.frame.to_napari(point_world)[[1, 2]]
+        there = self.widget._annotation.shown.frame.to_napari(point_world)[[1, 2]]
         x, y = self.canvas.view.scene.transform.map([*there[::-1], 0])[:2]
         begin = time.perf_counter()
         QTest.mouseClick(
@@ -82,7 +83,7 @@ class User(QObject):
 
     def settle(self) -> None:
         """Wait for the agent's proposal."""
-        wait(lambda: not self.widget._book.waiting and self.widget.next.text() != "…")
+        wait(lambda: not self.widget._seeds.pending and self.widget.next.text() != "…")
 
     def _note_answer(self, *_: Any) -> None:
         self._answered = True
@@ -115,19 +116,19 @@ def measure(side: int, head: Path, clicks: int) -> dict[str, Any]:
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1200, 900)
     add(viewer, image_layer(show(medrl.read(head)), name="head"))
-    widget = segment.SegmentWidget(viewer)
+    widget = SegmentWidget(viewer)
     viewer.window.add_dock_widget(widget, area="right")
     widget.start.click()
-    wait(lambda: widget._book.state is not None)
+    wait(lambda: widget._seeds.state is not None)
     user = User(viewer, widget)
     user.watch()
     user.go_to(CLICK_WORLD)
     widget.new_object.click()
-    wait(lambda: bool(widget._book.state.objects))
+    wait(lambda: bool(widget._seeds.state.objects))
     room = side / 2 - 2.5
     limits = np.stack([CLICK_WORLD - room, CLICK_WORLD + room])
     widget._put(operations.plain(lambda session: session.set_limits(limits)))
-    wait(lambda: widget._book.state.can_undo)
+    wait(lambda: widget._seeds.state.can_undo)
     windows: list[list[int]] = []
     first = user.click(CLICK_WORLD, shift=False)
     user.settle()
@@ -139,7 +140,9 @@ def measure(side: int, head: Path, clicks: int) -> dict[str, Any]:
         where = CLICK_WORLD + np.array([x, y, 0.0])
         voxel = np.round(np.linalg.inv(affine_of(widget)) @ [*where, 1])[:3]
         i, j, k = voxel.astype(int)
-        mask = widget._scene.shown.to_scan_grid(np.asarray(widget._scene.layers.objects.data))
+        mask = widget._annotation.shown.to_scan_grid(
+            np.asarray(widget._annotation.layers.objects.data)
+        )
         kind = "idle" if number % 2 == 0 else "while it proposes"
         if kind == "idle":
             user.settle()
@@ -147,9 +150,9 @@ def measure(side: int, head: Path, clicks: int) -> dict[str, Any]:
     user.settle()
     widget._put(operations.plain(lambda session: windows.append(_window(session))))
     wait(lambda: bool(windows))
-    desk = widget._desk
+    thread = widget._thread
     viewer.close()
-    wait(lambda: not desk.working)
+    wait(lambda: not thread.working)
     return {
         "window": windows[0],
         "first_click_ms": first,
@@ -158,9 +161,9 @@ def measure(side: int, head: Path, clicks: int) -> dict[str, Any]:
     }
 
 
-def affine_of(widget: segment.SegmentWidget) -> np.ndarray:
+def affine_of(widget: SegmentWidget) -> np.ndarray:
     """Voxel of the scan to world."""
-    return np.asarray(widget._scene.shown.scan.affine)
+    return np.asarray(widget._annotation.shown.scan.affine)
 
 
 def _window(session: Any) -> list[int]:

@@ -88,10 +88,10 @@ def draw_detection() -> None:
     add(viewer, head()[0])
     widget = DetectWidget(viewer)
     dock(viewer, widget, "Detect landmarks", width=400)
-    widget.form.run.click()
+    widget.run_button.click()
     wait(lambda: not widget.running and widget.detection is not None)
     names = [landmark.name for landmark in widget.detection.landmarks]
-    widget.form.table.selectRow(names.index(LANDMARK))
+    widget.table.selectRow(names.index(LANDMARK))
     finish("napari-detect.png", viewer)
 
 
@@ -121,7 +121,7 @@ def draw_registration() -> None:
     widget = RegisterWidget(viewer)
     dock(viewer, widget, "Register scans", width=400)
     widget.form.fixed.layer, widget.form.moving.layer = still, moving
-    widget.run.click()
+    widget.run_button.click()
     wait(lambda: not widget.running and widget.answer is not None and widget.view.sharp)
     widget.bar.buttons["checkerboard"].click()
     look_at(viewer, (0, -20, 10), zoom=3)

@@ -121,7 +121,6 @@ class AgentsView:
         self.name = name
         self.window_voxels = window_voxels
         self._color_by: ColorBy = "scale_mm"
-        self._recording = Recording()
         self._table: _Table | None = None
         self._selected: str | None = None
         self._tracks: Tracks | None = None
@@ -137,15 +136,14 @@ class AgentsView:
         provenance = trajectory.provenance.get("window_voxels")
         if provenance is not None:
             self.window_voxels = int(provenance)
-        self._recording = Recording()
         self._draw(trajectory)
 
-    def add(self, steps: Sequence[Step]) -> None:
-        """Show what agents did since the last call."""
+    def show_steps(self, steps: Sequence[Step]) -> None:
+        """Show what agents did lately instead of what is shown."""
+        recording = Recording()
         for step in steps:
-            self._recording.add(step)
-        if steps:
-            self._draw(self._recording.trajectory())
+            recording.add(step)
+        self._draw(recording.trajectory())
 
     def select(self, name: str | None) -> None:
         """Point out the agents of a name, and show no other's window; None for all alike."""

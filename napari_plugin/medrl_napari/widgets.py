@@ -1,24 +1,86 @@
-"""Small parts that several widgets share."""
+"""Parts that several widgets are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox, QLabel, QWidget
+from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QTableWidget,
+    QWidget,
+)
+
+from medrl.bundles import available
 
 if TYPE_CHECKING:
     import napari
     from napari.layers import Layer
-
-    from medrl.bundles import Bundle
+    from qtpy.QtGui import QResizeEvent
 
 _COLORS = {"say": "", "warn": "color: #ffd43b", "error": "color: #ff6b6b"}
+_FOLDER = "Folder\N{HORIZONTAL ELLIPSIS}"
+#: Rows that a table has room for at the least.
+_FEWEST_ROWS = 4
 
 
-class LayerChoice(QComboBox):
+def button(text: str, tip: str, press: Callable[[], Any] | None = None) -> QPushButton:
+    """A button that does something when it is pressed."""
+    made = QPushButton(text)
+    made.setToolTip(tip)
+    if press is not None:
+        # Without what the signal says: whether the button is down.
+        made.clicked.connect(lambda _down=False: press())
+    return made
+
+
+def row(*parts: QWidget | None, stretch: Sequence[int] = ()) -> QHBoxLayout:
+    """Widgets beside one another; None takes the room that is left."""
+    layout = QHBoxLayout()
+    layout.setSpacing(4)
+    for number, part in enumerate(parts):
+        if part is None:
+            layout.addStretch(1)
+        else:
+            layout.addWidget(part, stretch[number] if stretch else 0)
+    return layout
+
+
+def dot(color: str) -> QIcon:
+    """A disc of a colour."""
+    pixmap = QPixmap(12, 12)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    painter.setPen(Qt.PenStyle.NoPen)
+    painter.setBrush(QColor(color))
+    painter.drawEllipse(1, 1, 10, 10)
+    painter.end()
+    return QIcon(pixmap)
+
+
+class Choice(QComboBox):
+    """A choice as wide as there is room, not as its longest entry."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        """Offer nothing yet."""
+        super().__init__(parent)
+        self.setMinimumWidth(80)
+        self.setMinimumContentsLength(6)
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+
+
+class LayerChoice(Choice):
     """A choice among the layers of a viewer that follows what happens to them."""
 
     chosen = Signal(object)
@@ -30,7 +92,7 @@ class LayerChoice(QComboBox):
         *,
         wanted: Callable[[Layer], bool],
         none: str | None = None,
-        parent: QWidget | None = None,
+        tip: str = "",
     ) -> None:
         """Fill it, and follow the viewer.
 
@@ -38,15 +100,14 @@ class LayerChoice(QComboBox):
             viewer: The viewer.
             wanted: Which layers to offer.
             none: What to call the choice of no layer; without it there is none.
-            parent: The widget around it.
+            tip: What it is for.
         """
-        super().__init__(parent)
+        super().__init__()
         self._viewer = viewer
         self._wanted = wanted
         self._none = none
         self._layers: list[Layer | None] = []
-        self.setMinimumContentsLength(12)
-        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setToolTip(tip)
         layers = viewer.layers
         for event in (layers.events.inserted, layers.events.removed, layers.events.reordered):
             event.connect(self._refill)
@@ -99,12 +160,69 @@ def is_scan(layer: Layer) -> bool:
     return isinstance(layer, Image) and layer.ndim == 3 and not layer.rgb
 
 
+def is_mask(layer: Layer) -> bool:
+    """Whether a layer is a 3D mask or label map."""
+    from napari.layers import Labels
+
+    return isinstance(layer, Labels) and layer.ndim == 3
+
+
+class ModelChoice(Choice):
+    """A choice among the models of a task that ship; the last entry asks for a folder."""
+
+    chosen = Signal(str)
+    """The model that is now chosen: a name or a folder."""
+
+    def __init__(self, task: str | None) -> None:
+        """Offer what ships.
+
+        Args:
+            task: Of the models, as their manifests name it; None for all.
+        """
+        super().__init__()
+        for bundle in available():
+            if task in (None, bundle.manifest["task"]):
+                self.addItem(bundle.name, bundle.name)
+                title = str(bundle.manifest["card"].get("title") or bundle.name)
+                self.setItemData(self.count() - 1, title, Qt.ItemDataRole.ToolTipRole)
+        self.addItem(_FOLDER)
+        self._before = self.currentIndex()
+        self.activated.connect(self._choose)
+
+    @property
+    def model(self) -> str:
+        """Name or folder of the chosen model; empty if there is none."""
+        return str(self.currentData() or "")
+
+    @model.setter
+    def model(self, name_or_dir: str) -> None:
+        index = self.findData(name_or_dir)
+        if index < 0:
+            index = self.count() - 1
+            self.insertItem(index, Path(name_or_dir).name, name_or_dir)
+            self.setItemData(index, name_or_dir, Qt.ItemDataRole.ToolTipRole)
+        self.setCurrentIndex(index)
+        self._before = index
+        self.chosen.emit(self.model)
+
+    def _choose(self, index: int) -> None:
+        if self.itemData(index) is not None:
+            self._before = index
+            self.chosen.emit(self.model)
+            return
+        folder = QFileDialog.getExistingDirectory(self, "Folder of a model")
+        if folder:
+            self.model = folder
+        else:
+            self.setCurrentIndex(self._before)
+
+
 class StatusLine(QLabel):
     """One line, or a few, that say how things stand."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self) -> None:
         """Say nothing."""
-        super().__init__(parent)
+        super().__init__()
         self.setWordWrap(True)
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
 
@@ -125,45 +243,83 @@ class StatusLine(QLabel):
         self.setText(text)
 
 
-def models(system: str) -> list[Bundle]:
-    """The models of a system that ship with medrl.
+class ProgressLine(QProgressBar):
+    """A thin bar that keeps its place while it is hidden."""
 
-    Args:
-        system: ``landmark``, ``seednet`` or ``registration``.
-    """
-    from medrl.bundles import available
+    def __init__(self) -> None:
+        """Hidden."""
+        super().__init__()
+        self.setTextVisible(False)
+        self.setFixedHeight(6)
+        policy = self.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)
+        self.setSizePolicy(policy)
+        self.hide()
 
-    return [bundle for bundle in available() if bundle.manifest["task"] == system]
+    def show_progress(self, done: int, total: int) -> None:
+        """How much is done.
+
+        Never Qt's endless bar: where OpenGL is slow, its animation costs the agents their time.
+        """
+        # Drawn with what comes next: the bar by itself draws the whole window at once, slowly.
+        self.setUpdatesEnabled(False)
+        self.setRange(0, total)
+        self.setValue(done)
+        self.setUpdatesEnabled(True)
 
 
-def model_names(system: str) -> list[str]:
-    """Their names."""
-    return [bundle.name for bundle in models(system)]
+class Table(QTableWidget):
+    """A table of lines, as wide as there is room: what does not fit is cut with dots."""
+
+    def __init__(self, columns: Sequence[tuple[str, str]], *, stretch: int) -> None:
+        """Show nothing yet.
+
+        Args:
+            columns: Title and tip of each.
+            stretch: Which column takes the room that the others leave.
+        """
+        super().__init__(0, len(columns))
+        self.setHorizontalHeaderLabels([title for title, _ in columns])
+        for number, (_, tip) in enumerate(columns):
+            self.horizontalHeaderItem(number).setToolTip(tip)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerItem)
+        self.setWordWrap(False)
+        self.setShowGrid(False)
+        self.verticalHeader().hide()
+        self.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        self.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 8)
+        head = self.horizontalHeader()
+        head.setMinimumSectionSize(24)
+        head.setHighlightSections(False)
+        head.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        head.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        head.setSectionResizeMode(stretch, QHeaderView.ResizeMode.Stretch)
+
+    def height_of(self, rows: int) -> int:
+        """How high it must be to show so many rows."""
+        frame = 2 * self.frameWidth()
+        head = self.horizontalHeader().sizeHint().height()
+        return int(head + frame + rows * self.verticalHeader().defaultSectionSize())
 
 
-@lru_cache(maxsize=8)
-def load_model(system: str, name_or_dir: str) -> Any:
-    """Load a model once, for all that use it in this process.
+class WholeRows(QWidget):
+    """Shows a table at a height at which no row is cut."""
 
-    Args:
-        system: ``landmark``, ``seednet`` or ``registration``.
-        name_or_dir: Of a model that ships, or a bundle folder.
+    def __init__(self, table: Table) -> None:
+        """Hold a table."""
+        super().__init__()
+        self._table = table
+        table.setParent(self)
+        self.setMinimumHeight(table.height_of(_FEWEST_ROWS))
+        self.setMinimumWidth(120)
 
-    Returns:
-        A `LandmarkDetector`, a pair of `SeedModel` and manifest, or a `Registrar`.
-
-    Raises:
-        MedrlError: If there is no such model or it is damaged.
-    """
-    if system == "landmark":
-        from medrl.landmark.detect import LandmarkDetector
-
-        return LandmarkDetector.load(name_or_dir)
-    if system == "seednet":
-        from medrl.bundles import find
-        from medrl.seednet.model import SeedModel
-
-        return SeedModel.load(find(name_or_dir))
-    from medrl.registration.register import Registrar
-
-    return Registrar.load(name_or_dir)
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
+        """Give the table the room that whole rows take."""
+        height = self._table.verticalHeader().defaultSectionSize()
+        rows = (self.height() - self._table.height_of(0)) // height
+        self._table.setGeometry(0, 0, self.width(), self._table.height_of(max(rows, 0)))
+        super().resizeEvent(event)

@@ -88,7 +88,7 @@ def test_the_slider_replays_the_steps(viewer):
 
 def test_live_steps_add_up_to_the_same_as_the_whole(viewer):
     whole = Trajectory("any", (path("AC", 5, values=range(5)), path("PC", 3, values=range(3))))
-    live, recording = AgentsView(viewer, STRAIGHT), Recording()
+    live, recording, steps = AgentsView(viewer, STRAIGHT), Recording(), []
     for moment in range(5):
         there = [agent for agent in whole.agents if len(agent) > moment]
         step = Step(
@@ -100,7 +100,8 @@ def test_live_steps_add_up_to_the_same_as_the_whole(viewer):
             np.array([agent.values[moment] for agent in there]),
         )
         recording.add(step)
-        live.add([step])
+        steps.append(step)
+        live.show_steps(steps)
         assert viewer.dims.current_step[0] == moment
     rows = live.layers[0].data.copy()
     live.show(whole)

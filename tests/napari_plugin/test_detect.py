@@ -120,17 +120,17 @@ def docked(viewer, qtbot):
     widget = DetectWidget(viewer)
     viewer.window.add_dock_widget(widget, name="detect", area="right")
     qtbot.waitExposed(widget)
-    click(qtbot, widget.form.landmarks.none)
+    click(qtbot, widget.landmarks.none)
     for word in ("putamen", "thalamus"):
-        qtbot.keyClicks(widget.form.landmarks.filter, word)
-        click(qtbot, widget.form.landmarks.all)
-        widget.form.landmarks.filter.clear()
-    assert set(widget.form.landmarks.names) == set(POINTS)
+        qtbot.keyClicks(widget.landmarks.filter, word)
+        click(qtbot, widget.landmarks.all)
+        widget.landmarks.filter.clear()
+    assert set(widget.landmarks.names) == set(POINTS)
     return widget
 
 
 def undocked(viewer, widget, qtbot):
-    job = widget._job
+    job = widget.job
     if widget.parent() is not None:
         viewer.window.remove_dock_widget(widget)
     if job is not None:
@@ -176,7 +176,7 @@ def found(searched):
     yield searched
     for name in POINTS:
         searched.reset(name)
-    searched.form.drag.setChecked(False)
+    searched.drag_button.setChecked(False)
     for layer in searched.viewer.layers:
         layer.visible = True
 
@@ -192,12 +192,12 @@ def open_scan(viewer, scan, name="head"):
 def search(qtbot, widget):
     """Click on Find landmarks and wait for the end."""
     with qtbot.waitSignal(widget.finished, timeout=60_000):
-        click(qtbot, widget.form.run)
+        click(qtbot, widget.run_button)
     qtbot.waitUntil(lambda: not widget.running)
 
 
 def click_row(qtbot, widget, name):
-    table = widget.form.table
+    table = widget.table
     row = next(r for r in range(table.rowCount()) if table._name(r) == name)
     table.scrollToItem(table.item(row, 1))
     spot = table.visualItemRect(table.item(row, 1)).center()
@@ -206,7 +206,7 @@ def click_row(qtbot, widget, name):
 
 def walk(qtbot, widget, gate, steps=2):
     """Start a search whose agents wait at a gate, and let them go some steps."""
-    click(qtbot, widget.form.run)
+    click(qtbot, widget.run_button)
     for _ in range(steps):
         gate.release()
     qtbot.waitUntil(lambda: "agents" in names(widget.viewer))
@@ -241,13 +241,14 @@ def test_keys_run_and_cancel(viewer, widget, scripted, qtbot):
     gate = threading.Semaphore(0)
     scripted(gate=gate)
     open_scan(viewer, head())
-    qtbot.keyClick(widget.form.landmarks.list, Qt.Key.Key_Return)
+    qtbot.keyClick(widget.landmarks.list, Qt.Key.Key_Return)
     assert widget.running
+    job = widget.job
     qtbot.keyClick(widget, Qt.Key.Key_Escape)
     assert not widget.running
     gate.release(100)
-    qtbot.waitUntil(lambda: not widget._job.working)
-    qtbot.keyClick(widget.form.landmarks.filter, Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: not job.working)
+    qtbot.keyClick(widget.landmarks.filter, Qt.Key.Key_Return)
     qtbot.waitUntil(lambda: widget.detection is not None and not widget.running)
 
 
@@ -315,7 +316,7 @@ class TestAResult:
         assert "Putamen L" in list(layer.text.values)
         # One colour for each degree of confidence.
         assert len({tuple(color) for color in layer.face_color.round(3)}) == 3
-        table = widget.form.table
+        table = widget.table
         assert table.rowCount() == len(POINTS)
         assert table.text_of("Putamen_L_centroid")[:3] == ("Putamen L", "97%", "found")
         assert table.text_of(ABSENT)[1:3] == ("", "absent")
@@ -327,7 +328,7 @@ class TestAResult:
         qtbot.waitUntil(lambda: viewer.dims.current_step[0] == STEPS - 1)
         rows = next(la for la in viewer.layers if type(la).__name__ == "Tracks").data
         assert len(rows) == STEPS * len(POINTS)
-        assert "3 of 4" in widget.form.status.text()
+        assert "3 of 4" in widget.status.text()
 
     @pytest.mark.parametrize("name", ["Putamen_L_centroid", "Thalamus_L_centroid"])
     def test_a_click_on_a_row_shows_the_landmark_where_it_is(self, found, qtbot, name):
@@ -335,7 +336,7 @@ class TestAResult:
         for layer in viewer.layers:
             layer.visible = layer.name in ("head", "landmarks")
         click_row(qtbot, widget, name)
-        assert widget.form.table.current == name
+        assert widget.table.current == name
         # All three slices go through it: voxels of 2 mm.
         at = -np.array(viewer.dims.point)[-3:][::-1]
         np.testing.assert_allclose(at, POINTS[name], atol=1.01)
@@ -373,7 +374,7 @@ class TestAResult:
 
     def test_the_table_is_sorted_by_what_its_columns_mean(self, found, qtbot):
         widget = found
-        table = widget.form.table
+        table = widget.table
         table.sortItems(1, Qt.SortOrder.DescendingOrder)
         order = [table._name(row) for row in range(table.rowCount())]
         assert order == [*sorted(SURE, key=SURE.get, reverse=True), ABSENT]
@@ -382,7 +383,7 @@ class TestAResult:
         widget, viewer = found, found.viewer
         tracks = next(la for la in viewer.layers if type(la).__name__ == "Tracks")
         by_scale = tracks.track_colors.copy()
-        qtbot.keyClick(widget.form.coloring, Qt.Key.Key_Down)
+        qtbot.keyClick(widget.coloring, Qt.Key.Key_Down)
         assert tracks.color_by == "value"
         assert np.abs(tracks.track_colors - by_scale).max() > 0.1
 
@@ -390,25 +391,25 @@ class TestAResult:
         widget, viewer = found, found.viewer
         name = "Putamen_L_centroid"
         click_row(qtbot, widget, name)
-        click(qtbot, widget.form.drag)
+        click(qtbot, widget.drag_button)
         viewer.scene.camera.zoom = 5
         QApplication.processEvents()
         goal = np.add(POINTS[name], (6.0, -8.0, 0))
         drag(viewer, POINTS[name], goal)
         np.testing.assert_allclose(landmarks_of(viewer)[name], goal, atol=0.5)
         assert np.linalg.norm(widget.detection[name].position_world - goal) < 0.5
-        text = widget.form.table.text_of(name)
+        text = widget.table.text_of(name)
         assert text[1:3] == ("", "by hand")
         moved = np.linalg.norm(widget.detection[name].position_world - POINTS[name])
         assert text[3] == f"moved {moved:.1f} mm"
         for other in set(SURE) - {name}:
             np.testing.assert_allclose(landmarks_of(viewer)[other], POINTS[other], atol=1e-9)
-            assert widget.form.table.text_of(other)[2] == "found"
-        assert widget.form.table.current == name
-        click(qtbot, widget.form.reset)
+            assert widget.table.text_of(other)[2] == "found"
+        assert widget.table.current == name
+        click(qtbot, widget.reset_button)
         np.testing.assert_allclose(landmarks_of(viewer)[name], POINTS[name], atol=1e-9)
-        assert widget.form.table.text_of(name)[1:3] == ("97%", "found")
-        assert not widget.form.reset.isEnabled()
+        assert widget.table.text_of(name)[1:3] == ("97%", "found")
+        assert not widget.reset_button.isEnabled()
 
     def test_points_are_added_for_absent_landmarks_and_taken_away(self, found, qtbot):
         widget, viewer = found, found.viewer
@@ -416,17 +417,17 @@ class TestAResult:
         click_row(qtbot, widget, "Putamen_L_centroid")
         layer.add([0.0, 0, 0])
         assert len(layer.data) == 3
-        assert "choose the row of an absent landmark" in widget.form.status.text()
+        assert "choose the row of an absent landmark" in widget.status.text()
         click_row(qtbot, widget, ABSENT)
         layer.add([-18.0, 15, -12])
         np.testing.assert_allclose(landmarks_of(viewer)[ABSENT], POINTS[ABSENT], atol=1e-9)
-        assert widget.form.table.text_of(ABSENT)[2:] == ("by hand", "not found by its agent")
+        assert widget.table.text_of(ABSENT)[2:] == ("by hand", "not found by its agent")
         layer.selected_data = {list(layer.features["name"]).index("Thalamus_L_centroid")}
         layer.remove_selected()
         assert set(landmarks_of(viewer)) == set(POINTS) - {"Thalamus_L_centroid"}
-        assert widget.form.table.text_of("Thalamus_L_centroid")[2] == "absent"
+        assert widget.table.text_of("Thalamus_L_centroid")[2] == "absent"
         click_row(qtbot, widget, "Thalamus_L_centroid")
-        click(qtbot, widget.form.reset)
+        click(qtbot, widget.reset_button)
         assert set(landmarks_of(viewer)) == set(POINTS)
         for name, place in landmarks_of(viewer).items():
             np.testing.assert_allclose(place, POINTS[name], atol=1e-9)
@@ -434,24 +435,24 @@ class TestAResult:
     def test_a_scan_without_a_file_goes_into_no_datalist(self, found, qtbot, tmp_path):
         widget = found
         widget.save_corrections(tmp_path / "d.json")
-        assert "not in a file" in widget.form.status.text()
+        assert "not in a file" in widget.status.text()
         assert not list(tmp_path.iterdir())
 
     def test_keys_go_from_landmark_to_landmark(self, found, qtbot):
         widget, viewer = found, found.viewer
-        widget.form.table.sortItems(0, Qt.SortOrder.AscendingOrder)
-        widget.form.table.clearSelection()
+        widget.table.sortItems(0, Qt.SortOrder.AscendingOrder)
+        widget.table.clearSelection()
         canvas = viewer.window._qt_viewer.canvas.native
         seen = []
         for part, key in [
-            (widget.form.table, Qt.Key.Key_N),
+            (widget.table, Qt.Key.Key_N),
             (widget, Qt.Key.Key_N),
-            (widget.form.table, Qt.Key.Key_P),
+            (widget.table, Qt.Key.Key_P),
             (canvas, Qt.Key.Key_N),
             (canvas, Qt.Key.Key_P),
         ]:
             qtbot.keyClick(part, key)
-            seen.append(widget.form.table.current)
+            seen.append(widget.table.current)
         left, right = "Putamen_L_centroid", "Putamen_R_centroid"
         assert seen == [left, right, left, right, left]
         at = -np.array(viewer.dims.point)[-3:][::-1]
@@ -466,20 +467,21 @@ def test_a_search_cancelled_halfway_leaves_nothing(viewer, widget, scripted, qtb
     scripted(gate=gate)
     open_scan(viewer, head())
     walk(qtbot, widget, gate)
-    assert widget.form.cancel.isEnabled()
-    assert not widget.form.run.isEnabled()
-    click(qtbot, widget.form.cancel)
+    assert widget.cancel_button.isEnabled()
+    assert not widget.run_button.isEnabled()
+    job = widget.job
+    click(qtbot, widget.cancel_button)
     assert names(viewer) == ["head"]
-    assert widget.form.table.rowCount() == 0
+    assert widget.table.rowCount() == 0
     assert widget.detection is None
-    assert not widget.form.save_results.isEnabled()
-    assert widget.form.status.text() == "Cancelled."
+    assert not widget.save_button.isEnabled()
+    assert widget.status.text() == "Cancelled."
     gate.release(100)
-    qtbot.waitUntil(lambda: not widget._job.working)
+    qtbot.waitUntil(lambda: not job.working)
     assert names(viewer) == ["head"]
     assert "medrl-job" not in [thread.name for thread in threading.enumerate()]
     search(qtbot, widget)
-    assert widget.form.table.rowCount() == len(POINTS)
+    assert widget.table.rowCount() == len(POINTS)
 
 
 def test_a_cancelled_second_search_leaves_the_first_result(viewer, widget, scripted, qtbot):
@@ -489,12 +491,12 @@ def test_a_cancelled_second_search_leaves_the_first_result(viewer, widget, scrip
     search(qtbot, widget)
     before = sorted(names(viewer))
     walk(qtbot, widget, gate, steps=1)
-    click(qtbot, widget.form.cancel)
+    click(qtbot, widget.cancel_button)
     gate.release(100)
     assert sorted(names(viewer)) == before
-    assert widget.form.table.rowCount() == len(POINTS)
+    assert widget.table.rowCount() == len(POINTS)
     assert viewer.dims.nsteps[0] == STEPS
-    assert widget.form.save_results.isEnabled()
+    assert widget.save_button.isEnabled()
 
 
 @pytest.mark.parametrize("everything", [False, True])
@@ -505,15 +507,16 @@ def test_the_scan_closed_while_agents_walk_ends_the_search(
     scripted(gate=gate)
     layer = open_scan(viewer, head())
     walk(qtbot, widget, gate)
+    job = widget.job
     if everything:
         viewer.layers.clear()
     else:
         viewer.layers.remove(layer)
     assert not widget.running
     assert names(viewer) == []
-    assert widget.form.status.text() == "Cancelled: the scan was closed."
+    assert widget.status.text() == "Cancelled: the scan was closed."
     gate.release(100)
-    qtbot.waitUntil(lambda: not widget._job.working)
+    qtbot.waitUntil(lambda: not job.working)
     if not everything:
         open_scan(viewer, head(), name="another")
         search(qtbot, widget)
@@ -525,28 +528,28 @@ def test_a_model_that_fails_is_one_line(viewer, widget, scripted, qtbot):
     damaged = "the model is damaged: fetch it again"
     for error, says in [(MedrlError(damaged), damaged), (ValueError("no\nway"), "ValueError")]:
         scripted(error=error)
-        click(qtbot, widget.form.run)
+        click(qtbot, widget.run_button)
         qtbot.waitUntil(lambda: not widget.running)
-        line = widget.form.status.text()
+        line = widget.status.text()
         assert says in line
         assert "\n" not in line
         assert names(viewer) == ["head"]
     scripted()
     search(qtbot, widget)
-    assert widget.form.table.rowCount() == len(POINTS)
+    assert widget.table.rowCount() == len(POINTS)
 
 
 def test_what_cannot_be_searched_is_said_in_one_line(viewer, widget, scripted, qtbot):
     detector = scripted()
-    status = widget.form.status
-    click(qtbot, widget.form.run)
+    status = widget.status
+    click(qtbot, widget.run_button)
     assert status.text() == "Open a 3D scan first."
     viewer.add_image(np.zeros((30, 30)), name="flat")
-    click(qtbot, widget.form.run)
+    click(qtbot, widget.run_button)
     assert status.text() == "Open a 3D scan first: a flat or coloured image is none."
     open_scan(viewer, head())
-    click(qtbot, widget.form.landmarks.none)
-    click(qtbot, widget.form.run)
+    click(qtbot, widget.landmarks.none)
+    click(qtbot, widget.run_button)
     assert status.text() == "Tick at least one landmark."
     assert detector.calls == 0
     assert not widget.running
@@ -558,19 +561,19 @@ def test_a_ct_is_refused_by_a_model_of_mri(viewer, widget, qtbot, monkeypatch):
     detector = LandmarkDetector(LandmarkModel(tuple(POINTS), settings, networks))
     monkeypatch.setattr(module, "load_model", lambda system, name: detector)
     open_scan(viewer, head(low=-1000.0))
-    click(qtbot, widget.form.run)
+    click(qtbot, widget.run_button)
     qtbot.waitUntil(lambda: not widget.running)
-    assert "looks like a CT" in widget.form.status.text()
+    assert "looks like a CT" in widget.status.text()
     assert names(viewer) == ["head"]
 
 
 def test_a_folder_without_a_landmark_model_is_refused(widget, tmp_path):
-    widget.form.models.model = str(tmp_path)
-    assert "not the folder of a model" in widget.form.status.text()
-    widget.form.models.model = "rigid-head"
-    assert "finds no landmarks" in widget.form.status.text()
-    widget.form.models.model = "brain-t1"
-    assert len(widget.form.landmarks.names) == 25
+    widget.models.model = str(tmp_path)
+    assert "not the folder of a model" in widget.status.text()
+    widget.models.model = "rigid-head"
+    assert "finds no landmarks" in widget.status.text()
+    widget.models.model = "brain-t1"
+    assert len(widget.landmarks.names) == 25
 
 
 def test_the_widget_closed_while_agents_walk(viewer, widget, scripted, qtbot):
@@ -633,7 +636,7 @@ def test_results_and_corrections_are_saved(viewer, widget, scripted, qtbot, tmp_
     qtbot.waitUntil(lambda: not widget.running, timeout=30_000)
     endings = {".mrk.json", ".csv", ".trajectory.json", ".png"}
     assert {p.name for p in (tmp_path / "out").iterdir()} == {f"s1{e}" for e in endings}
-    assert "Saved s1.mrk.json" in widget.form.status.text()
+    assert "Saved s1.mrk.json" in widget.status.text()
     control = json.loads((tmp_path / "out" / "s1.mrk.json").read_text())["markups"][0]
     described = {p["label"]: p["description"] for p in control["controlPoints"]}
     assert described["Thalamus_L_centroid"] == "corrected by hand; moved 2.4 mm"
@@ -641,7 +644,7 @@ def test_results_and_corrections_are_saved(viewer, widget, scripted, qtbot, tmp_
     assert ABSENT not in described
 
     # What the model doubts is not for training unless somebody ticks it or puts it right.
-    table = widget.form.table
+    table = widget.table
     datalist = tmp_path / "training" / "datalist.json"
     widget.save_corrections(datalist)
     (case,) = read_datalist(datalist)["training"]
@@ -654,7 +657,7 @@ def test_results_and_corrections_are_saved(viewer, widget, scripted, qtbot, tmp_
     for row in range(table.rowCount()):
         table.item(row, 0).setCheckState(Qt.CheckState.Unchecked)
     widget.save_corrections(datalist)
-    assert widget.form.status.text().startswith("Tick the landmarks")
+    assert widget.status.text().startswith("Tick the landmarks")
 
 
 def test_a_new_search_keeps_corrections_that_nobody_saved(viewer, widget, scripted, qtbot):
@@ -674,8 +677,8 @@ def test_a_new_search_keeps_corrections_that_nobody_saved(viewer, widget, script
     )
     # The layer taken away, there is no result any more.
     viewer.layers.remove("landmarks")
-    assert widget.form.table.rowCount() == 0
-    assert not widget.form.save_results.isEnabled()
+    assert widget.table.rowCount() == 0
+    assert not widget.save_button.isEnabled()
 
 
 def test_points_can_begin_and_end_with_none():
@@ -702,7 +705,7 @@ def test_the_model_that_ships_finds_in_napari_what_it_finds_without(viewer, widg
     values = torch.from_numpy(image.get_fdata().astype(np.float32))[None]
     scan = MetaTensor(values, affine=torch.from_numpy(image.affine))
     open_scan(viewer, scan, name="MNI152")
-    click(qtbot, widget.form.landmarks.all)
+    click(qtbot, widget.landmarks.all)
     search(qtbot, widget)
     direct = LandmarkDetector.load("brain-t1").detect(scan)
     assert len(direct.landmarks) == 25

@@ -170,7 +170,7 @@ def widget(viewer, qtbot):
     made.dock = viewer.window.add_dock_widget(made, name="register", area="right")
     qtbot.waitExposed(made)
     yield made
-    jobs = [made._job] if made._job is not None else []
+    jobs = [made.job] if made.job is not None else []
     # First: napari 0.9.2 under Mesa ends the process if a dock goes when the lowest of several
     # layers has gone before it, and then the last one goes.
     viewer.layers.clear()
@@ -196,7 +196,7 @@ def click(qtbot, button):
 
 
 def run(qtbot, widget, *, sharp=True):
-    click(qtbot, widget.run)
+    click(qtbot, widget.run_button)
     qtbot.waitUntil(lambda: not widget.running, timeout=30000)
     if sharp:
         qtbot.waitUntil(lambda: widget.view.sharp, timeout=30000)
@@ -205,8 +205,13 @@ def run(qtbot, widget, *, sharp=True):
 def step(qtbot, gate, widget, count):
     """Let one more step happen, and wait until it is seen."""
     gate.release()
-    walking = lambda: [s for s in widget._starts.by_number.values() if s.walking]  # noqa: E731
-    qtbot.waitUntil(lambda: len(walking()) == count, timeout=30000)
+
+    def seen():
+        cells = [widget.table.item(row, 3) for row in range(widget.table.rowCount())]
+        walking = sum(cell.text().startswith("walking") for cell in cells)
+        return walking == count and f"{count} agents" in widget.status.text()
+
+    qtbot.waitUntil(seen, timeout=30000)
 
 
 def row_of(table, number):
@@ -228,8 +233,8 @@ def test_a_registration_is_watched_and_ends_on_the_fixed_scans_grid(
     registrar = scripted(gate=gate)
     before = looks(scans.layers)
     assert (widget.form.fixed.layer, widget.form.moving.layer) == scans.layers
-    click(qtbot, widget.run)
-    assert not widget.run.isEnabled()
+    click(qtbot, widget.run_button)
+    assert not widget.run_button.isEnabled()
     step(qtbot, gate, widget, 24)
     assert widget.table.rowCount() == 24
     assert viewer.layers[-1].name == ALIGNED
@@ -240,7 +245,7 @@ def test_a_registration_is_watched_and_ends_on_the_fixed_scans_grid(
     assert np.allclose(aligned.scale, 3.0)
     assert [widget.table.item(r, 0).text() for r in range(4)] == ["3", "7", "1", "20"]
     assert widget.table.item(0, 3).text() == "walking (8 mm, step 2)"
-    assert widget.table.item(row_of(widget.table, 0), 3).text() == "sent home (8 mm, step 1)"
+    assert widget.table.item(row_of(widget.table, 0), 3).text() == "dropped (8 mm, step 1)"
     assert "4 agents" in widget.status.text()
     assert (widget.progress.value(), widget.progress.maximum()) == (2, 4)
     wanted = layer_grid(scans.fixed, resampled(scans.moving, scans.fixed, transform_at(3, 1)))
@@ -415,15 +420,15 @@ def test_what_ends_a_run_halfway_leaves_all_as_it_was(viewer, widget, scripted, 
     gate = threading.Semaphore(0)
     scripted(gate=gate)
     before = looks(scans.layers)
-    click(qtbot, widget.run)
+    click(qtbot, widget.run_button)
     step(qtbot, gate, widget, 24)
-    job = widget._job
+    job = widget.job
     if how == "cancel":
-        click(qtbot, widget.cancel)
-        assert widget.status.text() == "cancelled"
+        click(qtbot, widget.cancel_button)
+        assert widget.status.text() == "Cancelled."
     else:
         viewer.layers.remove(how)
-        told = f"cancelled: {how} was taken away"
+        told = f"Cancelled: {how} was taken away."
         qtbot.waitUntil(lambda: widget.status.text() == told)
     assert not widget.running
     assert ALIGNED not in viewer.layers
@@ -435,14 +440,14 @@ def test_what_ends_a_run_halfway_leaves_all_as_it_was(viewer, widget, scripted, 
         run(qtbot, widget, sharp=False)
         assert widget.status.text().startswith("Trusted")
     else:
-        click(qtbot, widget.run)
+        click(qtbot, widget.run_button)
         assert "cannot be moved onto itself" in widget.status.text()
 
 
 def test_the_preview_taken_away_is_not_forced_upon_anyone(viewer, widget, scripted, qtbot, scans):
     gate = threading.Semaphore(0)
     scripted(gate=gate)
-    click(qtbot, widget.run)
+    click(qtbot, widget.run_button)
     step(qtbot, gate, widget, 24)
     viewer.layers.remove(ALIGNED)
     qtbot.waitUntil(lambda: scans.layers[1].visible)
@@ -477,9 +482,9 @@ def test_the_widget_closed_while_agents_walk(viewer, widget, scripted, qtbot, sc
     gate = threading.Semaphore(0)
     scripted(gate=gate)
     before = looks(scans.layers)
-    click(qtbot, widget.run)
+    click(qtbot, widget.run_button)
     step(qtbot, gate, widget, 24)
-    job = widget._job
+    job = widget.job
     widget.dock.destroyOnClose()
     assert looks(scans.layers) == before
     assert [la.name for la in viewer.layers] == ["fixed", "moving"]
@@ -499,10 +504,10 @@ def test_an_answer_that_is_not_to_be_trusted_is_said_to_be_so(
 
 
 def test_wrong_input_is_refused_in_one_line(viewer, widget, qtbot):
-    click(qtbot, widget.run)
+    click(qtbot, widget.run_button)
     assert "open two scans first" in widget.status.text()
     add(viewer, image_layer(show(scan(1)), name="only"))
-    click(qtbot, widget.run)
+    click(qtbot, widget.run_button)
     assert widget.status.text() == "only cannot be moved onto itself: choose another scan"
     flat = MetaTensor(torch.ones(1, 20, 20, 20), affine=torch.eye(4).double())
     add(viewer, image_layer(show(flat), name="flat"))
@@ -673,7 +678,7 @@ def test_the_model_that_ships_brings_a_turned_head_home(viewer, widget, qtbot):
     moving = MetaTensor(voxels, affine=grid.affine)
     layer = add(viewer, image_layer(show(fixed), name="head"))
     add(viewer, image_layer(show(moving, frame=frame_of_viewer(viewer)), name="turned"))
-    click(qtbot, widget.run)
+    click(qtbot, widget.run_button)
     qtbot.waitUntil(lambda: ALIGNED in viewer.layers, timeout=60000)
     qtbot.waitUntil(lambda: not widget.running, timeout=60000)
     qtbot.waitUntil(lambda: widget.view.sharp, timeout=60000)

@@ -6,14 +6,23 @@ import math
 from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QKeyEvent, QPainter, QPixmap
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
+from qtpy.QtGui import QColor, QKeyEvent, QResizeEvent
+from qtpy.QtWidgets import QHeaderView, QTableWidgetItem
 
 from medrl.landmark.detect import Landmark
 from medrl.landmark.picture import landmark_style, short_name
+from medrl_napari.widgets import Table, dot
 
 _NAME, _RANK = Qt.ItemDataRole.UserRole, Qt.ItemDataRole.UserRole + 1
-_COLUMNS = ("Landmark", "Sure", "Status", "Note")
+_COLUMNS = (
+    ("Landmark", "Tick: goes into the datalist with Save corrections"),
+    ("Sure", "Probability that the error is below 4 mm"),
+    ("Status", "found, absent, corrected by the shape prior, or by hand"),
+    ("Note", "What is unusual"),
+)
+_STATUS, _NOTE = 2, 3
+#: Narrower tables have no room for these columns (pixels): colour and tip tell the same.
+_ROOM = {_STATUS: 280, _NOTE: 380}
 #: What is at least this sure goes into a datalist unless it is unticked.
 _SURE_ENOUGH = 0.5
 #: How far each key goes down the table.
@@ -27,7 +36,7 @@ _STATUS_TIPS = {
 }
 
 
-class LandmarkTable(QTableWidget):
+class LandmarkTable(Table):
     """Landmarks, one a row; sorted by a click on a column's head.
 
     A ticked landmark goes into a datalist. At first those are ticked that the model is sure of,
@@ -37,32 +46,11 @@ class LandmarkTable(QTableWidget):
     chosen = Signal(str)
     """A landmark was clicked, or moved to with the keys."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self) -> None:
         """Show nothing yet."""
-        super().__init__(0, len(_COLUMNS), parent)
-        self.setHorizontalHeaderLabels(_COLUMNS)
-        tips = (
-            "Tick: goes into the datalist with Save corrections",
-            "Probability that the error is below 4 mm",
-            "found, absent, corrected by the shape prior, or by hand",
-            "What is unusual",
-        )
-        for column, tip in enumerate(tips):
-            self.horizontalHeaderItem(column).setToolTip(tip)
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.setWordWrap(False)
-        self.setShowGrid(False)
-        self.setMinimumHeight(140)
-        self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 8)
+        super().__init__(_COLUMNS, stretch=0)
         head = self.horizontalHeader()
-        head.setHighlightSections(False)
-        head.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-        for column in range(3):
-            head.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
-        head.setStretchLastSection(True)
+        head.setSectionResizeMode(_NOTE, QHeaderView.ResizeMode.Interactive)
         head.setSortIndicator(0, Qt.SortOrder.AscendingOrder)
         self.currentCellChanged.connect(self._moved_to)
         self.cellClicked.connect(lambda row, _: self.chosen.emit(self._name(row)))
@@ -127,6 +115,13 @@ class LandmarkTable(QTableWidget):
         else:
             super().keyPressEvent(event)
 
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
+        """Leave columns out for which there is no room."""
+        super().resizeEvent(event)
+        for column, room in _ROOM.items():
+            self.setColumnHidden(column, self.width() < room)
+        self.setColumnWidth(_NOTE, self.width() // 3)
+
     # ---------------------------------------------------------------------------------------------
 
     def _moved_to(self, row: int, _column: int, before: int, _: int) -> None:
@@ -150,6 +145,7 @@ class LandmarkTable(QTableWidget):
         texts = (short_name(landmark.name), sure, landmark.status, landmark.note)
         place = ", ".join(f"{value:.1f}" for value in landmark.position_world)
         where = landmark.name if absent else f"{landmark.name}\nat {place} (RAS mm)"
+        where += "".join(f"\n{said}" for said in (landmark.status, landmark.note) if said)
         tips = (where, "", _STATUS_TIPS[landmark.status], landmark.note)
         for column, (text, tip) in enumerate(zip(texts, tips, strict=True)):
             item = self.item(row, column)
@@ -160,7 +156,7 @@ class LandmarkTable(QTableWidget):
         self.item(row, 1).setData(_RANK, -1.0 if unknown else landmark.confidence)
         first = self.item(row, 0)
         first.setData(_NAME, landmark.name)
-        first.setIcon(_dot(color))
+        first.setIcon(dot(color))
         good = landmark.status == "by hand" or (
             landmark.status == "found" and not landmark.confidence < _SURE_ENOUGH
         )
@@ -173,16 +169,3 @@ class _Cell(QTableWidgetItem):
 
     def __lt__(self, other: QTableWidgetItem) -> bool:
         return bool(self.data(_RANK) < other.data(_RANK))
-
-
-def _dot(color: str) -> QIcon:
-    """A disc of a colour."""
-    pixmap = QPixmap(12, 12)
-    pixmap.fill(Qt.GlobalColor.transparent)
-    painter = QPainter(pixmap)
-    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-    painter.setPen(Qt.PenStyle.NoPen)
-    painter.setBrush(QColor(color))
-    painter.drawEllipse(1, 1, 10, 10)
-    painter.end()
-    return QIcon(pixmap)

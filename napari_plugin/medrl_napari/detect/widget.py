@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, Qt, QTimer, Signal
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtGui import QKeyEvent
-from qtpy.QtWidgets import QFileDialog, QWidget
+from qtpy.QtWidgets import QFileDialog
 
 from medrl.errors import MedrlError
 from medrl.landmark.picture import short_name
@@ -17,11 +16,11 @@ from medrl_napari.detect.form import COLORINGS, DetectForm
 from medrl_napari.detect.points import Corrections, LandmarkPoints
 from medrl_napari.detect.result import Result, at_the_center
 from medrl_napari.detect.table import STEP_KEYS
-from medrl_napari.jobs import Job
+from medrl_napari.models import load_model
+from medrl_napari.names import thin_names
 from medrl_napari.replay import Replay
 from medrl_napari.scans import center_views, shown_of
 from medrl_napari.space import Frame
-from medrl_napari.widgets import load_model
 
 if TYPE_CHECKING:
     import napari
@@ -32,25 +31,19 @@ if TYPE_CHECKING:
 
 #: How soon agents are shown where they begin.
 _START_MS = 150
+#: How soon after the answer the paths are shown that led to it.
+_PATHS_MS = 20
 
 
-class DetectWidget(QWidget):
-    """Runs landmark agents on a scan, shows them walk, and takes corrections of what they found.
-
-    Attributes:
-        viewer: Whose scans are searched.
-        form: What is on the widget.
-    """
+class DetectWidget(DetectForm):
+    """Runs landmark agents on a scan, shows them walk, and takes corrections of what they found."""
 
     finished = Signal(object)
     """A search has ended well; its `Detection`."""
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         """Offer the viewer's scans and the models that ship."""
-        super().__init__()
-        self.viewer = napari_viewer
-        self.form = form = DetectForm(napari_viewer, self)
-        self._job: Job | None = None
+        super().__init__(napari_viewer)
         self._searched: Image | None = None
         self._begin: Trajectory | None = None
         self._starter = QTimer(self, singleShot=True, interval=_START_MS)
@@ -59,22 +52,18 @@ class DetectWidget(QWidget):
         self._replay = Replay(napari_viewer, parent=self)
         self._points: LandmarkPoints | None = None
         self._result: Result | None = None
-        self._closed = False
-        form.run.clicked.connect(self.run)
-        form.landmarks.accepted.connect(self.run)
-        form.cancel.clicked.connect(self.cancel)
-        form.table.chosen.connect(self._look_at)
-        form.coloring.currentIndexChanged.connect(self._color_paths)
-        form.drag.toggled.connect(self._drag)
-        form.reset.clicked.connect(lambda: self.reset())
-        form.save_results.clicked.connect(lambda: self.save_results())
-        form.save_corrections.clicked.connect(lambda: self.save_corrections())
-        napari_viewer.layers.events.removed.connect(self._on_removed)
-
-    @property
-    def running(self) -> bool:
-        """Whether something is under way."""
-        return self._job is not None and self._job.running
+        self.run_button.clicked.connect(self.run)
+        self.landmarks.accepted.connect(self.run)
+        self.table.chosen.connect(self._look_at)
+        self.coloring.currentIndexChanged.connect(self._color_paths)
+        self.drag_button.toggled.connect(self._drag)
+        self.reset_button.clicked.connect(lambda: self.reset())
+        self.save_button.clicked.connect(lambda: self.save_results())
+        self.datalist_button.clicked.connect(lambda: self.save_corrections())
+        self.follow(napari_viewer.layers.events.removed, self._on_removed)
+        thin_names(napari_viewer)
+        self.enable()
+        self.status.say("Choose a scan and find its landmarks.")
 
     @property
     def detection(self) -> Detection | None:
@@ -85,20 +74,19 @@ class DetectWidget(QWidget):
         """Search the chosen scan for the ticked landmarks."""
         if self.running:
             return
-        form, layer = self.form, self.form.scans.layer
-        model, names = form.model, form.landmarks.names
+        layer, model, names = self.scans.layer, self.model, self.landmarks.names
         if layer is None:
             flat = any(type(la).__name__ == "Image" for la in self.viewer.layers)
             also = ": a flat or coloured image is none" if flat else ""
-            form.status.error(f"Open a 3D scan first{also}.")
+            self.status.error(f"Open a 3D scan first{also}.")
             return
         if model is None or not names:
-            form.status.error("Tick at least one landmark." if model else "Choose a model.")
+            self.status.error("Tick at least one landmark." if model else "Choose a model.")
             return
         try:
             shown = shown_of(layer, viewer=self.viewer)
         except MedrlError as error:
-            form.status.error(str(error))
+            self.status.error(str(error))
             return
 
         def work(report: Any) -> Result:
@@ -110,21 +98,18 @@ class DetectWidget(QWidget):
 
         self._searched = layer
         self._agents_in(shown.frame).window_voxels = model.window
-        self._start(work, f"Looking for {len(names)} landmarks in {layer.name} …", self._on_found)
+        saying = f"Looking for {len(names)} landmarks in {layer.name} …"
+        self._replay.stop()
+        self.work(work, saying, self._on_found, frame=self._on_frame)
         # While the scan is prepared; if it is refused at once, nothing has flashed up.
         self._begin = at_the_center(
             shown.scan, names, scale_mm=model.coarsest_mm, window=model.window
         )
         self._starter.start()
 
-    def cancel(self) -> None:
-        """End what is under way; nothing of it stays."""
-        if self._job is not None:
-            self._job.cancel()
-
     def go(self, by: int) -> None:
         """Look at the next landmark of the table, or the one before."""
-        self.form.table.step(by)
+        self.table.step(by)
 
     def reset(self, name: str | None = None) -> None:
         """Undo a person's correction of a landmark.
@@ -132,11 +117,11 @@ class DetectWidget(QWidget):
         Args:
             name: Which; the current one if left out.
         """
-        name = name or self.form.table.current
+        name = name or self.table.current
         if self._result is not None and name is not None and self._result.reset(name):
             self._show_corrections([name])
             self._look_at(name)
-            self.form.status.say(f"{short_name(name)} is back where it was found.")
+            self.status.say(f"{short_name(name)} is back where it was found.")
 
     def save_results(self, folder: Path | None = None) -> None:
         """Write what `medrl detect` writes.
@@ -156,9 +141,9 @@ class DetectWidget(QWidget):
 
         def saved(paths: dict[str, Path]) -> None:
             names = ", ".join(path.name for path in paths.values())
-            self.form.status.say(f"Saved {names} in {target}.")
+            self.status.say(f"Saved {names} in {target}.")
 
-        self._start(lambda _: result.write(target), f"Saving to {target} …", saved)
+        self.work(lambda _: result.write(target), f"Saving to {target} …", saved)
 
     def save_corrections(self, datalist: Path | None = None) -> None:
         """Add the ticked landmarks, as they now stand, to a datalist for training.
@@ -166,19 +151,19 @@ class DetectWidget(QWidget):
         Args:
             datalist: The JSON file; asked for if left out.
         """
-        result, form = self._result, self.form
+        result = self._result
         if result is None or self.running:
             return
         try:
-            points = result.for_training(form.table.ticked)
+            points = result.for_training(self.table.ticked)
             datalist = datalist or self._ask_for_datalist()
             if datalist is None:
                 return
             result.add_to(datalist, points)
         except MedrlError as error:
-            form.status.error(str(error))
+            self.status.error(str(error))
             return
-        form.status.say(
+        self.status.say(
             f"{datalist.name} holds {len(points)} landmarks of {result.stem}: "
             "medrl train landmark --data takes it."
         )
@@ -195,45 +180,39 @@ class DetectWidget(QWidget):
         )
         return Path(chosen) if chosen else None
 
-    def _start(self, work: Any, saying: str, done: Callable[[Any], None]) -> None:
-        self._job = job = Job(work, parent=self)
-        job.stepped.connect(self._on_steps)
-        job.progressed.connect(self.form.show_progress)
-        for signal, act in (
-            (job.done, done),
-            (job.failed, self._on_failed),
-            (job.cancelled, self._on_cancelled),
-        ):
-            signal.connect(act)
-            signal.connect(lambda *_: self._on_end())
-        self._replay.stop()
-        self.form.set_busy(True)
-        self.form.status.say(saying)
-        job.start()
-
-    def _on_end(self) -> None:
-        self._starter.stop()
-        self._searched = None
-        self.form.set_busy(False, has_result=self._result is not None)
+    def enable(self) -> None:
+        """Allow what can be done now."""
+        busy, found = self.running, self._result is not None
+        if not busy:
+            self._starter.stop()
+            self._searched = None
+        for part in (self.scans, self.models, self.landmarks, self.run_button):
+            part.setEnabled(not busy)
+        self.cancel_button.setEnabled(busy)
+        for button in (self.save_button, self.datalist_button, self.drag_button):
+            button.setEnabled(found and not busy)
+        self._allow_reset()
 
     def _show_begin(self) -> None:
         """Show the agents where they begin."""
         if self._agents is not None and self._begin is not None:
             self._agents.show(self._begin)
 
-    def _on_steps(self, steps: list[Step]) -> None:
+    def _on_frame(self, steps: list[Step]) -> None:
         self._starter.stop()
         if self._agents is not None:
-            self._agents.add(steps)
+            self._agents.show_steps(steps)
 
-    def _on_failed(self, line: str) -> None:
+    def failed(self, line: str) -> None:
+        """Show what was found before."""
         self._restore()
-        self.form.status.error(line)
+        super().failed(line)
 
-    def _on_cancelled(self) -> None:
+    def cancelled(self) -> None:
+        """Show what was found before."""
         closed = self._searched is not None and self._searched not in self.viewer.layers
         self._restore()
-        self.form.status.say("Cancelled: the scan was closed." if closed else "Cancelled.")
+        self.status.say("Cancelled: the scan was closed." if closed else "Cancelled.")
 
     def _agents_in(self, frame: Frame) -> AgentsView:
         """The view of the agents: the same as before if it can be, as layers are slow to make."""
@@ -259,7 +238,6 @@ class DetectWidget(QWidget):
 
     def _on_found(self, result: Result) -> None:
         landmarks = result.detection.landmarks
-        self._agents_in(result.shown.frame).show(result.detection.trajectory)
         if self._result is not None and self._result.unsaved:
             self._put_away()
         self._result = result
@@ -268,14 +246,20 @@ class DetectWidget(QWidget):
         else:
             self._points.renew(result.shown, landmarks)
         self.viewer.layers.selection = {self._points.layer}
-        self.form.table.show_landmarks(landmarks)
-        self._drag(self.form.drag.isChecked())
+        self.table.show_landmarks(landmarks)
+        self._drag(self.drag_button.isChecked())
         there = [lm for lm in landmarks if lm.status != "absent"]
         line = f"{len(there)} of {len(landmarks)} found in {result.detection.seconds:.1f} s. "
         line += "The slider t replays the search."
         self._say_found(line, result.detection.warnings)
-        self._replay.start()
-        self.finished.emit(result.detection)
+        # The answer is on the screen before what may take longer to draw.
+        QTimer.singleShot(_PATHS_MS, lambda: self._show_paths(result))
+
+    def _show_paths(self, result: Result) -> None:
+        if self._result is result and not self._closed and not self.running:
+            self._agents_in(result.shown.frame).show(result.detection.trajectory)
+            self._replay.start()
+            self.finished.emit(result.detection)
 
     def _new_points(self, result: Result) -> LandmarkPoints:
         points = LandmarkPoints(
@@ -292,9 +276,9 @@ class DetectWidget(QWidget):
 
     def _say_found(self, line: str, warnings: tuple[str, ...]) -> None:
         if warnings:
-            self.form.status.warn("\n".join([line, *(f"{w[0].upper()}{w[1:]}." for w in warnings)]))
+            self.status.warn("\n".join([line, *(f"{w[0].upper()}{w[1:]}." for w in warnings)]))
         else:
-            self.form.status.say(line)
+            self.status.say(line)
 
     def _put_away(self) -> None:
         """Leave corrections that nobody saved in the viewer, and make room for another result."""
@@ -322,7 +306,7 @@ class DetectWidget(QWidget):
 
     def _missing(self) -> str | None:
         """The current landmark, if it is absent."""
-        name = self.form.table.current
+        name = self.table.current
         if self._result is None or name is None:
             return None
         return name if self._result.landmark(name).status == "absent" else None
@@ -331,15 +315,15 @@ class DetectWidget(QWidget):
         if self._result is None:
             return
         if not corrections:
-            self.form.status.error("To add a point, choose the row of an absent landmark first.")
+            self.status.error("To add a point, choose the row of an absent landmark first.")
             return
         self._result.moved.update(corrections)
         self._result.unsaved = True
         self._show_corrections(list(corrections))
         name = list(corrections)[-1]
         landmark = self._result.landmark(name)
-        self.form.table.choose(name)
-        self.form.status.say(f"{short_name(name)}: {landmark.status}, {landmark.note}.")
+        self.table.choose(name)
+        self.status.say(f"{short_name(name)}: {landmark.status}, {landmark.note}.")
 
     def _show_corrections(self, names: list[str]) -> None:
         """Bring points and table up to date with what was corrected."""
@@ -348,16 +332,16 @@ class DetectWidget(QWidget):
         now = self._result.now
         self._points.show(now.landmarks)
         for name in names:
-            self.form.table.update_landmark(now[name])
+            self.table.update_landmark(now[name])
         self._allow_reset()
 
     def _allow_reset(self) -> None:
         moved = self._result.moved if self._result is not None else {}
-        self.form.reset.setEnabled(self.form.table.current in moved)
+        self.reset_button.setEnabled(self.table.current in moved)
 
     def _color_paths(self) -> None:
         if self._agents is not None:
-            self._agents.color_by = COLORINGS[self.form.coloring.currentText()]
+            self._agents.color_by = COLORINGS[self.coloring.currentText()]
 
     def _drag(self, wanted: bool) -> None:
         """Let the mouse move points, or the view."""
@@ -367,7 +351,7 @@ class DetectWidget(QWidget):
                 self.viewer.layers.selection = {self._points.layer}
 
     def _on_mode(self, event: Any) -> None:
-        self.form.drag.setChecked(str(event.mode) == "select")
+        self.drag_button.setChecked(str(event.mode) == "select")
 
     def _on_removed(self, event: Any) -> None:
         layer: Layer = event.value
@@ -376,36 +360,18 @@ class DetectWidget(QWidget):
         if self._points is not None and layer is self._points.layer:
             self._let_go(self._points)
             self._points = self._result = None
-            self.form.table.show_landmarks(())
-            self.form.set_busy(self.running, has_result=False)
+            self.table.show_landmarks(())
+            self.enable()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
-        """Escape cancels, N and P go through the landmarks."""
-        if event.key() == Qt.Key.Key_Escape:
-            self.cancel()
-        elif event.key() in STEP_KEYS:
+        """N and P go through the landmarks."""
+        if event.key() in STEP_KEYS:
             self.go(STEP_KEYS[event.key()])
         else:
             super().keyPressEvent(event)
 
-    def event(self, event: QEvent) -> bool:
-        """Clean up when napari takes the widget out of its window: it does not close it."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self._end()
-        return bool(super().event(event))
-
-    def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        """Cancel what is under way, and follow the viewer no more."""
-        self._end()
-        super().closeEvent(event)
-
-    def _end(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
+    def leave(self) -> None:
+        """Leave the points to the viewer."""
         self._replay.stop()
-        self.cancel()
         if self._points is not None:
             self._let_go(self._points)
-        self.viewer.layers.events.removed.disconnect(self._on_removed)
-        self.form.scans.release()

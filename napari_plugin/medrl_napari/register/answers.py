@@ -17,11 +17,12 @@ from medrl.trajectory import Step
 from medrl.volume.resample import move_scan
 from medrl.volume.transform_files import kind_of, write_transform
 from medrl_napari.jobs import Report
+from medrl_napari.models import load_model
 from medrl_napari.register.form import Request
 from medrl_napari.register.preview import Preview
+from medrl_napari.register.starts import Starts
 from medrl_napari.scans import Shown
 from medrl_napari.space import Floats
-from medrl_napari.widgets import load_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ class Answer:
         stem = "{}_to_{}".format(*self.names)
         return len(write_results(folder, stem, fixed, moving, self.registration, facts=facts).files)
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """How far the answer is to be trusted, in a line or two."""
         found = self.registration
         if found is None:
@@ -125,8 +126,14 @@ class Answer:
         return stops
 
 
-def register(request: Request, preview: Preview, report: Report) -> Answer:
+def register(request: Request, preview: Preview, starts: Starts, report: Report) -> Answer:
     """Do what is wanted, step by step under the eyes of whoever asked for it.
+
+    Args:
+        request: What is wanted.
+        preview: Prepared for the first look at the moving scan.
+        starts: Takes down what each start's agent does.
+        report: Is told of the steps.
 
     Raises:
         MedrlError: If it cannot be done.
@@ -139,6 +146,7 @@ def register(request: Request, preview: Preview, report: Report) -> Answer:
 
     def watch(step: Step) -> None:
         nonlocal done
+        starts.add(step)
         report.step(step)
         done += 1
         # A second round begins anew.

@@ -23,9 +23,9 @@ VIEWS: tuple[View, ...] = get_args(View)
 ALIGNED = "moving (aligned)"
 CHECKERBOARD = "checkerboard"
 #: Marks, in a layer's metadata, what is there only to be looked at.
-_ONLY_TO_LOOK_AT = "medrl comparison"
+_COMPARISON = "medrl comparison"
 #: What a comparison changes of the layers that it did not make.
-_LOOKS = ("colormap", "opacity", "blending", "visible")
+_APPEARANCE = ("colormap", "opacity", "blending", "visible")
 
 
 def checkerboard(shape: ArrayLike, scale: ArrayLike, square_mm: float) -> NDArray[np.bool_]:
@@ -50,7 +50,7 @@ def checkerboard(shape: ArrayLike, scale: ArrayLike, square_mm: float) -> NDArra
 
 def is_comparison(layer: Layer) -> bool:
     """Whether a layer belongs to a comparison, and goes with it."""
-    return bool(layer.metadata.get(_ONLY_TO_LOOK_AT))
+    return bool(layer.metadata.get(_COMPARISON))
 
 
 class Comparison:
@@ -73,7 +73,7 @@ class Comparison:
         self._turn = False
         self._aligned: Image | None = None
         self._board: Image | None = None
-        self._before = [(layer, _look(layer)) for layer in (fixed, moving)]
+        self._before = [(layer, _appearance_of(layer)) for layer in (fixed, moving)]
         viewer.layers.events.removed.connect(self._forget)
 
     def show(self, shown: Shown) -> None:
@@ -82,7 +82,7 @@ class Comparison:
         if self._aligned is None:
             chosen = set(self.viewer.layers.selection)
             settings["contrast_limits"] = self.moving.contrast_limits
-            settings["metadata"] = {KEY: shown, _ONLY_TO_LOOK_AT: True}
+            settings["metadata"] = {KEY: shown, _COMPARISON: True}
             self._aligned = add(self.viewer, (data, settings, kind))
             self.viewer.layers.selection = chosen
             self.moving.visible = False
@@ -101,8 +101,8 @@ class Comparison:
             if layer is not None and layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
         self._aligned = self._board = None
-        for layer, look in self._before:
-            look.give(layer)
+        for layer, appearance in self._before:
+            appearance.restore(layer)
 
     @property
     def aligned(self) -> Image | None:
@@ -135,12 +135,12 @@ class Comparison:
         view, aligned, fixed = self._view, self._aligned, self.fixed
         first, second = True, True
         if view == "blend":
-            _dress(fixed, FIXED_COLOR, opacity=min(1.0, 2 - 2 * self._share))
-            _dress(aligned, MOVING_COLOR, opacity=min(1.0, 2 * self._share), blending="additive")
+            _color(fixed, FIXED_COLOR, opacity=min(1.0, 2 - 2 * self._share))
+            _color(aligned, MOVING_COLOR, opacity=min(1.0, 2 * self._share), blending="additive")
         else:
             tinted = view == "checkerboard"
-            _dress(fixed, FIXED_TINT if tinted else (1.0, 1.0, 1.0))
-            _dress(aligned, MOVING_TINT if tinted else (1.0, 1.0, 1.0))
+            _color(fixed, FIXED_TINT if tinted else (1.0, 1.0, 1.0))
+            _color(aligned, MOVING_TINT if tinted else (1.0, 1.0, 1.0))
             second = view == "moving" or (view == "flicker" and not self._turn)
             first = not second
         fixed.visible, aligned.visible = first, second
@@ -160,7 +160,7 @@ class Comparison:
                 "name": CHECKERBOARD,
                 "metadata": {
                     KEY: {"kind": "checkerboard", "frame": aligned.metadata[KEY].frame},
-                    _ONLY_TO_LOOK_AT: True,
+                    _COMPARISON: True,
                 },
                 **{key: getattr(aligned, key) for key in ("axis_labels", "units")},
                 **{key: getattr(aligned, key) for key in ("scale", "translate")},
@@ -173,18 +173,18 @@ class Comparison:
             _renew(self._board, squares, aligned.scale, aligned.translate)
         self._board.contrast_limits = aligned.contrast_limits
         self._board.interpolation2d = "nearest"
-        _dress(self._board, MOVING_TINT)
+        _color(self._board, MOVING_TINT)
 
-    def _give_back(self) -> None:
-        for layer, look in self._before:
+    def _restore(self) -> None:
+        for layer, appearance in self._before:
             if layer in self.viewer.layers:
-                look.give(layer)
+                appearance.restore(layer)
 
     def _clear(self) -> None:
         """There is nothing to compare any more."""
         if self._aligned is None:
             self._lay_board(False)
-            self._give_back()
+            self._restore()
 
     def _forget(self, event: Any) -> None:
         """A layer was taken away: by its user, or by the board's end."""
@@ -197,18 +197,18 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """How a layer looked."""
+class _Appearance:
+    """How a layer was shown."""
 
     values: dict[str, Any]
 
-    def give(self, layer: Image) -> None:
+    def restore(self, layer: Image) -> None:
         for key, value in self.values.items():
             setattr(layer, key, value)
 
 
-def _look(layer: Image) -> _Look:
-    return _Look({key: getattr(layer, key) for key in _LOOKS})
+def _appearance_of(layer: Image) -> _Appearance:
+    return _Appearance({key: getattr(layer, key) for key in _APPEARANCE})
 
 
 def _renew(layer: Image, data: Array, scale: Floats, translate: Floats) -> None:
@@ -220,7 +220,7 @@ def _renew(layer: Image, data: Array, scale: Floats, translate: Floats) -> None:
         layer.translate = translate
 
 
-def _dress(
+def _color(
     layer: Image,
     color: tuple[float, float, float],
     *,

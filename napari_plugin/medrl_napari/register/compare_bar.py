@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QButtonGroup,
-    QHBoxLayout,
+    QGridLayout,
     QLabel,
     QPushButton,
     QSlider,
@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
 )
 
 from medrl_napari.register.blend import VIEWS, Comparison, View
+from medrl_napari.widgets import button, row
 
 _TITLES: dict[View, tuple[str, str]] = {
     "blend": ("Blend", "Both in colours: white where they agree, green or magenta where not"),
@@ -45,29 +46,24 @@ class CompareBar(QWidget):
         self._timer = QTimer(self)
         self._timer.timeout.connect(self.turned)
         self.buttons: dict[View, QPushButton] = {}
-        row = QHBoxLayout()
-        row.setSpacing(2)
+        ways = QGridLayout()
+        ways.setSpacing(2)
         group = QButtonGroup(self)
-        for view in VIEWS:
-            title, told = _TITLES[view]
-            button = QPushButton(title, self)
-            button.setToolTip(told)
-            button.setCheckable(True)
-            button.clicked.connect(self._choose)
-            group.addButton(button)
-            row.addWidget(button, stretch=1)
-            self.buttons[view] = button
+        for number, view in enumerate(VIEWS):
+            made = button(*_TITLES[view], self._choose)
+            made.setCheckable(True)
+            group.addButton(made)
+            # Two ways to see one scan below three to see both; a row of five is too wide.
+            below, column = divmod(number, 3)
+            ways.addWidget(made, below, 2 * column + below, 1, 2)
+            self.buttons[view] = made
         self.slider = QSlider(Qt.Orientation.Horizontal, self)
         self.slider.valueChanged.connect(self._set)
         self._what, self._how_much = QLabel(self), QLabel(self)
-        below = QHBoxLayout()
-        below.addWidget(self._what)
-        below.addWidget(self.slider, stretch=1)
-        below.addWidget(self._how_much)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
-        layout.addLayout(below)
+        layout.addLayout(ways)
+        layout.addLayout(row(self._what, self.slider, self._how_much, stretch=(0, 1, 0)))
         self.buttons["blend"].setChecked(True)
         self._choose()
 
@@ -119,8 +115,8 @@ class CompareBar(QWidget):
 
     def _tell(self) -> None:
         view = self.view
-        told = _SLIDERS[view][5].format(self._value(view)) if view in _SLIDERS else ""
-        self._how_much.setText(told)
+        text = _SLIDERS[view][5].format(self._value(view)) if view in _SLIDERS else ""
+        self._how_much.setText(text)
 
     def _value(self, view: View) -> float:
         return self._steps[view] * _SLIDERS[view][3]

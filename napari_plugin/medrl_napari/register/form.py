@@ -7,23 +7,14 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from monai.data.meta_tensor import MetaTensor
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QComboBox,
-    QFormLayout,
-    QHBoxLayout,
-    QLayout,
-    QToolButton,
-    QWidget,
-)
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QToolButton, QWidget
 
 from medrl.errors import MedrlError
 from medrl.registration.transforms import KINDS, Kind
-from medrl_napari.model_choice import ModelChoice
 from medrl_napari.register.blend import is_comparison
 from medrl_napari.scans import Shown, shown_of
 from medrl_napari.space import Floats
-from medrl_napari.widgets import LayerChoice, is_scan
+from medrl_napari.widgets import Choice, LayerChoice, ModelChoice, is_mask, is_scan, row
 from medrl_napari.writers import in_scan_grid
 
 if TYPE_CHECKING:
@@ -67,26 +58,33 @@ class RegisterForm(QWidget):
         """Offer what the viewer holds."""
         super().__init__(parent)
         self._viewer = viewer
-        self.fixed = LayerChoice(viewer, wanted=_is_choice)
-        self.fixed.setToolTip("The scan that stays")
-        self.moving = LayerChoice(viewer, wanted=_is_choice)
-        self.moving.setToolTip("The scan that is moved onto it; it may lie in any orientation")
+        self.fixed = LayerChoice(viewer, wanted=_is_choice, tip="The scan that stays")
+        self.moving = LayerChoice(
+            viewer,
+            wanted=_is_choice,
+            tip="The scan that is moved onto it; it may lie in any orientation",
+        )
         self.fixed.setCurrentIndex(self.fixed.count() - 1)
         self._tell_apart()
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
             # After the choices themselves have taken note.
             event.connect(self._tell_apart, position="last")
-        self.fixed_mask = LayerChoice(viewer, wanted=_is_mask, none="all of fixed")
-        self.fixed_mask.setToolTip("Labels layer: where the fixed scan counts")
-        self.moving_mask = LayerChoice(viewer, wanted=_is_mask, none="all of moving")
-        self.moving_mask.setToolTip("Labels layer: where the moving scan counts")
+        self.fixed_mask, self.moving_mask = (
+            LayerChoice(
+                viewer,
+                wanted=is_mask,
+                none=f"all of {which}",
+                tip=f"Labels layer: where the {which} scan counts",
+            )
+            for which in ("fixed", "moving")
+        )
         self.swap = QToolButton()
         self.swap.setText("\N{UPWARDS ARROW LEFTWARDS OF DOWNWARDS ARROW}")
         self.swap.setToolTip("Fixed becomes moving, moving becomes fixed")
         self.swap.clicked.connect(self._swap)
         self.model = ModelChoice("registration")
         self.model.setToolTip("Trained agents that ship with medrl, or a folder with others")
-        self.kind = QComboBox()
+        self.kind = Choice()
         self.kind.addItems(KINDS)
         self.kind.setToolTip(
             "What may change: place and orientation (rigid); size too (similarity); "
@@ -95,7 +93,7 @@ class RegisterForm(QWidget):
         self.refine = QCheckBox("refine")
         self.refine.setChecked(True)
         self.refine.setToolTip("End with mutual information of all voxels: slower, more exact")
-        self.start = QComboBox()
+        self.start = Choice()
         self.start.setToolTip(
             "Agents set out in 24 orientations with the scans' middles together, or one sets out "
             "from the transform that is named here"
@@ -106,9 +104,10 @@ class RegisterForm(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setVerticalSpacing(4)
         layout.addRow("Fixed", self.fixed)
-        layout.addRow("Moving", _row(self.moving, self.swap))
-        layout.addRow("Masks", _row(self.fixed_mask, self.moving_mask))
-        layout.addRow("Model", _row(self.model, self.kind, self.refine))
+        layout.addRow("Moving", row(self.moving, self.swap, stretch=(1, 0)))
+        layout.addRow("Masks", row(self.fixed_mask, self.moving_mask, stretch=(1, 1)))
+        layout.addRow("Model", self.model)
+        layout.addRow("Kind", row(self.kind, self.refine, stretch=(1, 0)))
         layout.addRow("Start", self.start)
 
     def request(self) -> Request:
@@ -176,12 +175,6 @@ def _is_choice(layer: Layer) -> bool:
     return is_scan(layer) and not is_comparison(layer)
 
 
-def _is_mask(layer: Layer) -> bool:
-    from napari.layers import Labels
-
-    return isinstance(layer, Labels) and layer.ndim == 3
-
-
 def _mask_of(layer: Layer | None) -> MetaTensor | None:
     """What a Labels layer marks, where it belongs in the patient."""
     if layer is None:
@@ -198,11 +191,3 @@ def _named(scan: MetaTensor, name: str) -> MetaTensor:
     named = MetaTensor(scan.as_tensor(), affine=scan.affine)
     named.meta["filename_or_obj"] = name
     return named
-
-
-def _row(*widgets: QWidget) -> QLayout:
-    row = QHBoxLayout()
-    row.setSpacing(4)
-    for number, widget in enumerate(widgets):
-        row.addWidget(widget, stretch=1 if number == 0 or len(widgets) == 2 else 0)
-    return row

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QBrush, QColor
-from qtpy.QtWidgets import QAbstractItemView, QTableWidget, QTableWidgetItem, QWidget
+from qtpy.QtWidgets import QTableWidgetItem
 from scipy.spatial.transform import Rotation
 
 from medrl.trajectory import Step
 from medrl_napari.space import Floats
+from medrl_napari.widgets import Table
 
-_HEADERS = ("start", "turned x, y, z", "value", "came to")
-_BEST, _HOME = QColor("#7bed9f"), QColor("#9a9a9a")
+_COLUMNS = (
+    ("start", "Number; from 24 on one between the usual orientations"),
+    (
+        "turned x, y, z",
+        "How the scan was turned when this agent set out, in degrees about the patient's axes",
+    ),
+    ("score", "How alike the scans look under this agent's transform, more is better"),
+    ("came to", "Where its way ended: after each step, agents with lower scores are dropped"),
+)
+_BEST, _DROPPED = QColor("#7bed9f"), QColor("#9a9a9a")
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Start:
     """What is known of one start.
 
@@ -27,7 +35,7 @@ class Start:
         number: Its number; from 24 on, one between the usual orientations.
         turned_deg: About x, y and z of the patient, at the start.
         transform_world: (4, 4), where it has come to.
-        value: What the judge says of that, more is better.
+        value: Score of that, more is better.
         scale_mm: Resolution at which it looks, mm.
         steps: At how many steps it was seen.
         walking: Whether it is still under way.
@@ -43,7 +51,7 @@ class Start:
 
 
 class Starts:
-    """Follows a registration step by step."""
+    """Follows a registration step by step, in its thread; the window looks at any time."""
 
     def __init__(self) -> None:
         """Nothing yet."""
@@ -51,65 +59,50 @@ class Starts:
         self.best: int | None = None
         """The start whose agent gave the answer, once there is one."""
 
-    def add(self, steps: Iterable[Step]) -> None:
+    def add(self, step: Step) -> None:
         """Take note of what agents did."""
-        for step in steps:
-            transforms = step.transforms
-            if transforms is None:
-                continue
-            for start in self.by_number.values():
-                start.walking = False
-            rows = zip(step.starts, transforms, step.values, step.scales_mm, strict=True)
-            for number, transform, value, scale in rows:
-                known = self.by_number.get(int(number))
-                if known is None:
-                    self.by_number[int(number)] = Start(
-                        int(number), _turned(transform), transform, value, scale, 1, True
-                    )
-                else:
-                    known.transform_world, known.value = transform, float(value)
-                    known.scale_mm, known.walking = float(scale), True
-                    known.steps += 1
+        if step.transforms is None:
+            return
+        now = {number: replace(start, walking=False) for number, start in self.by_number.items()}
+        rows = zip(step.starts, step.transforms, step.values, step.scales_mm, strict=True)
+        for number, transform, value, scale in rows:
+            known = now.get(int(number))
+            now[int(number)] = Start(
+                int(number),
+                _turned(transform) if known is None else known.turned_deg,
+                transform,
+                float(value),
+                float(scale),
+                1 if known is None else known.steps + 1,
+                True,
+            )
+        # At one stroke: whoever looks meanwhile sees the step before.
+        self.by_number = now
 
     @property
     def leader(self) -> Start | None:
         """The best of those under way."""
-        return max((s for s in self.by_number.values() if s.walking), key=_merit, default=None)
+        return max((s for s in self.by_number.values() if s.walking), key=_score, default=None)
 
     @property
     def ranked(self) -> list[Start]:
         """The answer first, then whoever came furthest."""
         return sorted(
             self.by_number.values(),
-            key=lambda s: (s.number == self.best, s.walking, s.steps, _merit(s)),
+            key=lambda s: (s.number == self.best, s.walking, s.steps, _score(s)),
             reverse=True,
         )
 
 
-class StartTable(QTableWidget):
+class StartTable(Table):
     """The starts, best first; whoever clicks on one wants to see it."""
 
     picked = Signal(int)
     """Number of the start that was clicked on."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        """Empty."""
-        super().__init__(0, len(_HEADERS), parent)
-        self.setHorizontalHeaderLabels(_HEADERS)
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(20)
-        self.horizontalHeader().setStretchLastSection(True)
-        tips = (
-            "Number; from 24 on one between the usual orientations",
-            "How the scan was turned when this agent set out, in degrees about the patient's axes",
-            "How alike the scans look under this agent's transform, more is better",
-            "Where its way ended: after each step, agents with lower values are sent home",
-        )
-        for column, tip in enumerate(tips):
-            self.horizontalHeaderItem(column).setToolTip(tip)
+    def __init__(self) -> None:
+        """No starts yet."""
+        super().__init__(_COLUMNS, stretch=3)
         self.itemSelectionChanged.connect(self._pick)
 
     @property
@@ -136,7 +129,7 @@ class StartTable(QTableWidget):
         for row, start in enumerate(ranked):
             best = start.number == starts.best
             waits = start.walking and starts.best is None
-            brush = QBrush(_BEST if best else _HOME) if best or not waits else QBrush()
+            brush = QBrush(_BEST if best else _DROPPED) if best or not waits else QBrush()
             turned = "  ".join(f"{angle:.0f}\N{DEGREE SIGN}" for angle in start.turned_deg)
             texts = (str(start.number), turned, f"{start.value:.3f}", _came_to(start, starts.best))
             for column, text in enumerate(texts):
@@ -145,8 +138,6 @@ class StartTable(QTableWidget):
                     item.setText(text)
                 if item.foreground() != brush:
                     item.setForeground(brush)
-        for column in range(len(_HEADERS) - 1):
-            self.resizeColumnToContents(column)
         self.blockSignals(False)
         self.choose(chosen)
 
@@ -154,7 +145,7 @@ class StartTable(QTableWidget):
         known = self.rowCount()
         self.setRowCount(count)
         for row in range(known, count):
-            for column in range(len(_HEADERS)):
+            for column in range(len(_COLUMNS)):
                 item = QTableWidgetItem()
                 if column in (0, 2):
                     right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
@@ -172,10 +163,10 @@ def _came_to(start: Start, best: int | None) -> str:
         return f"best ({where})"
     if best is None and start.walking:
         return f"walking ({where})"
-    return f"sent home ({where})"
+    return f"dropped ({where})"
 
 
-def _merit(start: Start) -> float:
+def _score(start: Start) -> float:
     return start.value if np.isfinite(start.value) else -np.inf
 
 

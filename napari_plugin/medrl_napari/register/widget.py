@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, Qt, QTimer
-from qtpy.QtGui import QCloseEvent
-from qtpy.QtWidgets import (
-    QFileDialog,
-    QHBoxLayout,
-    QLabel,
-    QLayout,
-    QProgressBar,
-    QPushButton,
-    QSlider,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QFileDialog, QLabel, QSizePolicy, QSlider
 
 from medrl.errors import MedrlError
-from medrl.trajectory import Step
 from medrl.volume.transform_files import read_transform
-from medrl_napari.jobs import Job
+from medrl_napari.dock import Panel
 from medrl_napari.register.aligned_view import AlignedView
 from medrl_napari.register.answers import Answer, register
 from medrl_napari.register.compare_bar import CompareBar
@@ -32,7 +19,7 @@ from medrl_napari.register.preview import Preview
 from medrl_napari.register.starts import Starts, StartTable
 from medrl_napari.scans import Shown, add, image_layer
 from medrl_napari.space import Floats
-from medrl_napari.widgets import StatusLine
+from medrl_napari.widgets import WholeRows, button, row
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -43,56 +30,46 @@ _TO_READ = "Transforms (*.tfm *.h5 *.hdf5 *.txt *.mat *.lta)"
 _TO_WRITE = "ITK transform (*.tfm);;ITK transform, HDF5 (*.h5);;4x4 matrix (*.txt);;LTA (*.lta)"
 
 
-class RegisterWidget(QWidget):
+class RegisterWidget(Panel):
     """Choose two scans, let agents bring one onto the other, look closely, keep the result."""
 
-    #: Whether it has been put into a window; Qt's first events come before all else is there.
-    _docked = False
-
-    def __init__(self, napari_viewer: Viewer, parent: QWidget | None = None) -> None:
+    def __init__(self, napari_viewer: Viewer) -> None:
         """Offer what the viewer holds.
 
         Args:
             napari_viewer: The viewer.
-            parent: The widget around it.
         """
-        super().__init__(parent)
-        self.viewer = napari_viewer
+        super().__init__(napari_viewer)
         self.form = RegisterForm(napari_viewer)
-        self.run = _button("Register", "Let the agents find the transform", self._run)
-        self.cancel = _button("Cancel", "Stop, and put the scans back", self._cancel)
-        self.progress = QProgressBar()
-        self.progress.setTextVisible(False)
-        self.progress.setMaximumHeight(14)
-        self.status = StatusLine()
+        self.life.callback(self.form.release)
+        self.run_button = button("Register", "Let the agents find the transform", self._run)
+        self.cancel_button = button("Cancel", "Stop, and put the scans back", self.cancel)
         self.table = StartTable()
         self.table.setToolTip("Click on a start to see where its agent brought the moving scan")
-        self.table.setMinimumHeight(104)
         self.table.picked.connect(self._show_start)
         self.steps = QSlider(Qt.Orientation.Horizontal)
         self.steps.setToolTip("Replay the way of the agent that gave the answer")
         self.steps.valueChanged.connect(self._show_step)
         self.step_label = QLabel()
-        longest = self.fontMetrics().horizontalAdvance("17 of 17, at 8 mm: about 26.5 mm off")
-        self.step_label.setMinimumWidth(longest)
+        self.step_label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.step_label.setToolTip("How far off the agent took itself to be at this step")
         self.bar = CompareBar()
-        self.apply = _button(
+        self.apply = button(
             "Apply", "Keep the aligned scan as a layer, on the fixed scan's grid", self._apply
         )
-        self.save = _button(
-            "Save\N{HORIZONTAL ELLIPSIS}",
+        self.save = button(
+            "Save all …",
             "Write transform, aligned scan, report, path and pictures into a folder, as "
             "`medrl register` does",
             self._save,
         )
-        self.load_transform = _button(
-            "Load transform\N{HORIZONTAL ELLIPSIS}",
+        self.load_transform = button(
+            "Load …",
             "See the moving scan under a transform from a file, apply it, or start from it",
             self._load_transform,
         )
-        self.save_transform = _button(
-            "Save transform\N{HORIZONTAL ELLIPSIS}",
+        self.save_transform = button(
+            "Save …",
             "Write the answer for ITK and 3D Slicer (.tfm, .h5), as 4x4 matrix (.txt), or for "
             "FreeSurfer (.lta)",
             self._save_transform,
@@ -102,48 +79,34 @@ class RegisterWidget(QWidget):
         self._starts = Starts()
         self._stops: list[tuple[Floats, str]] = []
         self._answer: Answer | None = None
-        self._job: Job | None = None
         self._shown_layers: tuple[Image, ...] = ()
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.setInterval(0)
         self._soon.timeout.connect(self._do_without)
-        napari_viewer.layers.events.removed.connect(self._on_removed)
-        self._lay_out()
-        self._enable()
+        self.follow(napari_viewer.layers.events.removed, self._on_removed)
+        self.lay_out(
+            self.form,
+            row(self.run_button, self.cancel_button, stretch=(2, 1)),
+            self.progress,
+            self.status,
+            WholeRows(self.table),
+            row(QLabel("Step"), self.steps),
+            self.step_label,
+            self.bar,
+            row(self.apply, self.save),
+            row(QLabel("Transform"), self.load_transform, self.save_transform, stretch=(0, 1, 1)),
+        )
+        self.enable()
 
     @property
     def answer(self) -> Answer | None:
         """The transform that would be applied or saved."""
         return self._answer
 
-    @property
-    def running(self) -> bool:
-        """Whether work is under way."""
-        return self._job is not None
-
     def leave(self) -> None:
-        """End all work, and leave the viewer as it was before."""
-        job, self._job = self._job, None
-        if job is not None:
-            job.cancel()
+        """Leave the viewer as it was before."""
         self.view.close()
-        self.form.release()
-        self.viewer.layers.events.removed.disconnect(self._on_removed)
-
-    def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802 - Qt's name
-        """The window with the widget is closed."""
-        self._leave_once()
-        super().closeEvent(event)
-
-    def event(self, event: QEvent) -> bool:
-        """Notice when napari takes the widget out of its dock, which closes nothing for Qt."""
-        if event.type() == QEvent.Type.ParentChange:
-            if self.parent() is not None:
-                self._docked = True
-            elif self._docked:
-                self._leave_once()
-        return bool(super().event(event))
 
     # ------------------------------------------------------------------------------- registering
 
@@ -156,13 +119,13 @@ class RegisterWidget(QWidget):
         self._begin(request)
         preview = Preview(request.fixed, request.moving)
         self.view.set(preview, request.fixed_layer, request.moving_layer)
-        self.progress.setRange(0, 0)
-        self.status.say("preparing the scans")
-        job = Job(lambda report: register(request, preview, report), parent=self)
-        job.stepped.connect(self._on_steps)
-        job.progressed.connect(self._on_progress)
-        job.cancelled.connect(lambda: self._on_end("cancelled"))
-        self._start(job, self._on_answer)
+        starts = self._starts
+        self.work(
+            lambda report: register(request, preview, starts, report),
+            "preparing the scans",
+            self._on_answer,
+            frame=self._on_frame,
+        )
 
     def _begin(self, request: Request) -> None:
         """Forget what was before."""
@@ -173,24 +136,21 @@ class RegisterWidget(QWidget):
         self.table.show_starts(self._starts)
         self._shown_layers = (request.fixed_layer, request.moving_layer)
 
-    def _on_steps(self, steps: list[Step]) -> None:
-        self._starts.add(steps)
+    def _on_frame(self, _steps: object) -> None:
         self.table.show_starts(self._starts)
         leader = self._starts.leader
         if leader is not None:
             self.view.follow(leader.transform_world)
 
-    def _on_progress(self, done: int, total: int) -> None:
+    def progressed(self, done: int, total: int) -> None:
+        """How many of the agents' steps are done, and what comes after the last."""
+        super().progressed(done, total)
         if done < total:
-            self.progress.setRange(0, total)
-            self.progress.setValue(done)
             count = sum(start.walking for start in self._starts.by_number.values())
             again = " between the orientations" if max(self._starts.by_number) >= 24 else ""
             self.status.say(f"searching: {count} agents on their way{again}")
         else:
-            self.progress.setRange(0, 0)
-            refine = self._job is not None and self.form.refine.isChecked()
-            self.status.say("refining" if refine else "judging the answer")
+            self.status.say("refining" if self.form.refine.isChecked() else "scoring the answer")
 
     def _on_answer(self, answer: Answer) -> None:
         self._answer = answer
@@ -201,13 +161,20 @@ class RegisterWidget(QWidget):
             self.table.show_starts(self._starts)
             self._set_stops(answer.stops())
             tell = self.status.say if registration.trusted else self.status.warn
-            tell(answer.told())
+            tell(answer.summary())
         self.view.show(answer.transform_world)
 
-    def _on_end(self, line: str) -> None:
-        """The registration came to nothing."""
-        self.view.close()
-        self.status.say(line)
+    def failed(self, line: str) -> None:
+        """Put the scans back if there is no answer."""
+        if self._answer is None:
+            self.view.close()
+        super().failed(line)
+
+    def cancelled(self) -> None:
+        """Put the scans back if there is no answer."""
+        if self._answer is None:
+            self.view.close()
+        super().cancelled()
 
     # ------------------------------------------------------------------------------------ looking
 
@@ -240,9 +207,9 @@ class RegisterWidget(QWidget):
     def _do_without(self) -> None:
         """A scan that was registered may have been taken away."""
         gone = [la for la in self._shown_layers if la not in self.viewer.layers]
-        if gone and self._job is not None:
-            self._job.cancel()
-            self.status.warn(f"cancelled: {gone[0].name} was taken away")
+        if gone and self.running:
+            self.cancel()
+            self.status.warn(f"Cancelled: {gone[0].name} was taken away.")
         if self._shown_layers[:1] == tuple(gone[:1]):
             self.view.close()
 
@@ -252,9 +219,9 @@ class RegisterWidget(QWidget):
         answer = self._answer
         if answer is None:
             return
-        self.status.say("resampling")
-        job = Job(lambda _: answer.aligned(), parent=self)
-        self._start(job, lambda shown: self._on_applied(answer, shown))
+        self.work(
+            lambda _: answer.aligned(), "resampling", lambda shown: self._on_applied(answer, shown)
+        )
 
     def _on_applied(self, answer: Answer, shown: Shown) -> None:
         self.view.close()
@@ -272,9 +239,9 @@ class RegisterWidget(QWidget):
         folder = QFileDialog.getExistingDirectory(self, "Folder to write into")
         if not folder:
             return
-        self.status.say("writing")
-        self._start(
-            Job(lambda _: answer.write(Path(folder)), parent=self),
+        self.work(
+            lambda _: answer.write(Path(folder)),
+            "writing",
             lambda count: self.status.say(f"wrote {count} files into {folder}"),
         )
 
@@ -295,7 +262,7 @@ class RegisterWidget(QWidget):
         self.form.start_from(matrix, f"from {name}")
         self._on_answer(Answer(request, matrix))
         self.status.say(f"{name}: shown; Apply keeps it, Register starts from it")
-        self._enable()
+        self.enable()
 
     def _save_transform(self) -> None:
         answer = self._answer
@@ -313,79 +280,14 @@ class RegisterWidget(QWidget):
         else:
             self.status.say(f"wrote {target}")
 
-    # ----------------------------------------------------------------------------------- the rest
-
-    def _start(self, job: Job, then: Callable[[Any], None]) -> None:
-        """Let a job run; afterwards the buttons can be pressed again."""
-
-        def end(action: Callable[[], None]) -> None:
-            # What it returned goes with it.
-            job.deleteLater()
-            if self._job is job:
-                self._job = None
-                action()
-                self._enable()
-
-        job.done.connect(lambda value: end(lambda: then(value)))
-        job.failed.connect(lambda line: end(lambda: self._fail(line)))
-        job.cancelled.connect(lambda: end(lambda: None))
-        self._job = job
-        self._enable()
-        job.start()
-
-    def _fail(self, line: str) -> None:
-        if self._answer is None:
-            self.view.close()
-        self.status.error(line)
-
-    def _cancel(self) -> None:
-        if self._job is not None:
-            self._job.cancel()
-
-    def _enable(self) -> None:
-        idle = self._job is None
-        found = self._answer is not None
+    def enable(self) -> None:
+        """Allow what can be done now."""
+        idle, found = not self.running, self._answer is not None
         self.form.setEnabled(idle)
-        self.run.setEnabled(idle)
-        self.cancel.setEnabled(not idle)
+        self.run_button.setEnabled(idle)
+        self.cancel_button.setEnabled(not idle)
         self.load_transform.setEnabled(idle)
         self.apply.setEnabled(idle and found)
         self.save_transform.setEnabled(idle and found)
         report = self._answer is not None and self._answer.registration is not None
         self.save.setEnabled(idle and report)
-        if idle:
-            self.progress.setRange(0, 1)
-            self.progress.setValue(1 if found else 0)
-
-    def _leave_once(self) -> None:
-        self._docked = False
-        self.leave()
-
-    def _lay_out(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(8, 6, 8, 6)
-        layout.setSpacing(5)
-        layout.addWidget(self.form)
-        layout.addLayout(_row(self.run, self.cancel))
-        layout.addWidget(self.progress)
-        layout.addWidget(self.status)
-        layout.addWidget(self.table, stretch=1)
-        layout.addLayout(_row(QLabel("Step"), self.steps, self.step_label))
-        layout.addWidget(self.bar)
-        layout.addLayout(_row(self.apply, self.save))
-        layout.addLayout(_row(self.load_transform, self.save_transform))
-
-
-def _button(text: str, tip: str, action: Callable[[], None]) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    button.clicked.connect(lambda _: action())
-    return button
-
-
-def _row(*widgets: QWidget) -> QLayout:
-    row = QHBoxLayout()
-    row.setSpacing(4)
-    for widget in widgets:
-        row.addWidget(widget)
-    return row

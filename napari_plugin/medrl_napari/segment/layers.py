@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medrl.seednet.seeds import Seed
 from medrl_napari.scans import KEY, Shown, add, labels_layer
-from medrl_napari.segment.desk import Box, State, difference
+from medrl_napari.segment.session_state import Box, State, difference
 from medrl_napari.space import AXES
 
 if TYPE_CHECKING:

@@ -5,30 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import (
-    QAbstractItemView,
-    QColorDialog,
-    QHeaderView,
-    QTableWidget,
-    QTableWidgetItem,
-    QWidget,
-)
+from qtpy.QtWidgets import QAbstractItemView, QColorDialog, QTableWidgetItem
 
-from medrl_napari.segment.desk import ObjectState, State
+from medrl_napari.segment.session_state import ObjectState, State
+from medrl_napari.widgets import Table, dot
 
-COLUMNS = ("", "Object", "Kind", "ml", "Lock")
 COLOR, NAME, KIND, VOLUME, LOCK = range(5)
-_TIPS = (
-    "Colour; double-click to choose another",
-    "Name; double-click to change it",
-    "What the model takes it for",
-    "Volume in the label map",
-    "A locked object cannot be changed, and no other one takes its voxels",
+_COLUMNS = (
+    ("", "Colour; double-click to choose another"),
+    ("Object", "Name; double-click to change it"),
+    ("Kind", "What the model takes it for"),
+    ("ml", "Volume in the label map"),
+    ("Lock", "A locked object cannot be changed, and no other one takes its voxels"),
 )
 
 
-class ObjectTable(QTableWidget):
+class ObjectTable(Table):
     """A row for every object; the selected one is worked on."""
 
     chosen = Signal(str)
@@ -37,23 +29,11 @@ class ObjectTable(QTableWidget):
     recolored = Signal(int, str)
     """Number of the object in the label map, and its new colour (#rrggbb)."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self) -> None:
         """Begin without objects."""
-        super().__init__(0, len(COLUMNS), parent)
+        super().__init__(_COLUMNS, stretch=NAME)
         self._shown: tuple[ObjectState, ...] = ()
-        for column, (title, tip) in enumerate(zip(COLUMNS, _TIPS, strict=True)):
-            item = QTableWidgetItem(title)
-            item.setToolTip(tip)
-            self.setHorizontalHeaderItem(column, item)
-        self.verticalHeader().hide()
-        header = self.horizontalHeader()
-        header.setMinimumSectionSize(24)
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.setShowGrid(False)
-        self.setFixedHeight(118)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.DoubleClicked)
         self.itemSelectionChanged.connect(self._select)
         self.itemChanged.connect(self._change)
         self.cellDoubleClicked.connect(self._double_click)
@@ -77,10 +57,8 @@ class ObjectTable(QTableWidget):
         self.blockSignals(False)
 
     def _fill(self, row: int, one: ObjectState, color: str) -> None:
-        swatch = QPixmap(12, 12)
-        swatch.fill(QColor(color))
         picture = QTableWidgetItem()
-        picture.setIcon(QIcon(swatch))
+        picture.setIcon(dot(color))
         picture.setFlags(picture.flags() & ~Qt.ItemFlag.ItemIsEditable)
         self.setItem(row, COLOR, picture)
         self.setItem(row, NAME, QTableWidgetItem(one.name))

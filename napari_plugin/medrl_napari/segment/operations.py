@@ -1,4 +1,4 @@
-"""What a user can do to a seed session, as operations for its desk."""
+"""What a user can do to a seed session, as operations for its thread."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from medrl.seednet.seeds import Seed
 from medrl.seednet.session import SeedSession
 from medrl.walker.segmenter import BACKGROUND, FOREGROUND
 from medrl_napari.scans import Shown
-from medrl_napari.segment.desk import Act, Array, Box, Operation
+from medrl_napari.segment.session_state import Array, Box
+from medrl_napari.segment.session_thread import Act, Operation
 from medrl_napari.segment.store import KeptObject
 
 
-def place(seeds: Sequence[Seed], *, dear: Sequence[Seed], target: str) -> Operation:
+def place(seeds: Sequence[Seed], *, keep: Sequence[Seed], target: str) -> Operation:
     """Place seeds in the current object; begin one of a kind if there is none."""
 
     def act(session: SeedSession) -> None:
@@ -25,7 +26,7 @@ def place(seeds: Sequence[Seed], *, dear: Sequence[Seed], target: str) -> Operat
             session.new_object(target=target or None)
         session.add_seeds(seeds)
 
-    return Operation(act, seeds=tuple(seeds), dear=tuple(dear))
+    return Operation(act, seeds=tuple(seeds), keep=tuple(keep))
 
 
 def remove(seeds: Sequence[Seed]) -> Operation:
@@ -77,7 +78,7 @@ def restore(objects: Sequence[KeptObject], *, remark: str = "") -> Operation:
         return remark or None
 
     seeds = tuple(seed for kept in objects for seed in kept.seeds)
-    return Operation(act, seeds=seeds, dear=seeds)
+    return Operation(act, seeds=seeds, keep=seeds)
 
 
 def draw(shown: Shown, before: Array, after: Array, box: Box) -> Operation:

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QComboBox,
-    QFileDialog,
-    QFormLayout,
-    QFrame,
-    QHBoxLayout,
-    QLabel,
-    QProgressBar,
-    QPushButton,
-    QRadioButton,
-    QToolButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QRadioButton, QSizePolicy, QWidget
 
+from medrl.bundles import find, read_manifest
 from medrl.errors import MedrlError
+from medrl_napari.dock import Panel
 from medrl_napari.segment.object_table import ObjectTable
-from medrl_napari.widgets import LayerChoice, StatusLine, is_scan, models
+from medrl_napari.widgets import Choice, LayerChoice, ModelChoice, WholeRows, button, is_scan, row
 
 if TYPE_CHECKING:
     import napari
@@ -43,39 +30,35 @@ class ModelAndScans(QWidget):
     """Which model, and which layer is which of its images."""
 
     changed = Signal()
+    refused = Signal(str)
+    """What was chosen is no model that segments; why."""
 
-    def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
         """Offer the models that ship, and the scans of the viewer."""
-        super().__init__(parent)
+        super().__init__()
         self._viewer = viewer
-        self._settings = {b.name: b.manifest["settings"] for b in models("seednet")}
-        self.model = QComboBox()
+        self._settings: dict[str, Any] = {}
+        self.model = ModelChoice("seednet")
         self.model.setToolTip("What it was trained for; see `medrl models`")
-        for name in self._settings:
-            self.model.addItem(name, name)
-        self.model.setCurrentIndex(max(0, self.model.findData(_USUAL_MODEL)))
-        folder = _tool_button("…", "A model of your own: choose its folder")
-        folder.clicked.connect(self._choose_folder)
-        row = QHBoxLayout()
-        row.addWidget(self.model, 1)
-        row.addWidget(folder)
         self._form = QFormLayout(self)
         self._form.setContentsMargins(0, 0, 0, 0)
         self._form.setVerticalSpacing(3)
-        self._form.addRow("Model", row)
+        self._form.addRow("Model", self.model)
         self.choices: dict[str, LayerChoice] = {}
-        self.model.currentIndexChanged.connect(self._model_changed)
-        self._make_choices()
+        self.model.chosen.connect(lambda _: self._model_changed())
+        if self.model.findData(_USUAL_MODEL) >= 0:
+            self.model.model = _USUAL_MODEL
+        self._model_changed()
 
     @property
     def name(self) -> str:
         """The model's name, or its folder."""
-        return str(self.model.currentData() or "")
+        return self.model.model
 
     @property
     def targets(self) -> list[str]:
         """Kinds of object that it knows."""
-        return [str(t["name"]) for t in self._settings.get(self.name, {}).get("targets", ())]
+        return [str(t["name"]) for t in self._settings.get("targets", ())]
 
     @property
     def layers(self) -> dict[str, Image]:
@@ -83,33 +66,28 @@ class ModelAndScans(QWidget):
         chosen = {channel: choice.layer for channel, choice in self.choices.items()}
         return {c: cast("Image", layer) for c, layer in chosen.items() if layer is not None}
 
-    def add_folder(self, folder: str) -> None:
-        """Offer another model, and choose it.
-
-        Raises:
-            MedrlError: If it is none that segments.
-        """
-        from medrl.bundles import find, read_manifest
-
-        manifest = read_manifest(find(folder))
-        if manifest["task"] != "seednet":
-            raise MedrlError(f"{folder} is a {manifest['task']} model: it segments nothing")
-        self._settings[folder] = manifest["settings"]
-        if self.model.findData(folder) < 0:
-            self.model.addItem(str(manifest.get("name") or Path(folder).name), folder)
-        self.model.setCurrentIndex(self.model.findData(folder))
-
     def release(self) -> None:
         """Follow the viewer no more."""
         for choice in self.choices.values():
             choice.release()
 
     def _model_changed(self) -> None:
-        self._make_choices()
+        self._settings = {}
+        try:
+            if self.name:
+                manifest = read_manifest(find(self.name))
+                if manifest["task"] != "seednet":
+                    raise MedrlError(
+                        f"{self.name} is a {manifest['task']} model: it segments nothing"
+                    )
+                self._settings = manifest["settings"]
+        except MedrlError as error:
+            self.refused.emit(str(error))
+            return
+        self._make_choices([str(c["name"]) for c in self._settings.get("channels", ())])
         self.changed.emit()
 
-    def _make_choices(self) -> None:
-        channels = [str(c["name"]) for c in self._settings.get(self.name, {}).get("channels", ())]
+    def _make_choices(self, channels: list[str]) -> None:
         if list(self.choices) == channels:
             return
         self.release()
@@ -123,113 +101,68 @@ class ModelAndScans(QWidget):
             choice.chosen.connect(lambda _layer: self.changed.emit())
             self._form.addRow(channel if several else "Scan", choice)
 
-    def _choose_folder(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Folder of a model")
-        if folder:
-            try:
-                self.add_folder(folder)
-            except MedrlError as error:
-                parent = self.parentWidget()
-                if isinstance(parent, SegmentPanel):
-                    parent.status.error(str(error))
 
-
-class SegmentPanel(QWidget):
+class SegmentPanel(Panel):
     """All parts of the widget, in their places."""
 
-    def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
         """Lay them out."""
-        super().__init__(parent)
-        self.scans = ModelAndScans(viewer, self)
-        self.start = QPushButton("Start")
-        self.start.setToolTip("Load the model and prepare the scan; seeds of the scan stay")
-        self.restore = QPushButton("Restore seeds")
+        super().__init__(viewer)
+        self.scans = ModelAndScans(viewer)
+        self.life.callback(self.scans.release)
+        self.scans.refused.connect(self.status.error)
+        self.start = button("Start", "Load the model and prepare the scan; seeds of the scan stay")
+        self.restore = button("Restore seeds", "")
 
         self.foreground = QRadioButton("Object")
         self.background = QRadioButton("Background")
         self.foreground.setChecked(True)
         self.foreground.setToolTip("Seeds say: this belongs to the object (X changes)")
         self.background.setToolTip("Seeds say: this does not belong to the object (X changes)")
-        self.place = QPushButton("Place seeds")
+        self.place = button("Place seeds", _HOW)
         self.place.setCheckable(True)
-        self.place.setToolTip(_HOW)
-        self.undo = QPushButton("Undo")
-        self.undo.setToolTip("Take back the last change to the object (Ctrl+Z)")
-        self.redo = QPushButton("Redo")
-        self.redo.setToolTip("Make it again (Ctrl+Shift+Z)")
+        self.undo = button("Undo", "Take back the last change to the object (Ctrl+Z)")
+        self.redo = button("Redo", "Make it again (Ctrl+Shift+Z)")
 
         self.next = QLabel()
+        self.next.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.next.setToolTip("The seed that the agent would place next, and what it expects of it")
-        self.go_to = QPushButton("Show")
-        self.go_to.setToolTip("Move the slices to the agent's next seed")
-        self.accept = QPushButton("Accept")
-        self.accept.setToolTip("Place the agent's next seed (A)")
-        self.reject = QPushButton("Reject")
-        self.reject.setToolTip("Nothing of its kind is proposed near there again (R)")
-        self.run = QPushButton("Let it run")
-        self.run.setToolTip("Let the agent place seeds until it stops; one step to undo (G)")
+        self.go_to = button("Show", "Move the slices to the agent's next seed")
+        self.accept = button("Accept", "Place the agent's next seed (A)")
+        self.reject = button("Reject", "Nothing of its kind is proposed near there again (R)")
+        self.run = button(
+            "Let it run", "Let the agent place seeds until it stops; one step to undo (G)"
+        )
         self.auto = QCheckBox("Propose after every change")
         self.auto.setChecked(True)
-        self.progress = QProgressBar()
-        self.progress.setMaximumHeight(6)
-        self.progress.setTextVisible(False)
 
         self.objects = ObjectTable()
-        self.new_object = QPushButton("New object")
-        self.new_object.setToolTip("Begin another object in the same scan (N); O goes to the next")
-        self.target = QComboBox()
+        self.new_object = button(
+            "New object", "Begin another object in the same scan (N); O goes to the next"
+        )
+        self.target = Choice()
         self.target.setToolTip("Kind of the new object")
-        self.load = QPushButton("Load seeds…")
-        self.load.setToolTip("Seeds of a 3D Slicer file (.mrk.json) for the current object")
-        self.save = QPushButton("Save…")
-        self.save.setToolTip("Mask, seeds, the agent's path and a picture, as `medrl segment` does")
-        self.save_seeds = QPushButton("Save seeds…")
-        self.save_seeds.setToolTip("Only the seeds, as a 3D Slicer file (.mrk.json)")
-        self.status = StatusLine()
-
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(8, 8, 8, 8)
-        layout.setSpacing(5)
-        layout.addWidget(self.scans)
-        layout.addLayout(_row(self.start, self.restore))
-        layout.addWidget(_line())
-        layout.addLayout(_row(self.foreground, self.background, None, self.undo, self.redo))
-        layout.addWidget(self.place)
-        layout.addWidget(_line())
-        layout.addLayout(_row(self.next, None, self.go_to))
-        layout.addLayout(_row(self.accept, self.reject, self.run))
-        layout.addWidget(self.progress)
-        layout.addWidget(self.auto)
-        layout.addWidget(_line())
-        layout.addWidget(self.objects)
-        layout.addLayout(_row(self.target, self.new_object))
-        layout.addLayout(_row(self.load, self.save_seeds, self.save))
-        layout.addWidget(self.status)
-        layout.addStretch(1)
-
-
-def _row(*parts: QWidget | None) -> Any:
-    """Widgets beside one another; None takes the room that is left."""
-    row = QHBoxLayout()
-    row.setSpacing(5)
-    for part in parts:
-        if part is None:
-            row.addStretch(1)
-        else:
-            row.addWidget(part)
-    return row
-
-
-def _line() -> QFrame:
-    line = QFrame()
-    line.setFrameShape(QFrame.Shape.HLine)
-    line.setEnabled(False)
-    return line
-
-
-def _tool_button(text: str, tip: str) -> QToolButton:
-    button = QToolButton()
-    button.setText(text)
-    button.setToolTip(tip)
-    button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-    return button
+        self.load = button(
+            "Load seeds…", "Seeds of a 3D Slicer file (.mrk.json) for the current object"
+        )
+        self.save = button(
+            "Save…", "Mask, seeds, the agent's path and a picture, as `medrl segment` does"
+        )
+        self.save_seeds = button("Save seeds…", "Only the seeds, as a 3D Slicer file (.mrk.json)")
+        self.lay_out(
+            self.scans,
+            row(self.start, self.restore),
+            None,
+            row(self.foreground, self.background, None),
+            row(self.place, self.undo, self.redo, stretch=(2, 1, 1)),
+            None,
+            row(self.next, self.go_to, stretch=(1, 0)),
+            row(self.accept, self.reject, self.run),
+            self.progress,
+            self.auto,
+            None,
+            WholeRows(self.objects),
+            row(self.target, self.new_object, stretch=(1, 1)),
+            row(self.load, self.save_seeds, self.save),
+            self.status,
+        )

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QWidget
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QGridLayout, QLabel, QSizePolicy, QWidget
 
 from medrl_napari.windowing import PRESETS, Window, auto_limits, value_range
 
@@ -100,6 +100,10 @@ class ContrastWidget(QWidget):
         self._layer: Image | None = None
         self.presets = QComboBox()
         self.presets.setToolTip("Black and white as usual for a tissue of CT, or automatic")
+        self.presets.setMinimumContentsLength(6)
+        self.presets.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
         self.presets.addItem("window…")
         self.presets.addItem(f"auto  ({_AUTO_KEY})", "auto")
         for preset in PRESETS:
@@ -111,12 +115,14 @@ class ContrastWidget(QWidget):
         self.level_box = _box("Level: what is mid-grey", lowest=-1e9)
         for box in (self.width_box, self.level_box):
             box.valueChanged.connect(self._on_boxes)
-        layout = QHBoxLayout(self)
+        layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.presets, 1)
-        for text, box in (("W", self.width_box), ("L", self.level_box)):
-            layout.addWidget(QLabel(text))
-            layout.addWidget(box)
+        layout.setSpacing(3)
+        layout.addWidget(self.presets, 0, 0, 1, 4)
+        for column, text, box in ((0, "W", self.width_box), (2, "L", self.level_box)):
+            layout.addWidget(QLabel(text), 1, column)
+            layout.addWidget(box, 1, column + 1)
+            layout.setColumnStretch(column + 1, 1)
         tip = "Drag with the right button in a view: right, wider; up, brighter"
         self.setToolTip(tip)
 
@@ -210,6 +216,8 @@ def _box(tip: str, *, lowest: float) -> QDoubleSpinBox:
     box.setToolTip(tip)
     box.setKeyboardTracking(False)
     box.setAlignment(Qt.AlignmentFlag.AlignCenter)
+    # As wide as there is room, not as the longest value that it can hold.
+    box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
     return box
 
 

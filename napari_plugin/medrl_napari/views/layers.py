@@ -143,8 +143,10 @@ class Twins:
         if not self._busy:
             self._mark(event.type)
 
-    def _on_text(self, _event: Any) -> None:
-        if not self._busy:
+    def _on_text(self, event: Any) -> None:
+        # Which names have room is another matter in each view.
+        thinned = event.type == "color" and hasattr(self.layer.text.color, "array")
+        if not self._busy and not thinned:
             self._mark("text")
 
     def _on_data(self, event: Any) -> None:

@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from medrl_napari.names import thin_names
 from medrl_napari.scans import frame_of_viewer
 from medrl_napari.views.canvas import PLANES, PlaneView
 from medrl_napari.views.contrast import ContrastWidget, windowed_layer
@@ -67,6 +68,8 @@ class OrthoViews(QWidget):
             PlaneView(plane, napari_viewer, scan=lambda: windowed_layer(napari_viewer))
             for plane in PLANES
         ]
+        for model in (napari_viewer, *(view.model for view in self.views)):
+            thin_names(model)
         self._build()
         for event, callback in self._connections():
             event.connect(callback)

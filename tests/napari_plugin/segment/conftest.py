@@ -14,7 +14,7 @@ if importlib.util.find_spec("napari") is not None:
     from qtpy.QtCore import Qt
 
     from medrl_napari.scans import KEY, add, center_views, image_layer, show
-    from medrl_napari.segment import widget as segment
+    from medrl_napari.segment import session_panel as segment
     from medrl_napari.segment.widget import SegmentWidget
     from medrl_napari.space import AXES
 
@@ -61,13 +61,13 @@ class Driver:
 
     def pixel(self, point_world):
         """Where the canvas shows a world point, by vispy's own transforms."""
-        frame = self.widget._scene.shown.frame
+        frame = self.widget._annotation.shown.frame
         there = frame.to_napari(point_world)[list(self.viewer.dims.displayed)]
         x, y, _, w = self.canvas.view.scene.transform.map([*there[::-1], 0][:3])
         return x / w, y / w
 
     def go_to(self, point_world, *, zoom=6.0):
-        there = self.widget._scene.shown.frame.to_napari(point_world)
+        there = self.widget._annotation.shown.frame.to_napari(point_world)
         center_views(self.viewer, there)
         self.viewer.scene.camera.center = tuple(there)
         self.viewer.scene.camera.zoom = zoom
@@ -121,12 +121,12 @@ class Driver:
 
     def settle(self):
         """Until everything is done that was asked for, and the agent has spoken."""
-        self.until(lambda: not self.widget._book.waiting and self.widget.next.text() != "…")
+        self.until(lambda: not self.widget._seeds.pending and self.widget.next.text() != "…")
 
     @property
     def right(self):
         """The direction (RAS) that is to the right on the screen."""
-        frame = self.widget._scene.shown.frame
+        frame = self.widget._annotation.shown.frame
         return frame.to_world(np.eye(3)[self.viewer.dims.displayed[-1]])
 
     def close(self):
@@ -143,7 +143,7 @@ class Driver:
 
     @property
     def seeds(self):
-        return self.widget._scene.layers.seeds.metadata[KEY]["seeds"]
+        return self.widget._annotation.layers.seeds.metadata[KEY]["seeds"]
 
     @property
     def agents(self):
@@ -152,7 +152,7 @@ class Driver:
     @property
     def mask(self):
         """What the layer shows, in the scan's grid."""
-        layers = self.widget._scene.layers
+        layers = self.widget._annotation.layers
         return layers.shown.to_scan_grid(np.asarray(layers.objects.data))
 
 
@@ -177,7 +177,7 @@ def open_user(window, qtbot, mouse, monkeypatch, tmp_path, model):
         user = Driver(window, widget, qtbot, mouse, widgets)
         if start:
             user.press(widget.start)
-            user.until(lambda: widget._book.state is not None)
+            user.until(lambda: widget._seeds.state is not None)
             user.go_to(SPOT)
         return user
 

@@ -3,24 +3,22 @@
 import threading
 
 import numpy as np
-import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 
-from medrl.errors import MedrlError
 from medrl_napari.segment import object_table
 
 
 def test_proposals(open_user, direct_session):
     user = open_user()
-    scan = user.widget._scene.shown.scan
+    scan = user.widget._annotation.shown.scan
     user.click(user.at())
     user.settle()
     session = direct_session(scan, user.seeds)
     for key, react in ((Qt.Key.Key_A, session.accept), (Qt.Key.Key_R, session.reject)):
         proposal = session.propose()
-        marker = user.widget._scene.layers.proposal
-        where = user.widget._scene.shown.frame.to_napari(proposal.position_world)
+        marker = user.widget._annotation.layers.proposal
+        where = user.widget._annotation.shown.frame.to_napari(proposal.position_world)
         np.testing.assert_allclose(marker.data_to_world(marker.data[0]), where, atol=1e-9)
         gain = f"{proposal.expected_gain:+.3f}"
         assert [text.strip() for text in marker.text.values] == [gain]
@@ -35,7 +33,7 @@ def test_proposals(open_user, direct_session):
     np.testing.assert_array_equal(user.agents[0].points_world, session.seeds[1].points_world)
     user.press(user.widget.auto)
     assert not user.widget.accept.isEnabled()
-    assert not len(user.widget._scene.layers.proposal.data)
+    assert not len(user.widget._annotation.layers.proposal.data)
     user.click(user.at(4, 0, 0))
     user.settle()
     assert not user.widget.accept.isEnabled()
@@ -51,7 +49,7 @@ def test_let_it_run_and_stop(open_user, model, direct_session):
     user.click(user.at())
     user.settle()
     one = user.mask.copy()
-    session = direct_session(user.widget._scene.shown.scan, user.seeds)
+    session = direct_session(user.widget._annotation.shown.scan, user.seeds)
     user.key(Qt.Key.Key_G)
     user.until(lambda: "stopped by itself" in user.widget.status.text())
     assert len(session.accept_all()) == len(user.agents) > 3
@@ -61,7 +59,7 @@ def test_let_it_run_and_stop(open_user, model, direct_session):
     np.testing.assert_array_equal(user.mask, one)
 
     steps = []
-    user.widget._desk.stepped.connect(lambda state, placed: steps.append(placed))
+    user.widget._thread.stepped.connect(lambda state, placed: steps.append(placed))
     hold = threading.Event()
     look, network = model.network.values, model.network
     network.values = lambda *args: look(*args) if hold.wait(20) else None
@@ -97,8 +95,8 @@ def test_several_objects(open_user, monkeypatch, direct_session):
     user.settle()
     assert [table.item(row, 1).text() for row in range(2)] == ["whole", "anterior"]
     assert table.currentRow() == 1
-    assert user.widget._scene.layers.objects.selected_label == 2
-    session = direct_session(widget._scene.shown.scan, user.seeds[:1])
+    assert user.widget._annotation.layers.objects.selected_label == 2
+    session = direct_session(widget._annotation.shown.scan, user.seeds[:1])
     session.new_object(target="anterior")
     session.add_seed(user.seeds[1].points_world, "fg")
     np.testing.assert_array_equal(user.mask, session.labels()[0])
@@ -111,7 +109,7 @@ def test_several_objects(open_user, monkeypatch, direct_session):
     np.testing.assert_array_equal(user.mask, session.labels()[0])
     table.item(1, 1).setText("right")
     user.settle()
-    assert widget._book.current == "right"
+    assert widget._seeds.current == "right"
     user.key(Qt.Key.Key_O)
     user.settle()
     assert table.currentRow() == 0
@@ -121,10 +119,10 @@ def test_several_objects(open_user, monkeypatch, direct_session):
     assert len(user.seeds) == 2
     table.selectRow(1)
     user.settle()
-    assert widget._book.current == "right"
+    assert widget._seeds.current == "right"
     monkeypatch.setattr(object_table.QColorDialog, "getColor", lambda **_: QColor("#123456"))
     table.cellDoubleClicked.emit(1, 0)
-    colors = widget._scene.layers.objects.colormap.color_dict
+    colors = widget._annotation.layers.objects.colormap.color_dict
     np.testing.assert_allclose(colors[2][:3], np.array([0x12, 0x34, 0x56]) / 255, atol=1e-6)
 
 
@@ -132,12 +130,12 @@ def test_channels_of_a_model(open_user):
     user = open_user(start=False)
     scans = user.widget.scans
     assert list(scans.choices) == ["MR"]
-    scans.model.setCurrentIndex(scans.model.findData("sarcoma-pet-ct"))
+    scans.model.model = "sarcoma-pet-ct"
     assert list(scans.choices) == ["PET", "CT"]
     assert scans.layers == {}
     user.press(user.widget.start)
     assert "choose it first" in user.widget.status.text()
     scans.choices["CT"].setCurrentIndex(1)
     assert [layer.name for layer in scans.layers.values()] == ["ball"]
-    with pytest.raises(MedrlError):
-        scans.add_folder("/nowhere")
+    scans.model.model = "/nowhere"
+    assert "/nowhere" in user.widget.status.text()

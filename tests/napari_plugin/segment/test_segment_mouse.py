@@ -10,7 +10,7 @@ from medrl_napari.segment.layers import OBJECT_COLORS
 @pytest.mark.parametrize("grid", ["straight", "finer, anisotropic", "oblique", "permuted"])
 def test_clicks_in_slices_of_every_axis(open_user, grid, balls, direct_session):
     user = open_user(grid)
-    scan = user.widget._scene.shown.scan
+    scan = user.widget._annotation.shown.scan
     wanted = []
     for number, order in enumerate([(0, 1, 2), (1, 0, 2), (2, 0, 1)]):
         user.viewer.dims.order = order
@@ -35,8 +35,10 @@ def test_clicks_in_slices_of_every_axis(open_user, grid, balls, direct_session):
     assert session.mask().sum() > 100
     np.testing.assert_array_equal(user.mask, session.labels()[0])
     # The layer knows where its points are in the patient.
-    layer = user.widget._scene.layers.seeds
-    shown = np.array([user.widget._scene.layers.position_world(n) for n in range(len(layer.data))])
+    layer = user.widget._annotation.layers.seeds
+    shown = np.array(
+        [user.widget._annotation.layers.position_world(n) for n in range(len(layer.data))]
+    )
     np.testing.assert_allclose(shown, [s.position_world for s in user.seeds], atol=1e-9)
 
 
@@ -53,8 +55,8 @@ def test_a_scribble(open_user, direct_session):
     np.testing.assert_allclose(seed.points_world[[0, -1]], ends[[0, -1]], atol=1.2)
     nearest = np.linalg.norm(seed.points_world - ends[1], axis=1).min()
     assert nearest < 1.2
-    assert len(user.widget._scene.layers.seeds.data) == len(seed.points_world)
-    session = direct_session(user.widget._scene.shown.scan, [seed])
+    assert len(user.widget._annotation.layers.seeds.data) == len(seed.points_world)
+    session = direct_session(user.widget._annotation.shown.scan, [seed])
     np.testing.assert_array_equal(user.mask, session.labels()[0])
     assert user.viewer.scene.camera.center[1:] == center[1:]  # the picture has not moved
 
@@ -143,7 +145,7 @@ def test_naparis_own_tools(open_user):
     user = open_user()
     user.click(user.at())
     user.settle()
-    layer = user.widget._scene.layers.seeds
+    layer = user.widget._annotation.layers.seeds
     layer.mode = "add"
     user.click(user.at(6, 0, 0))
     user.settle()
@@ -173,7 +175,7 @@ def test_drawing_corrects_the_mask(open_user):
     user.click(user.at())
     user.settle()
     before = user.mask.copy()
-    objects = user.widget._scene.layers.objects
+    objects = user.widget._annotation.layers.objects
     user.viewer.layers.selection.active = objects
     away = user.at(0, 22, 0)
     for mode, label in (("paint", 1), ("erase", 0)):
@@ -186,14 +188,14 @@ def test_drawing_corrects_the_mask(open_user):
         assert changed.any()
         user.settle()
         assert (user.mask[changed] == label).all()
-        assert user.widget._book.state.can_undo
+        assert user.widget._seeds.state.can_undo
         before = user.mask.copy()
     objects.mode = "pan_zoom"
     # What was drawn outlasts another seed, and can be undone.
     user.press(user.widget.place)
     user.click(user.at(-6, 0, 0))
     user.settle()
-    grid = np.linalg.inv(np.asarray(user.widget._scene.shown.scan.affine))
+    grid = np.linalg.inv(np.asarray(user.widget._annotation.shown.scan.affine))
     index = tuple(np.floor(grid[:3, :3] @ away + grid[:3, 3] + 0.5).astype(int))
     assert user.mask[index] == 1
     for _ in range(3):
@@ -213,7 +215,7 @@ def test_the_color_is_on_the_screen(open_user):
     user = open_user()
     user.click(user.at())
     user.settle()
-    user.widget._scene.layers.objects.opacity = 1.0
+    user.widget._annotation.layers.objects.opacity = 1.0
     picture = user.viewer.screenshot(flash=False)
     ratio = picture.shape[1] / user.canvas.native.width()
     blue = [int(OBJECT_COLORS[0][n : n + 2], 16) for n in (1, 3, 5)]

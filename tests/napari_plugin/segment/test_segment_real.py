@@ -42,7 +42,7 @@ def test_clicks_on_a_head(open_user, direct_session, head):
         user.go_to(INSIDE)
         user.click(INSIDE)
         user.settle()
-        frame = user.widget._scene.shown.frame
+        frame = user.widget._annotation.shown.frame
         user.viewer.dims.order = (1, 0, 2)
         user.go_to(ABOVE)
         user.click(ABOVE, "shift")
@@ -54,7 +54,7 @@ def test_clicks_on_a_head(open_user, direct_session, head):
             assert off[2] <= 0.5 + 0.1
             assert off[1] <= 0.1
         model, _ = SeedModel.load(find("hippocampus-t1"))
-        scan = user.widget._scene.shown.scan
+        scan = user.widget._annotation.shown.scan
         session = direct_session(scan, user.seeds, model=model)
         np.testing.assert_array_equal(user.mask, session.labels()[0])
         mask = MetaTensor(torch.from_numpy(user.mask.copy())[None].float(), affine=scan.affine)

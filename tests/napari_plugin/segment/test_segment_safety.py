@@ -10,7 +10,7 @@ import medrl
 from medrl.errors import MedrlError
 from medrl.seednet.seeds import read_seeds
 from medrl_napari.scans import add, image_layer, show
-from medrl_napari.segment import widget as segment
+from medrl_napari.segment import session_panel as segment
 from medrl_napari.writers import write_points
 
 
@@ -43,7 +43,7 @@ def test_files(open_user, tmp_path, monkeypatch, balls):
     user.until(lambda: "Saved 4 files" in user.widget.status.text())
     mask = medrl.read(tmp_path / "ball.seg.nii.gz")
     np.testing.assert_array_equal(mask[0], user.mask)
-    np.testing.assert_allclose(mask.affine, user.widget._scene.shown.scan.affine, atol=1e-5)
+    np.testing.assert_allclose(mask.affine, user.widget._annotation.shown.scan.affine, atol=1e-5)
     kept = read_seeds(tmp_path / "ball.seeds.mrk.json")
     for path in ("own.mrk.json", "layer.mrk.json"):
         name = str(tmp_path / path)
@@ -51,7 +51,7 @@ def test_files(open_user, tmp_path, monkeypatch, balls):
         if path.startswith("own"):
             user.press(user.widget.save_seeds)
         else:
-            data, meta, _ = user.widget._scene.layers.seeds.as_layer_data_tuple()
+            data, meta, _ = user.widget._annotation.layers.seeds.as_layer_data_tuple()
             write_points(name, data, meta)
         again = read_seeds(name)
         assert [seed.label for seed in again] == [seed.label for seed in kept] == [1, 0]
@@ -73,7 +73,7 @@ def test_a_scan_that_is_closed_loses_no_seeds(open_user, tmp_path, balls):
     for offset in (0, 4, 8):
         user.click(user.at(offset, 0, 0))
     before = user.seeds
-    thread = user.widget._desk
+    thread = user.widget._thread
     user.viewer.layers.remove("ball")
     assert "was closed" in user.widget.status.text()
     layer = user.viewer.layers["seeds"]
@@ -108,10 +108,10 @@ def test_a_model_that_fails_loses_no_seeds(open_user, model, tmp_path, direct_se
     network.prior = fail
     user.click(user.at(4, 0, 0))
     user.click(user.at(8, 0, 0))
-    user.until(lambda: len(user.widget._book.unheard) == 2)
+    user.until(lambda: len(user.widget._seeds.unplaced) == 2)
     assert "out of order" in user.widget.status.text()
     assert "seeds are kept" in user.widget.status.text()
-    assert len(user.seeds) == len(user.widget._scene.layers.seeds.data) == 3
+    assert len(user.seeds) == len(user.widget._annotation.layers.seeds.data) == 3
     (file,) = (tmp_path / "data" / "seeds").glob("*.json")
     kept = [seed for one in json.loads(file.read_text())["objects"] for seed in one["seeds"]]
     assert len(kept) == 3
@@ -119,17 +119,17 @@ def test_a_model_that_fails_loses_no_seeds(open_user, model, tmp_path, direct_se
     network.prior = works
     user.click(user.at(0, 4, 0))
     user.settle()
-    assert len(user.widget._book.held) == 4
-    assert not user.widget._book.unheard
+    assert len(user.widget._seeds.held) == 4
+    assert not user.widget._seeds.unplaced
     # And so does a restart.
     network.prior = fail
     user.click(user.at(0, -4, 0))
-    user.until(lambda: len(user.widget._book.unheard) == 1)
+    user.until(lambda: len(user.widget._seeds.unplaced) == 1)
     network.prior = works
     user.press(user.widget.start)
-    user.until(lambda: len(user.widget._book.held) == 5)
+    user.until(lambda: len(user.widget._seeds.held) == 5)
     user.settle()
-    session = direct_session(user.widget._scene.shown.scan, user.seeds)
+    session = direct_session(user.widget._annotation.shown.scan, user.seeds)
     np.testing.assert_array_equal(user.mask, session.labels()[0])
     assert [layer.name for layer in user.viewer.layers].count("seeds") == 1
 
@@ -152,10 +152,10 @@ def test_the_widget_is_closed_in_the_middle(open_user, window):
     user = open_user()
     user.click(user.at())
     user.settle()
-    desk, layer = user.widget._desk, user.widget._scene.layers.seeds
+    thread, layer = user.widget._thread, user.widget._annotation.layers.seeds
     user.key(Qt.Key.Key_G)
     user.close()
-    user.until(lambda: not desk.working)
+    user.until(lambda: not thread.working)
     # napari's own keys and mouse are back.
     assert not layer.mouse_drag_callbacks
     assert not layer.keymap

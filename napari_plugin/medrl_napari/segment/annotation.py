@@ -10,8 +10,8 @@ import numpy as np
 
 from medrl.seednet.seeds import Seed
 from medrl_napari.scans import Shown
-from medrl_napari.segment.desk import Array, Box
 from medrl_napari.segment.layers import SeedLayers
+from medrl_napari.segment.session_state import Array, Box
 from medrl_napari.segment.tool import Keys, SeedTool
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Reactions:
     moved: Callable[[Seed, Array], None]
 
 
-class SeedScene:
+class SeedAnnotation:
     """Layers with mouse and keys; released, the layers stay and are the viewer's own."""
 
     def __init__(

@@ -1,0 +1,191 @@
+"""What the widgets in napari's docks have in common: room to scroll, one job at a time, an end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtWidgets import QFrame, QLayout, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+
+from medrl_napari.jobs import Job, Report
+from medrl_napari.widgets import ProgressLine, StatusLine, WholeRows
+
+if TYPE_CHECKING:
+    import napari
+    from qtpy.QtCore import QSize
+    from qtpy.QtGui import QKeyEvent, QResizeEvent
+
+
+class Panel(QScrollArea):
+    """A widget in a dock. Where the window is low it scrolls; nothing lies over anything else.
+
+    Attributes:
+        viewer: The viewer.
+        status: Says how things stand.
+        progress: Shows how much of a job is done.
+        life: What is to be undone when the widget goes: last of all, without anything of Qt, which
+            may be gone by then.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
+        """Prepare; `lay_out` fills it."""
+        super().__init__(parent)
+        self.viewer = viewer
+        self.status = StatusLine()
+        self.progress = ProgressLine()
+        self.life = ExitStack()
+        self.job: Job | None = None
+        self._closed = False
+        self.destroyed.connect(self.life.close)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+
+    def lay_out(self, *parts: QWidget | QLayout | None) -> None:
+        """Put parts one below the other; None is a line between them, tables take what is left."""
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(4, 4, 4, 4)
+        layout.setSpacing(5)
+        for part in parts:
+            if isinstance(part, QLayout):
+                layout.addLayout(part)
+            elif part is not None:
+                layout.addWidget(part, isinstance(part, WholeRows))
+            else:
+                line = QFrame()
+                line.setFrameShape(QFrame.Shape.HLine)
+                line.setEnabled(False)
+                layout.addWidget(line)
+        if not any(isinstance(part, WholeRows) for part in parts):
+            layout.addStretch(1)
+        self.setWidget(body)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """As wide as the parts need beside a scroll bar; of any height."""
+        hint = super().minimumSizeHint()
+        if self.widget() is not None:
+            bar = self.verticalScrollBar().sizeHint().width()
+            hint.setWidth(self.widget().minimumSizeHint().width() + bar)
+        return hint
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
+        """Keep the parts as wide as what is seen: Qt forgets the scroll bar of lines that wrap."""
+        super().resizeEvent(event)
+        if self.widget() is not None:
+            self.widget().setMaximumWidth(self.viewport().width())
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        """Pass on what the parts say of their size: a scroll area keeps it to itself."""
+        if event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return bool(super().eventFilter(watched, event))
+
+    def follow(self, event: Any, react: Callable[..., None]) -> None:
+        """React to an event of napari as long as the widget is there."""
+        event.connect(react)
+        self.life.callback(event.disconnect, react)
+
+    # ---- one job at a time
+
+    @property
+    def running(self) -> bool:
+        """Whether a job is under way."""
+        return self.job is not None and self.job.running
+
+    def work(
+        self,
+        work: Callable[[Report], Any],
+        saying: str,
+        done: Callable[[Any], None],
+        *,
+        frame: Callable[[list[Any]], None] | None = None,
+    ) -> None:
+        """Do something beside the window.
+
+        Args:
+            work: What; gets a `Report`.
+            saying: What the status says meanwhile.
+            done: Called with what the work returned.
+            frame: Called with the last steps of agents, now and then.
+        """
+        self.job = job = Job(work, parent=self)
+        if frame is not None:
+            job.framed.connect(frame)
+        job.progressed.connect(self.progressed)
+        for signal, act in (
+            (job.done, done),
+            (job.failed, self.failed),
+            (job.cancelled, self.cancelled),
+        ):
+            signal.connect(act)
+            signal.connect(lambda *_: self._end_job(job))
+        self.progress.show_progress(0, 1)
+        self.status.say(saying)
+        job.start()
+        self._show_busy()
+
+    def cancel(self) -> None:
+        """End what is under way; nothing of it stays."""
+        if self.job is not None:
+            self.job.cancel()
+
+    def progressed(self, done: int, total: int) -> None:
+        """How much of the job is done."""
+        self.progress.show_progress(done, total)
+
+    def failed(self, line: str) -> None:
+        """The job came to nothing, for a reason."""
+        self.status.error(line)
+
+    def cancelled(self) -> None:
+        """The user did not want the job's result."""
+        self.status.say("Cancelled.")
+
+    def enable(self) -> None:
+        """Allow what can be done now; called whenever a job begins or ends."""
+
+    def _show_busy(self) -> None:
+        self.progress.setVisible(self.running)
+        self.enable()
+
+    def _end_job(self, job: Job) -> None:
+        # What it returned goes with it.
+        job.deleteLater()
+        if self.job is job:
+            self.job = None
+            if not self._closed:
+                self._show_busy()
+
+    # ---- the end
+
+    def leave(self) -> None:
+        """Called once, when the widget is taken out of its window, while Qt is still there."""
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
+        """Escape cancels."""
+        if event.key() == Qt.Key.Key_Escape:
+            self.cancel()
+        else:
+            super().keyPressEvent(event)
+
+    def event(self, event: QEvent) -> bool:
+        """Notice when napari takes the widget out of its dock, which closes nothing for Qt."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._leave_once()
+        return bool(super().event(event))
+
+    def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        """The window with the widget is closed."""
+        self._leave_once()
+        super().closeEvent(event)
+
+    def _leave_once(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self.cancel()
+            self.leave()
+            self.life.close()

@@ -1,0 +1,153 @@
+"""Names of points that do not cover one another: those nearest to the slice come first.
+
+A name that would lie over another one is drawn in no colour; what it says stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
+
+import numpy as np
+from napari.layers.utils.color_encoding import ConstantColorEncoding
+from numpy.typing import ArrayLike, NDArray
+from qtpy.QtGui import QFont, QFontMetricsF
+
+from medrl_napari.space import Floats
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Layer, Points
+
+#: Names keep this far from one another (pixels).
+_ROOM_PX = 2.0
+_WHITE = np.ones(4)
+
+
+def thin_names(viewer: ViewerModel) -> None:
+    """See to it that names of points in a viewer never cover one another."""
+    if viewer not in _thinners:
+        _thinners[viewer] = _Thinner(viewer)
+
+
+def without_overlap(boxes: ArrayLike, ranks: ArrayLike) -> NDArray[np.bool_]:
+    """Which of some boxes can be shown, so that none lies over another.
+
+    Args:
+        boxes: (N, 4), left, top, right and bottom of each.
+        ranks: (N,), the lowest are shown first; of equal ones the earlier.
+
+    Returns:
+        (N,), whether each is shown.
+    """
+    edges = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    shown = np.zeros(len(edges), dtype=bool)
+    for row in np.argsort(np.asarray(ranks), kind="stable"):
+        left, top, right, bottom = edges[row]
+        other = edges[shown]
+        apart = (other[:, 0] >= right) | (other[:, 2] <= left)
+        apart |= (other[:, 1] >= bottom) | (other[:, 3] <= top)
+        shown[row] = bool(apart.all())
+    return shown
+
+
+def name_boxes(viewer: ViewerModel, layer: Points, rows: Sequence[int]) -> tuple[Floats, Floats]:
+    """Where the names of points are drawn.
+
+    Args:
+        viewer: With the layer.
+        layer: Whose text is meant.
+        rows: R of its points.
+
+    Returns:
+        (R, 4) left, top, right and bottom in pixels of the canvas, up to a shift that they share;
+        and (R,) how far each point is from the slice, or in 3D from the eye, in mm.
+    """
+    world = np.asarray(layer.data)[rows] * layer.scale + layer.translate
+    dims = viewer.dims
+    if dims.ndisplay == 3:
+        camera = viewer.scene.camera
+        forth, up = np.array(camera.view_direction), np.array(camera.up_direction)
+        axes = np.stack([np.cross(forth, up), -up, forth])
+        right, down, depth = axes @ world[:, list(dims.displayed)].T
+    else:
+        first = dims.ndim - layer.ndim
+        down, right = (world[:, axis - first] for axis in dims.displayed)
+        hidden = [axis for axis in dims.not_displayed if axis >= first]
+        at = np.array([dims.point[axis] for axis in hidden])
+        aside = world[:, [axis - first for axis in hidden]] - at
+        depth = np.linalg.norm(aside, axis=1)
+    metrics = QFontMetricsF(QFont("OpenSans", round(float(layer.text.size))))
+    texts = [str(text) for text in np.asarray(layer.text.string(layer.features))[rows]]
+    widths = np.array([metrics.horizontalAdvance(text) for text in texts]) + _ROOM_PX
+    zoom = viewer.scene.camera.zoom
+    shift = {"left": 0.0, "center": 0.5, "right": 1.0}[layer._view_text_coords[1]]
+    left, top = right * zoom - widths * shift, down * zoom
+    boxes = np.stack([left, top, left + widths, top + metrics.height() + _ROOM_PX], axis=1)
+    return boxes, depth
+
+
+class _Thinner:
+    """Hides and shows the names of all points of a viewer."""
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        # Not held: whoever is looked up by it would never be gone.
+        self._viewer = ref(viewer)
+        self._colors: WeakKeyDictionary[Any, Floats] = WeakKeyDictionary()
+        self._busy = False
+        viewer.layers.events.inserted.connect(self._on_inserted)
+        viewer.scene.camera.events.zoom.connect(self._thin_all)
+        viewer.scene.camera.events.angles.connect(self._thin_all)
+        for layer in viewer.layers:
+            self._follow(layer)
+
+    def _on_inserted(self, event: Any) -> None:
+        self._follow(event.value)
+
+    def _follow(self, layer: Layer) -> None:
+        if layer._type_string != "points":
+            return
+        for event in (layer.events.set_data, layer.events.features, layer.events.size):
+            event.connect(self._on_layer)
+        for event in (layer.events.visible, layer.events.highlight):
+            event.connect(self._on_layer)
+        layer.text.events.connect(self._thin_all)
+        self._thin(layer)
+
+    def _on_layer(self, event: Any) -> None:
+        self._thin(event.source)
+
+    def _thin_all(self, _event: Any = None) -> None:
+        viewer = self._viewer()
+        for layer in viewer.layers if viewer is not None else ():
+            if layer._type_string == "points":
+                self._thin(layer)
+
+    def _thin(self, layer: Points) -> None:
+        """Colour the names that are shown, and take the colour from the others."""
+        text, viewer = layer.text, self._viewer()
+        if viewer is None or self._busy or not (text.visible and layer.visible):
+            return
+        rows = [int(row) for row in layer._view_indices]
+        texts = np.asarray(text.string(layer.features))
+        if texts.ndim == 0 or not rows or max(rows) >= len(texts):
+            return
+        if isinstance(text.color, ConstantColorEncoding):
+            self._colors[layer] = np.array(text.color.constant, dtype=np.float64)
+        boxes, depth = name_boxes(viewer, layer, rows)
+        chosen = set(layer.selected_data)
+        ranks = [-1.0 if row in chosen else far for row, far in zip(rows, depth, strict=True)]
+        colors = np.tile(self._colors.get(layer, _WHITE), (len(layer.data), 1))
+        colors[rows, 3] *= without_overlap(boxes, ranks)
+        before = getattr(text.color, "array", None)
+        if before is not None and np.array_equal(before, colors.astype(np.float32)):
+            return
+        self._busy = True
+        try:
+            text.color = colors
+        finally:
+            self._busy = False
+
+
+_thinners: WeakKeyDictionary[ViewerModel, _Thinner] = WeakKeyDictionary()
