@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from medrl.registration.register import Registrar as Registrar
     from medrl.registration.register import Registration as Registration
     from medrl.seednet.seeds import Seed as Seed
+    from medrl.seednet.segment import SeedSegmenter as SeedSegmenter
+    from medrl.seednet.segment import Segmentation as Segmentation
     from medrl.seednet.session import SeedSession as SeedSession
+    from medrl.systems import load as load
     from medrl.trajectory import Trajectory as Trajectory
     from medrl.trajectory import read_trajectory as read_trajectory
     from medrl.trajectory import write_trajectory as write_trajectory
@@ -26,29 +29,28 @@ __version__ = "0.1.0"
 
 load_by_parts()
 
+#: Where each public name is.
 _HOME = {
-    "Detection": "medrl.landmark.detect",
-    "Landmark": "medrl.landmark.detect",
-    "LandmarkDetector": "medrl.landmark.detect",
-    "MedrlError": "medrl.errors",
-    "Registrar": "medrl.registration.register",
-    "Registration": "medrl.registration.register",
-    "Seed": "medrl.seednet.seeds",
-    "SeedSession": "medrl.seednet.session",
-    "Trajectory": "medrl.trajectory",
-    "read": "medrl.volume.read",
-    "read_trajectory": "medrl.trajectory",
-    "write_trajectory": "medrl.trajectory",
+    "medrl.errors": ("MedrlError",),
+    "medrl.landmark.detect": ("Detection", "Landmark", "LandmarkDetector"),
+    "medrl.registration.register": ("Registrar", "Registration"),
+    "medrl.seednet.seeds": ("Seed",),
+    "medrl.seednet.segment": ("SeedSegmenter", "Segmentation"),
+    "medrl.seednet.session": ("SeedSession",),
+    "medrl.systems": ("load",),
+    "medrl.trajectory": ("Trajectory", "read_trajectory", "write_trajectory"),
+    "medrl.volume.read": ("read",),
 }
+_MODULES = {name: module for module, names in _HOME.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for."""
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'medrl' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
     """Name what can be imported from here, loaded or not."""
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *_MODULES})

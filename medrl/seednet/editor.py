@@ -127,7 +127,7 @@ class Candidate:
 class Editor:
     """Leads from one state of an object to the next; holds the scan and the model, no state."""
 
-    def __init__(self, model: SeedModel, grid: Grid, *, device: torch.device) -> None:
+    def __init__(self, model: SeedModel, grid: Grid) -> None:
         """Take a scan.
 
         Args:
@@ -137,7 +137,7 @@ class Editor:
         """
         self.model = model
         self.grid = grid
-        self._device = device
+        self._device = model.device
         self._views: OrderedDict[tuple[Box, int], PlacedWindow] = OrderedDict()
         self._known: WeakKeyDictionary[Seed | Edit, Voxels] = WeakKeyDictionary()
 

@@ -125,6 +125,12 @@ class SeedModel:
         """Build the dynamics."""
         object.__setattr__(self, "dynamics", self.settings.build_dynamics())
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        weights = next(self.network.parameters(), None)
+        return torch.device("cpu") if weights is None else weights.device
+
     def target_index(self, name: str | None) -> int:
         """Number of a target; the first if no name is given.
 
@@ -220,11 +226,12 @@ class SeedModel:
         return SeedModel(settings, network.fuse())
 
     @staticmethod
-    def load(bundle: Path) -> tuple[SeedModel, dict[str, Any]]:
+    def load(bundle: Path, *, device: str = "cpu") -> tuple[SeedModel, dict[str, Any]]:
         """Load a bundle folder.
 
         Args:
             bundle: Folder with ``model.json`` and ``model.safetensors``.
+            device: Torch device.
 
         Returns:
             The model and its manifest.
@@ -238,7 +245,9 @@ class SeedModel:
         if manifest["task"] != "seednet":
             raise MedrlError(f"{bundle} is a {manifest['task']} model, not a seednet model")
         settings = ModelSettings.from_json(manifest["settings"])
-        return SeedModel.from_tensors(settings, load_weights(bundle)), dict(manifest)
+        model = SeedModel.from_tensors(settings, load_weights(bundle))
+        model.network.to(device)
+        return model, dict(manifest)
 
 
 class SeedPolicy:

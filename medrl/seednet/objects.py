@@ -38,7 +38,7 @@ class History:
 
     @property
     def outcome(self) -> str:
-        """How the agent's obj stands, in words."""
+        """How the agent's work stands, in words."""
         state = self.obj.state
         return (
             "no foreground seed yet"

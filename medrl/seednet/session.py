@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,20 +57,15 @@ class SeedSession:
     changes something there. Every object has its own history for undo and redo.
     """
 
-    def __init__(
-        self, model: SeedModel, *, manifest: Mapping[str, Any] | None = None, device: str = "cpu"
-    ) -> None:
-        """Use a model that is in memory already.
+    def __init__(self, model: SeedModel, *, manifest: Mapping[str, Any] | None = None) -> None:
+        """Use a model that is in memory already; others may use it at the same time.
 
         Args:
-            model: The trained agent.
+            model: The trained agent; where its network is, the session works.
             manifest: The bundle's ``model.json``, for provenance.
-            device: Torch device.
         """
         self.model = model
         self.manifest = dict(manifest or {"name": "unnamed"})
-        self._device = torch.device(device)
-        model.network.to(self._device)
         self._editor: Editor | None = None
         self._output_grid = OutputGrid(np.eye(4), (0, 0, 0))
         self._images: dict[str, MetaTensor] = {}
@@ -78,7 +74,7 @@ class SeedSession:
         self._proposal: tuple[ObjectState, Candidate] | None = None
 
     @classmethod
-    def load(cls, name_or_dir: str, *, device: str = "cpu") -> SeedSession:
+    def load(cls, name_or_dir: str | Path, *, device: str = "cpu") -> SeedSession:
         """Load a model that ships with medrl by its name, or any bundle folder.
 
         Args:
@@ -88,12 +84,9 @@ class SeedSession:
         Raises:
             MedrlError: If there is no such model, it is damaged, or the device is not there.
         """
-        from medrl.bundles import find
+        from medrl.seednet.segment import SeedSegmenter
 
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise MedrlError(f"device {device} is not available here: use cpu")
-        model, manifest = SeedModel.load(find(name_or_dir))
-        return cls(model, manifest=manifest, device=device)
+        return SeedSegmenter.load(name_or_dir, device=device).session()
 
     # ---- the scan
 
@@ -117,7 +110,7 @@ class SeedSession:
         first = next(iter(images.values()))
         i, j, k = first.shape[1:]
         self._output_grid = OutputGrid(as_affine(first.affine), (i, j, k))
-        self._editor = Editor(self.model, grid, device=self._device)
+        self._editor = Editor(self.model, grid)
         self._images = images
         self._objects = {}
         self._current = ""
@@ -425,12 +418,17 @@ class SeedSession:
         self._advance(self._ready().reject(self._current_state(), candidate.seed))
 
     def accept_all(
-        self, *, max_seeds: int | None = None, watch: Watch | None = None
+        self,
+        *,
+        max_seeds: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        watch: Watch | None = None,
     ) -> tuple[Proposal, ...]:
         """Let the agent place seeds until it stops: one step to undo.
 
         Args:
             max_seeds: Stop after this many; as many as the model was trained to place if None.
+            progress: Called with the seeds placed so far and the most there can be.
             watch: Called after every seed, when :meth:`mask` and the rest show it already. What it
                 raises ends the run and comes out of it; the seeds placed by then stay.
 
@@ -454,6 +452,8 @@ class SeedSession:
                 obj = editor.accept(obj, candidate)
                 seed = candidate.seed
                 done.append(Proposal(seed.position_world, seed.label, seed.expected_gain))
+                if progress is not None:
+                    progress(len(done), self.model.settings.max_seeds)
                 if watch is not None:
                     kept = history.obj = obj
                     watch(self._step(seed))
@@ -516,7 +516,7 @@ class SeedSession:
         return labelled
 
     def outcome(self, name: str | None = None) -> str:
-        """How the agent's obj on an object stands, in words."""
+        """How the agent's work on an object stands, in words."""
         return self._named(name).outcome
 
     def trajectory(self) -> Trajectory:

@@ -85,6 +85,15 @@ def read(
         ) from error
 
 
+def scan_of(scan: MetaTensor | str | os.PathLike[str]) -> MetaTensor:
+    """A scan that is in memory already, or that is read now.
+
+    Raises:
+        MedrlError: If it cannot be read.
+    """
+    return scan if isinstance(scan, MetaTensor) else read(scan)
+
+
 def write_nifti(
     path: str | os.PathLike[str], scan: MetaTensor, *, dtype: DTypeLike = np.float32
 ) -> None:
