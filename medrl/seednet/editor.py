@@ -111,6 +111,23 @@ class PlacedWindow:
     encoded: EncodedWindows
 
 
+@dataclass(frozen=True, eq=False)
+class WindowView:
+    """What is known of an object's window.
+
+    Attributes:
+        image: (1, C, I, J, K) float32, normalised.
+        affine: (4, 4), from its voxels to RAS mm.
+        seeds: (1, I, J, K) int8, the user's.
+        encoded: What the model has made of it.
+    """
+
+    image: Tensor
+    affine: NDArray[np.float64]
+    seeds: Tensor
+    encoded: EncodedWindows
+
+
 @dataclass(frozen=True)
 class Candidate:
     """What the agent would do next.
@@ -244,6 +261,13 @@ class Editor:
         assert obj.prior is not None
         encoded = self.encode(obj.box, obj.target).encoded
         return self.model.on(encoded, obj.prior), SeedPolicy(self.model, encoded)
+
+    def view(self, obj: ObjectState) -> WindowView:
+        """What is known of the window of an object that has a seed."""
+        assert obj.box is not None
+        placed = self.encode(obj.box, obj.target)
+        seeds = self._user_seeds(obj, placed)
+        return WindowView(placed.window.image[None], placed.window.affine, seeds, placed.encoded)
 
     # ---- answering
 

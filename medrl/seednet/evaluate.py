@@ -1,262 +1,404 @@
-"""Measure a seed model on labelled cases: from one click, next to what it has to beat."""
+"""Measure a seed model on labelled scans: from one click, next to what it has to beat.
+
+Everything is measured on the scan's own grid, what lies outside the model's window included. The
+simulated user clicks there, too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
+from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from medrl.seednet.baselines import (
-    intensity_region,
-    plain_segmenter,
-    random_seeds,
-    suv_region,
-)
-from medrl.seednet.data import LabelledGrid
+from medrl.errors import MedrlError
+from medrl.evaluation import Measurements, Row, Table, compare
+from medrl.seednet.baselines import intensity_region, plain_segmenter, random_seeds, suv_region
+from medrl.seednet.data import Sample, dice, read_mask
 from medrl.seednet.model import SeedModel
-from medrl.seednet.rewards import dice
-from medrl.seednet.simulated_user import Start, correct, let_agent, starts
+from medrl.seednet.oracle import oracle_seed
+from medrl.seednet.seeds import Seed
+from medrl.seednet.segment import SeedSegmenter, Segmentation
+from medrl.volume.read import read
+from medrl.volume.resample import resample_onto
+from medrl.volume.space import as_affine, voxel_to_world
 from medrl.walker.geodesic import GeodesicSegmenter
-from medrl.walker.segmenter import RandomWalker
+from medrl.walker.segmenter import FOREGROUND, RandomWalker, Segmenter
 
 AGENT = "agent"
-#: Methods that give one answer from one click, in the order of tables.
-ONE_CLICK = (
-    AGENT,
-    "network + walker",
-    "network",
-    "random seeds",
-    "oracle, intensity walker",
-    "one-click threshold",
-)
-#: Methods that answer to a person's corrections.
-CORRECTED = (AGENT, "network", "intensity walker", "geodesic")
 #: Overlap that clicks are counted to, and the most that are tried.
 GOAL, MOST_CLICKS = 0.90, 15
-_RESAMPLES = 2000
+#: Metrics: Dice from one click, Dice after n corrections, with n seeds of the agent, clicks that
+#: were needed for :data:`GOAL`, seeds that the agent placed before it stopped.
+DICE, CORRECTED, WITH_SEEDS = "dice", "dice after {} corrections", "dice with {} seeds"
+CLICKS, SEEDS = "clicks to goal", "seeds"
+
+Mask = NDArray[np.bool_]
+#: From all of a user's seeds so far to the mask, in the scan's grid.
+Segment = Callable[[Sequence[Seed]], Mask]
 
 
 @dataclass(frozen=True, eq=False)
-class Record:
-    """One case and target.
+class ClickedScan:
+    """A scan, one object in it, and a user's first click.
 
     Attributes:
         name: Of the case.
-        target: Name of the target.
-        one_click: Dice of each method from one click.
-        by_seeds: The agent's Dice with a fixed number of seeds, 0, 1, ...
-        seeds: How many the agent placed before it stopped.
-        corrections: Dice of each method after 0, 1, ... corrections.
-        clicks: Clicks, the first one included, that each method needs to reach :data:`GOAL`;
-            one more than were tried if it does not.
+        subject: Whose scan it is.
+        images: By channel; the first gives the grid.
+        target: Name of the object's kind.
+        truth: (I, J, K) in that grid.
+        click: In the foreground.
     """
 
     name: str
+    subject: str
+    images: dict[str, MetaTensor]
     target: str
-    one_click: dict[str, float]
-    by_seeds: tuple[float, ...]
-    seeds: int
-    corrections: dict[str, tuple[float, ...]]
-    clicks: dict[str, int]
+    truth: Mask
+    click: Seed
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """(4, 4) voxel to RAS mm."""
+        return as_affine(next(iter(self.images.values())).affine)
+
+    def dice(self, mask: Mask) -> float:
+        """Overlap with the truth."""
+        return dice(mask, self.truth)
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """Figures of a model.
+def click_into(
+    sample: Sample, segmenter: SeedSegmenter, *, target: int, seed: int, channels: Sequence[str]
+) -> ClickedScan | None:
+    """Read a scan, and click somewhere in an object; None if it is not there.
 
-    Attributes:
-        records: One a case and target.
+    Args:
+        sample: What to read.
+        segmenter: Whose targets.
+        target: Number of the target.
+        seed: Of the click.
+        channels: Which images may be seen.
+
+    Raises:
+        MedrlError: If a file cannot be read.
     """
+    kind = segmenter.model.settings.targets[target]
+    images = {name: read(path) for name, path in sample.images.items() if name in channels}
+    if not images:
+        raise MedrlError(f"{sample.name} has no image {' or '.join(channels)}")
+    first = next(iter(images.values()))
+    affine, shape = as_affine(first.affine), tuple(first.shape[1:])
+    mask = resample_onto(read_mask(sample.mask, kind), affine=affine, shape=shape, background=0.0)
+    truth = mask.as_tensor()[0].numpy() > 0.5
+    inside = np.argwhere(truth)
+    if not len(inside):
+        return None
+    generator = Generator().manual_seed(seed)
+    voxel = inside[int(torch.randint(len(inside), (), generator=generator))]
+    click = Seed(voxel_to_world(voxel.astype(np.float64), affine), FOREGROUND)
+    return ClickedScan(sample.name, sample.name, images, kind.name, truth, click)
 
-    records: tuple[Record, ...]
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One row for each case, target and method: Dice from one click."""
-        return [
-            {"case": r.name, "target": r.target, "method": method, "dice": value}
-            for r in self.records
-            for method, value in r.one_click.items()
-        ]
+class Window:
+    """The model's window around the click, for methods that see nothing else."""
 
-    def summary(self) -> dict[str, Any]:
-        """Figures by target, ready for JSON."""
-        targets = list(dict.fromkeys(r.target for r in self.records))
-        return {
-            target: self._of([r for r in self.records if r.target == target]) for target in targets
-        }
+    def __init__(self, segmenter: SeedSegmenter, case: ClickedScan) -> None:
+        """Open it, and encode what is in it."""
+        self.case = case
+        self.model = segmenter.model
+        self.session = segmenter.session()
+        self.session.set_scan(case.images)
+        self.session.new_object(target=case.target)
+        self.session.add_seeds([case.click])
+        view = self.session.view()
+        self.image, self.click, self.encoded = view.image, view.seeds, view.encoded
+        self._affine = view.affine
 
-    @staticmethod
-    def _of(records: Sequence[Record]) -> dict[str, Any]:
-        names = [r.name for r in records]
-        agent = np.array([r.one_click[AGENT] for r in records])
-        methods = {}
-        for method in records[0].one_click:
-            values = np.array([r.one_click[method] for r in records])
-            methods[method] = {
-                "mean_dice": float(values.mean()),
-                "worst_dice": float(values.min()),
-                "agent_minus_this": paired_bootstrap(agent - values, names)
-                if method != AGENT
-                else None,
-            }
-        fixed = np.array([r.by_seeds for r in records]).mean(axis=0)
-        summary: dict[str, Any] = {
-            "cases": len(records),
-            "one_click": methods,
-            "agent_seeds_mean": float(np.mean([r.seeds for r in records])),
-            "dice_by_fixed_seeds": [float(value) for value in fixed],
-        }
-        if records[0].corrections:
-            summary["dice_by_corrections"] = {
-                method: np.mean([r.corrections[method] for r in records], axis=0).tolist()
-                for method in records[0].corrections
-            }
-            summary["clicks_to_goal"] = {
-                "goal": GOAL,
-                "not_reached_counts_as": MOST_CLICKS + 1,
-                "mean": {
-                    method: float(np.mean([r.clicks[method] for r in records]))
-                    for method in records[0].clicks
-                },
-                "reached_percent": {
-                    method: float(100 * np.mean([r.clicks[method] <= MOST_CLICKS for r in records]))
-                    for method in records[0].clicks
-                },
-            }
-        return summary
+    def seeds(self, seeds: Sequence[Seed]) -> Tensor:
+        """Seeds (1, I, J, K) int8 on the window."""
+        return self.session.view(seeds).seeds
+
+    def truth(self) -> Tensor:
+        """The truth (1, I, J, K) bool on the window."""
+        volume = torch.from_numpy(self.case.truth)[None].float()
+        i, j, k = self.image.shape[2:]
+        own = resample_onto(
+            MetaTensor(volume, affine=torch.from_numpy(self.case.affine)),
+            affine=self._affine,
+            shape=(i, j, k),
+            background=0.0,
+        )
+        return own.as_tensor() > 0.5
+
+    def mask(self, probability: Tensor) -> Mask:
+        """A probability (1, I, J, K) on the window as a mask in the scan's grid."""
+        return self.session.mask_of(probability)
+
+
+# Methods ----------------------------------------------------------------------------------------
+
+
+def network(window: Window, seeds: Sequence[Seed]) -> Mask:
+    """What the network alone sees from some seeds."""
+    return window.mask(window.model.prior(window.encoded, window.seeds(seeds)))
+
+
+def plain(window: Window, solver: Segmenter) -> Segment:
+    """A solver on the intensities in the window, without network or prior."""
+    segment = plain_segmenter(solver, window.image)
+    return lambda seeds: window.mask(segment(window.seeds(seeds)))
+
+
+def with_random_seeds(window: Window, generator: Generator) -> Mask:
+    """Seeds at random places with the true labels instead of the agent's."""
+    model, count = window.model, window.model.settings.max_seeds
+    seeds = random_seeds(window.truth(), window.click, count=count, generator=generator)
+    prior = model.prior(window.encoded, window.click)
+    solver = model.dynamics.segmenter
+    return window.mask(solver.solve(window.encoded.system, seeds, prior=prior))
+
+
+def threshold(window: Window) -> Mask:
+    """The one-click threshold that goes with what the model looks at."""
+    image = window.image[0]
+    i, j, k = (int(c) for c in (window.click[0] == FOREGROUND).nonzero()[0])
+    for number, channel in enumerate(window.model.settings.channels):
+        if channel.intensity == "suv" and bool(image[number].any()):
+            region = suv_region(torch.expm1(image[number] + 0.5), (i, j, k))
+            return window.mask(region[None].float())
+    seen = next(n for n in range(len(image)) if bool(image[n].any()))
+    return window.mask(intensity_region(image[seen], (i, j, k))[None].float())
+
+
+class _Correcting:
+    """The agent's session, to which seeds are added one by one."""
+
+    def __init__(self, found: Segmentation) -> None:
+        self._session = found.session
+        self._count = 1
+
+    def __call__(self, seeds: Sequence[Seed]) -> Mask:
+        new = seeds[self._count :]
+        if new:
+            self._session.add_seeds(new)
+            self._count = len(seeds)
+        return self._session.mask()[0].numpy() > 0
+
+
+def corrected(
+    segment: Segment, case: ClickedScan, *, clicks: int, generator: Generator, most: int = 0
+) -> list[float]:
+    """Let a person who knows the truth correct, click by click, in the middle of what is wrong.
+
+    Args:
+        segment: Answers to seeds.
+        case: The scan.
+        clicks: Corrections.
+        generator: Draws among equally good places.
+        most: Go on to :data:`GOAL` after those, with at most so many corrections in all.
+
+    Returns:
+        Overlap before and after each click.
+    """
+    seeds = [case.click]
+    mask = segment(seeds)
+    overlaps = [case.dice(mask)]
+    while len(overlaps) <= clicks or (len(overlaps) <= most and overlaps[-1] < GOAL):
+        found = oracle_seed(mask, case.truth, generator=generator)
+        if found is not None:
+            voxel, label = found
+            where = voxel_to_world(np.array(voxel, dtype=np.float64), case.affine)
+            seeds = [*seeds, Seed(where, label)]
+            mask = segment(seeds)
+        overlaps.append(case.dice(mask))
+    return overlaps
+
+
+def _with_fixed_seeds(segmenter: SeedSegmenter, case: ClickedScan) -> list[float]:
+    """The agent's overlap with 0, 1, ... seeds, whatever it expects of them."""
+    model = segmenter.model
+    endless = SeedModel(replace(model.settings, stop_threshold=-np.inf), model.network)
+    session = SeedSegmenter(endless).session()
+    session.set_scan(case.images)
+    session.new_object(target=case.target)
+    session.add_seeds([case.click])
+    overlaps = [case.dice(session.mask()[0].numpy() > 0)]
+    session.accept_all(watch=lambda _: overlaps.append(case.dice(session.mask()[0].numpy() > 0)))
+    # An agent that stops because nowhere is free to put a seed keeps its answer.
+    return overlaps + [overlaps[-1]] * (model.settings.max_seeds + 1 - len(overlaps))
+
+
+# Measuring --------------------------------------------------------------------------------------
 
 
 def evaluate(
-    model: SeedModel,
-    cases: Sequence[LabelledGrid],
+    segmenter: SeedSegmenter,
+    samples: Sequence[Sample],
     *,
     seed: int = 0,
     clicks: int = 5,
+    repeats: int = 1,
     targets: Sequence[int] | None = None,
-    channels: Sequence[int] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Evaluation:
+    channels: Sequence[str] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Measurements:
     """Measure a model.
 
-    Every case gets one foreground click at a random place inside the target, and a window around
-    that click.
+    Every case gets one foreground click at a random place inside each target.
 
     Args:
-        model: What to measure.
-        cases: Labelled cases that it has not seen.
+        segmenter: What to measure.
+        samples: Labelled scans that it has not seen.
         seed: Of the clicks.
         clicks: Corrections by a person who knows the truth; 0 leaves that part out.
+        repeats: First clicks into each object, each a case of its own.
         targets: Numbers of the targets; all if None.
-        channels: Numbers of the channels that may be seen; all if None.
-        progress: Called with what is done and all there is.
+        channels: Names of the images that may be seen; all if None.
+        progress: Called with the cases done, their number, and the name of the next.
 
     Returns:
-        The figures, in voxels of the model's grid.
+        The figures; the group is the target. Targets that a case lacks are left out.
+
+    Raises:
+        MedrlError: If a file cannot be read.
     """
-    begun = starts(
-        cases, half_width=model.settings.half_width, seed=seed, targets=targets, channels=channels
-    )
-    records = []
-    for number, start in enumerate(begun):
-        records.append(_measure(model, start, clicks=clicks, seed=seed + number))
+    settings = segmenter.model.settings
+    seen = tuple(channels or (channel.name for channel in settings.channels))
+    rows: list[Row] = []
+    for number, sample in enumerate(samples):
         if progress is not None:
-            progress(number + 1, len(begun))
-    return Evaluation(tuple(records))
+            progress(number, len(samples), sample.name)
+        numbers = range(len(settings.targets)) if targets is None else targets
+        for repeat, target in product(range(repeats), numbers):
+            own = seed + 10_000_000 * repeat + 1000 * number + target
+            case = click_into(sample, segmenter, target=target, seed=own, channels=seen)
+            if case is not None:
+                case = replace(case, name=f"{case.name} click {repeat + 1}") if repeat else case
+                generator = Generator().manual_seed(own)
+                rows += _measured(segmenter, case, clicks=clicks, generator=generator)
+    if progress is not None:
+        progress(len(samples), len(samples), "")
+    return Measurements(tuple(rows))
 
 
-@torch.no_grad()
-def _measure(model: SeedModel, start: Start, *, clicks: int, seed: int) -> Record:
-    generator = Generator().manual_seed(seed)
-    encoded = model.encode(start.image, torch.tensor([start.target]))
-    walker = model.dynamics.segmenter
+def _measured(
+    segmenter: SeedSegmenter, case: ClickedScan, *, clicks: int, generator: Generator
+) -> list[Row]:
+    def row(method: str, metric: str, value: float) -> Row:
+        return Row(case.name, case.target, method, metric, value, case.subject)
 
-    def network(seeds: Tensor) -> Tensor:
-        return model.prior(encoded, seeds)
+    def segment(agent: bool) -> Segmentation:
+        return segmenter.segment(case.images, [case.click], target=case.target, agent=agent)
 
-    prior = network(start.seeds)
-    every = let_agent(model, encoded, start, prior, stop_threshold=-np.inf)
-    own = let_agent(model, encoded, start, prior)
-    others = random_seeds(
-        start.truth, start.seeds, count=model.dynamics.max_seeds, generator=generator
-    )
-    intensity = plain_segmenter(RandomWalker(), start.image)
-    oracle = correct(intensity, start, clicks=model.dynamics.max_seeds, generator=generator)
+    found, window = segment(agent=True), Window(segmenter, case)
+    walker = plain(window, RandomWalker())
+    most = segmenter.model.settings.max_seeds
+    oracle = corrected(walker, case, clicks=most, generator=generator)
     one_click = {
-        AGENT: own.dice[-1],
-        "network + walker": own.dice[0],
-        "network": _dice(prior > 0.5, start),
-        "random seeds": _dice(walker.solve(encoded.system, others, prior=prior) > 0.5, start),
+        AGENT: case.dice(found.mask[0].numpy() > 0),
+        "network + walker": case.dice(segment(agent=False).mask[0].numpy() > 0),
+        "network": case.dice(network(window, [case.click])),
+        "random seeds": case.dice(with_random_seeds(window, generator)),
         "oracle, intensity walker": oracle[-1],
-        "one-click threshold": _dice(_threshold(model, start), start),
+        "one-click threshold": case.dice(threshold(window)),
     }
-    corrections: dict[str, tuple[float, ...]] = {}
-    needed: dict[str, int] = {}
-    if clicks > 0:
-        state = own.state
-
-        def corrected(seeds: Tensor) -> Tensor:
-            nonlocal state
-            state = model.correct(encoded, state, seeds)
-            return state.probability
-
-        geodesic = plain_segmenter(GeodesicSegmenter(), start.image)
-        segmenters = dict(zip(CORRECTED, (corrected, network, intensity, geodesic), strict=True))
-        for method, segment in segmenters.items():
-            path = correct(
-                segment,
-                start,
-                clicks=clicks,
-                goal=GOAL,
-                most=MOST_CLICKS - 1,
-                generator=generator,
-            )
-            corrections[method] = tuple(path[: clicks + 1])
-            reached = [n + 1 for n, overlap in enumerate(path) if overlap >= GOAL]
-            needed[method] = reached[0] if reached else MOST_CLICKS + 1
-    # An agent that stops because nowhere is free to put a seed keeps its answer.
-    padded = every.dice + (every.dice[-1],) * (model.dynamics.max_seeds + 1 - len(every.dice))
-    target = model.settings.targets[start.target].name
-    seeds = int(own.state.steps[0])
-    return Record(start.name, target, one_click, padded, seeds, corrections, needed)
-
-
-def _threshold(model: SeedModel, start: Start) -> Tensor:
-    """The one-click threshold that goes with what the model looks at (1, I, J, K)."""
-    click = tuple(int(c) for c in (start.seeds[0] == 1).nonzero()[0])
-    image = start.image[0]
-    for number, channel in enumerate(model.settings.channels):
-        if channel.intensity == "suv" and bool(image[number].any()):
-            suv = torch.expm1(image[number] + 0.5)
-            return suv_region(suv, click)[None]  # type: ignore[arg-type]
-    seen = next(n for n in range(len(image)) if bool(image[n].any()))
-    return intensity_region(image[seen], click)[None]  # type: ignore[arg-type]
-
-
-def _dice(mask: Tensor, start: Start) -> float:
-    return float(dice(mask, start.truth)[0])
-
-
-def paired_bootstrap(
-    differences: NDArray[np.float64], cases: Sequence[str], *, seed: int = 0
-) -> dict[str, float]:
-    """Mean of paired differences with its 95 % interval over resampled cases.
-
-    Args:
-        differences: (N,).
-        cases: Whom each belongs to; those of one case are averaged and resampled together.
-        seed: Of the resampling.
-    """
-    by_case = [
-        differences[[n for n, other in enumerate(cases) if other == case]].mean()
-        for case in dict.fromkeys(cases)
+    rows = [row(method, DICE, value) for method, value in one_click.items()]
+    rows.append(row(AGENT, SEEDS, sum(seed.who == "agent" for seed in found.seeds)))
+    rows += [
+        row(AGENT, WITH_SEEDS.format(n), value)
+        for n, value in enumerate(_with_fixed_seeds(segmenter, case))
     ]
-    values = np.array(by_case)
-    random = np.random.default_rng(seed)
-    draws = random.integers(0, len(values), (_RESAMPLES, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), (2.5, 97.5))
-    return {"mean": float(differences.mean()), "low": float(low), "high": float(high)}
+    if clicks:
+        segments: dict[str, Segment] = {
+            AGENT: _Correcting(found),
+            "network": partial(network, window),
+            "intensity walker": walker,
+            "geodesic": plain(window, GeodesicSegmenter()),
+        }
+        for method, answer in segments.items():
+            path = corrected(answer, case, clicks=clicks, generator=generator, most=MOST_CLICKS - 1)
+            rows += [row(method, CORRECTED.format(n), x) for n, x in enumerate(path[: clicks + 1])]
+            reached = [n + 1 for n, overlap in enumerate(path) if overlap >= GOAL]
+            rows.append(row(method, CLICKS, reached[0] if reached else MOST_CLICKS + 1))
+    return rows
+
+
+# Summing up -------------------------------------------------------------------------------------
+
+
+def figures(measured: Measurements) -> dict[str, Any]:
+    """Figures by target, ready for JSON."""
+    return {target: _figures(own) for target, own in measured.by("group").items()}
+
+
+def _figures(measured: Measurements) -> dict[str, Any]:
+    from_click = measured.select(metric=DICE)
+    methods = {
+        method: {
+            "mean_dice": float(own.values.mean()),
+            "worst_dice": float(own.values.min()),
+            "agent_minus_this": None
+            if method == AGENT
+            else asdict(compare(from_click, DICE, AGENT, method)),
+        }
+        for method, own in from_click.by("method").items()
+    }
+    summary: dict[str, Any] = {
+        "cases": len(measured.unique("case")),
+        "one_click": methods,
+        "agent_seeds_mean": float(measured.select(metric=SEEDS).values.mean()),
+        "dice_by_fixed_seeds": _series(measured.select(method=AGENT), WITH_SEEDS),
+    }
+    counted = measured.select(metric=CLICKS).by("method")
+    if counted:
+        summary["dice_by_corrections"] = {
+            method: _series(measured.select(method=method), CORRECTED) for method in counted
+        }
+        summary["clicks_to_goal"] = {
+            "goal": GOAL,
+            "not_reached_counts_as": MOST_CLICKS + 1,
+            "mean": {method: float(own.values.mean()) for method, own in counted.items()},
+            "reached_percent": {
+                method: float(100 * (own.values <= MOST_CLICKS).mean())
+                for method, own in counted.items()
+            },
+        }
+    return summary
+
+
+def _series(measured: Measurements, metric: str) -> list[float]:
+    """Means of a metric with a number in it, for 0, 1, ... as far as there are any."""
+    means: list[float] = []
+    while len(rows := measured.select(metric=metric.format(len(means))).rows):
+        means.append(float(np.mean([row.value for row in rows])))
+    return means
+
+
+def tables(summary: Mapping[str, Any]) -> list[Table]:
+    """For each target: every method from one click, and how it goes on with corrections."""
+    shown = []
+    for target, own in summary.items():
+        rows: list[list[object]] = []
+        for method, values in own["one_click"].items():
+            gain = values["agent_minus_this"]
+            ahead = "" if gain is None else "{mean:+.3f} ({low:+.3f} to {high:+.3f})".format(**gain)
+            rows.append([method, values["mean_dice"], values["worst_dice"], ahead])
+        title = f"{target}: Dice from one click, {own['cases']} cases"
+        header = ["method", "mean", "worst", "agent's gain on this (95 %)"]
+        shown.append(Table(title, header, rows, digits=3))
+        if "dice_by_corrections" not in own:
+            continue
+        curves, goal = own["dice_by_corrections"], own["clicks_to_goal"]
+        numbers = [str(n) for n in range(len(next(iter(curves.values()))))]
+        rows = [[m, *curve, f"{goal['mean'][m]:.1f}"] for m, curve in curves.items()]
+        header = ["method", *numbers, f"clicks to {goal['goal']:.2f}"]
+        shown.append(Table(f"{target}: mean Dice after corrections", header, rows, digits=3))
+    return shown

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from medrl.errors import MedrlError
 from medrl.results.provenance import provenance
-from medrl.seednet.editor import Candidate, Edit, Editor, ObjectState
+from medrl.seednet.editor import Candidate, Edit, Editor, ObjectState, WindowView
 from medrl.seednet.images import name_images
 from medrl.seednet.model import SeedModel
 from medrl.seednet.objects import History, agent_path, label_map
@@ -462,6 +463,32 @@ class SeedSession:
             history.obj = before
             self._advance(kept)
         return tuple(done)
+
+    # ---- what the model sees
+
+    def view(self, seeds: Sequence[Seed] | None = None) -> WindowView:
+        """The window in which the current object is segmented, for whoever compares methods.
+
+        Args:
+            seeds: Show these instead of the user's; the window stays.
+
+        Raises:
+            MedrlError: If the object has no foreground seed yet.
+        """
+        obj = self._segmented()
+        return self._ready().view(obj if seeds is None else replace(obj, seeds=tuple(seeds)))
+
+    def mask_of(self, probability: Tensor) -> NDArray[np.bool_]:
+        """A probability (1, I, J, K) on that window as a mask (I, J, K) in the scan's own grid.
+
+        Raises:
+            MedrlError: If the object has no foreground seed yet.
+        """
+        obj = self._segmented()
+        assert obj.state is not None
+        other = replace(obj, state=replace(obj.state, probability=probability))
+        values = self._output_grid.probability(other, self._ready().grid.affine)
+        return np.asarray(values > 0.5)
 
     # ---- the answer
 

@@ -1,0 +1,88 @@
+"""Measuring seed models, against overlaps that are worked out apart."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from torch import Generator
+
+from medrl.seednet.data import Sample
+from medrl.seednet.evaluate import AGENT, ClickedScan, click_into, corrected, evaluate, figures
+from medrl.seednet.segment import SeedSegmenter
+
+
+@pytest.fixture
+def sample(make_scan, tmp_path: Path) -> Sample:
+    """A ball in an oblique, anisotropic scan, whose mask has the grid of the scan."""
+    scan = make_scan("oblique")
+    affine = np.asarray(scan.affine)
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in scan.shape[1:]], indexing="ij"), -1)
+    world = grid @ affine[:3, :3].T + affine[:3, 3]
+    truth = np.linalg.norm(world - make_scan.center, axis=-1) <= make_scan.radius
+    for name, volume in (("scan", scan[0].numpy()), ("mask", truth.astype(np.uint8))):
+        nib.save(nib.Nifti1Image(volume, affine), tmp_path / f"{name}.nii.gz")
+    return Sample({"CT": tmp_path / "scan.nii.gz"}, tmp_path / "mask.nii.gz")
+
+
+def overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+def test_everything_is_measured_on_the_scans_own_grid(model, sample: Sample) -> None:
+    segmenter = SeedSegmenter(model)
+    measured = evaluate(segmenter, [sample], clicks=2, targets=[0], repeats=2)
+    assert measured.unique("case") == ("mask", "mask click 2")
+    assert set(measured.subjects) == {"mask"}
+    case = click_into(sample, segmenter, target=0, seed=0, channels=["CT"])
+    assert case is not None
+    truth = np.asarray(nib.load(sample.mask).dataobj) > 0
+    np.testing.assert_array_equal(case.truth, truth)
+    found = segmenter.segment(case.images, [case.click], target="ball")
+    expected = overlap(found.mask[0].numpy() > 0, truth)
+    one = measured.select(case="mask", metric="dice", method=AGENT).values
+    assert one.tolist() == pytest.approx([expected])
+    summary = figures(measured)["ball"]
+    assert summary["cases"] == 2
+    assert len(summary["dice_by_fixed_seeds"]) == model.settings.max_seeds + 1
+    curves = summary["dice_by_corrections"]
+    assert {len(curve) for curve in curves.values()} == {3}
+    assert summary["one_click"][AGENT]["mean_dice"] > 0.8
+    assert summary["one_click"]["one-click threshold"]["mean_dice"] < expected
+
+
+def test_what_lies_outside_the_window_counts(make_model, sample: Sample) -> None:
+    # Neither window nor mask reaches as far as the ball does.
+    segmenter = SeedSegmenter(make_model(half_width=3, max_seeds=1))
+    case = click_into(sample, segmenter, target=0, seed=3, channels=["CT"])
+    assert case is not None
+    mask = segmenter.segment(case.images, [case.click], target="ball").mask[0].numpy() > 0
+    missed = case.truth & ~mask
+    assert missed.any()
+    dice = evaluate(segmenter, [sample], clicks=0, targets=[0], seed=3).select(
+        metric="dice", method=AGENT
+    )
+    assert dice.values.tolist() == pytest.approx([overlap(mask, case.truth)])
+
+
+def test_objects_that_are_not_there_are_left_out(model, sample: Sample) -> None:
+    segmenter = SeedSegmenter(model)
+    nib.save(nib.Nifti1Image(np.zeros((34, 38, 30), np.uint8), np.eye(4)), sample.mask)
+    assert click_into(sample, segmenter, target=0, seed=0, channels=["CT"]) is None
+    assert not evaluate(segmenter, [sample], targets=[0]).rows
+
+
+def test_a_person_corrects_until_the_goal(model, sample: Sample) -> None:
+    case = click_into(sample, SeedSegmenter(model), target=0, seed=0, channels=["CT"])
+    assert isinstance(case, ClickedScan)
+    empty = np.zeros_like(case.truth)
+    asked: list[int] = []
+
+    def segment(seeds: object) -> NDArray[np.bool_]:
+        asked.append(len(seeds))  # type: ignore[arg-type]
+        return case.truth if len(asked) > 3 else empty
+
+    path = corrected(segment, case, clicks=1, generator=Generator().manual_seed(0), most=9)
+    assert path == [0.0, 0.0, 0.0, 1.0]
+    assert asked == [1, 2, 3, 4]
