@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -102,6 +103,9 @@ def _dispatch(arguments: list[str]) -> int:
         raise MedrlError(f"there is no command {name!r}; {hint}")
     if not debugging():
         _hush()
+    if name != "train":
+        # Small networks leave PyTorch's threads waiting most of the time: let them sleep, not spin.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     run: Callable[[list[str]], int] = import_module(f"medrl.cli.{name}").main
     return run(rest)
 
