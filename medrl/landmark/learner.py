@@ -370,6 +370,7 @@ class ScaleLearner(Learner):
             agents = [self.settings.agents]
             self._env = AgentsEnv(walks, task, batch_size=agents, seed=0, device=self.device)
             self._walks = walks
+            self._env.reset()
         for slot, pyramid in enumerate(pyramids):
             if self._walks.scans[slot] is not pyramid:
                 self._walks.replace_scan(slot, pyramid)
