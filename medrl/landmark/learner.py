@@ -369,6 +369,7 @@ class ScaleLearner(Learner):
             task = _Practice(self, walks)
             agents = [self.settings.agents]
             self._env = AgentsEnv(walks, task, batch_size=agents, seed=0, device=self.device)
+            self._env.reset()
             self._walks = walks
             self._env.reset()
         for slot, pyramid in enumerate(pyramids):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Empty
 from typing import Any
 
 import numpy as np
-import torch
 
+from medrl.engines import Engine
+from medrl.engines.local import LocalEngine
 from medrl.errors import MedrlError
 from medrl.landmark.calibrate import calibrate
 from medrl.landmark.data import landmark_names, load_labelled, points_array, read_datalist
@@ -19,6 +18,7 @@ from medrl.landmark.learner import LearnerSettings, ScaleLearner
 from medrl.landmark.model import LandmarkModel
 from medrl.landmark.shape import ShapePrior
 from medrl.rl.checkpoint import load_module
+from medrl.rl.jobs import Job, run_jobs
 from medrl.rl.stage import Progress, run_stage
 from medrl.volume.prepare import Preprocessing
 
@@ -33,8 +33,8 @@ class TrainSettings:
         imitation_steps: Batches of imitation on each scale, finest first.
         dqn_steps: Batches of DQN on each scale after that, finest first.
         learner: Network and learning.
-        workers: Scales trained at a time, one process and one CPU thread each; 0 trains them one
-            after the other in this process.
+        workers: Scales trained at a time, one process each; 0 trains them one after the other in
+            this process.
         device: Torch device.
         seed: Fixes every random choice.
         resume: Go on from the checkpoints in the output folder.
@@ -58,11 +58,12 @@ def train(
     out: Path,
     card: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> Path:
     """Train a model and save it as a bundle.
 
-    Every scale has its own network and its own process. Checkpoints are written to
-    ``out/checkpoints`` and TensorBoard logs to ``out/logs``.
+    Every scale has its own network, and is trained on one CPU thread or the device. Checkpoints
+    are written to ``out/checkpoints`` and TensorBoard logs to ``out/logs``.
 
     Args:
         settings: The recipe.
@@ -71,6 +72,8 @@ def train(
         out: Output folder.
         card: Model card: what users should know of the data, the licence and the limits.
         progress: Called now and then.
+        engine: Where scales are trained, such as a Ray cluster that sees the data and ``out``;
+            processes on this machine if left out.
 
     Returns:
         The bundle's folder, ``out/<name>``.
@@ -87,18 +90,21 @@ def train(
         raise MedrlError(f"{out} holds checkpoints already: resume, or choose another folder")
     cases = read_datalist(data)
     names = landmark_names(cases["training"])
-    out.mkdir(parents=True, exist_ok=True)
     report = progress or (lambda *_: None)
-    if settings.workers == 0:
-        _train_here(settings, data=data, out=out, report=report)
-    else:
-        _train_in_processes(settings, data=data, out=out, report=report)
+    if engine is None and settings.workers > 0:
+        engine = LocalEngine(settings.workers)
+    given = {"settings": settings, "data": data.absolute(), "logs": (out / "logs").absolute()}
+    jobs = [
+        Job(f"{spacing:g}mm", train_scale, {"level": level, **given})
+        for level, spacing in enumerate(settings.learner.spacings)
+    ]
+    checkpoints = run_jobs(jobs, out / "checkpoints", engine, report=report)
 
     model_settings = settings.learner.model_settings(modality=settings.modality)
     networks = []
-    for level in range(scales):
+    for name, checkpoint in checkpoints.items():
         network = model_settings.build_network(len(names))
-        load_module(_checkpoint(out, settings.learner.spacings[level]), network)
+        load_module(out / "checkpoints" / name / checkpoint, network)
         networks.append(network.eval().to(settings.device))
     shape = _shape_prior(np.stack([points_array(c, names) for c in cases["training"]]))
     model = LandmarkModel(names, model_settings, tuple(networks), shape)
@@ -114,92 +120,25 @@ def train(
     return model.save(out / settings.name, name=settings.name, card=dict(card or {}))
 
 
-def _shape_prior(shapes_world: np.ndarray[Any, np.dtype[np.float64]]) -> ShapePrior | None:
-    """A prior where there are enough landmarks and complete training shapes for one."""
-    complete = (~np.isnan(shapes_world).any(axis=(1, 2))).sum()
-    if shapes_world.shape[1] < 8 or complete < 20:
-        return None
-    return ShapePrior.fit(shapes_world)
+def train_scale(
+    folder: Path, report: Progress, *, level: int, settings: TrainSettings, data: Path, logs: Path
+) -> str:
+    """Train the network of one scale: a job (:class:`medrl.rl.jobs.Job`).
 
+    Args:
+        folder: For its checkpoint; it goes on from one that is there.
+        report: Told how it goes.
+        level: Which scale; 0 is the finest.
+        settings: The recipe.
+        data: Datalist.
+        logs: Folder for TensorBoard.
 
-# One process a scale ---------------------------------------------------------------------------
-
-
-def _checkpoint(out: Path, spacing: float) -> Path:
-    return out / "checkpoints" / f"{spacing:g}mm.safetensors"
-
-
-def _train_here(settings: TrainSettings, *, data: Path, out: Path, report: Progress) -> None:
-    """Train one scale after the other."""
-    for level, spacing in enumerate(settings.learner.spacings):
-
-        def send(
-            done: int, total: int, numbers: Mapping[str, float], what: str = f"{spacing:g} mm"
-        ) -> None:
-            report(what, done, total, numbers)
-
-        _learn(settings, level, data, out, send)
-
-
-def _train_in_processes(
-    settings: TrainSettings, *, data: Path, out: Path, report: Progress
-) -> None:
-    """Train all scales, at most ``workers`` at a time, finest first."""
-    context = multiprocessing.get_context("spawn")
-    messages: Any = context.Queue()
-    waiting = list(range(len(settings.learner.spacings)))
-    running: dict[int, Any] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < max(1, settings.workers):
-                level = waiting.pop(0)
-                worker = context.Process(
-                    target=_train_scale, args=(settings, level, data, out, messages), daemon=True
-                )
-                worker.start()
-                running[level] = worker
-            try:
-                level, done, total, numbers = messages.get(timeout=1.0)
-            except Empty:
-                for level, worker in running.items():
-                    if worker.exitcode not in (None, 0):
-                        raise MedrlError(
-                            f"training of scale {level} died (exit code {worker.exitcode}); "
-                            "resume to go on from its last checkpoint"
-                        ) from None
-                continue
-            if isinstance(numbers, str):
-                raise MedrlError(numbers)
-            report(f"{settings.learner.spacings[level]:g} mm", done, total, numbers)
-            if done == total:
-                running.pop(level).join()
-    finally:
-        for worker in running.values():
-            worker.terminate()
-
-
-def _train_scale(settings: TrainSettings, level: int, data: Path, out: Path, messages: Any) -> None:
-    """Body of a worker process."""
-    try:
-        torch.set_num_threads(1)
-        _learn(settings, level, data, out, lambda *event: messages.put((level, *event)))
-    except MedrlError as error:
-        messages.put((level, 0, 1, str(error)))
-    except KeyboardInterrupt:
-        pass
-
-
-def _learn(
-    settings: TrainSettings,
-    level: int,
-    data: Path,
-    out: Path,
-    send: Callable[[int, int, Mapping[str, float]], None],
-) -> None:
-    """Train one scale; ``send`` gets steps done, all steps and mean losses."""
-    cases = read_datalist(data)["training"]
-    names = landmark_names(cases)
-    scans = load_labelled(cases, names, Preprocessing(spacing=settings.learner.spacings[0]))
+    Returns:
+        Name of the checkpoint.
+    """
+    samples = read_datalist(data)["training"]
+    names = landmark_names(samples)
+    scans = load_labelled(samples, names, Preprocessing(spacing=settings.learner.spacings[0]))
     learner = ScaleLearner(
         scans,
         level=level,
@@ -209,10 +148,21 @@ def _learn(
         seed=settings.seed + 1000 * level,
         device=settings.device,
     )
+    spacing = settings.learner.spacings[level]
+    path = folder / f"{spacing:g}mm.safetensors"
     run_stage(
         learner,
-        _checkpoint(out, settings.learner.spacings[level]),
-        logs=out / "logs",
-        resume=settings.resume,
-        report=lambda _, *event: send(*event),
+        path,
+        logs=logs,
+        resume=True,
+        report=lambda _, *event: report(f"{spacing:g} mm", *event),
     )
+    return path.name
+
+
+def _shape_prior(shapes_world: np.ndarray[Any, np.dtype[np.float64]]) -> ShapePrior | None:
+    """A prior where there are enough landmarks and complete training shapes for one."""
+    complete = (~np.isnan(shapes_world).any(axis=(1, 2))).sum()
+    if shapes_world.shape[1] < 8 or complete < 20:
+        return None
+    return ShapePrior.fit(shapes_world)

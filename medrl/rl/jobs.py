@@ -65,7 +65,7 @@ def run_jobs(
         What the calls returned, by the name of the job.
 
     Raises:
-        MedrlError: If one has failed; the others are done.
+        MedrlError: If one has failed, for the reason it gave; the others are done.
     """
     results: dict[str, Any] = {}
     failures: list[str] = []
@@ -94,7 +94,8 @@ def run_jobs(
         on_progress=lambda told: report(told.stage, told.done, told.total or 0, told.values),
     )
     if failures:
-        raise MedrlError("; ".join(failures))
+        others = f" ({len(failures) - 1} more failed)" if len(failures) > 1 else ""
+        raise MedrlError(failures[0] + others)
     return {job.name: results[job.name] for job in jobs}
 
 

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from resume import assert_resumes
+from resume import assert_resumes, assert_survives_kill
 from scipy.ndimage import gaussian_filter
 
 from medrl.errors import MedrlError
@@ -120,10 +120,18 @@ def test_a_seed_reproduces_both_phases(changes):
     assert set(runs[0][-1]) == {"td", "values", "finish"}
 
 
+def some_learner():
+    """As the process that is killed makes it, and the one after it."""
+    return learner(0, slots=3, refresh_every=3, agents=8, batch=16)
+
+
+def test_a_scale_survives_a_killed_process(tmp_path):
+    assert_survives_kill(some_learner, tmp_path, kill_at=5)
+
+
 @pytest.mark.parametrize("interrupt_at", [2, 4, 6])
 def test_a_scale_resumes_to_the_same_bits(tmp_path, interrupt_at):
-    changes = {"slots": 3, "refresh_every": 3, "agents": 8, "batch": 16}
-    assert_resumes(lambda: learner(0, **changes), tmp_path, interrupt_at=interrupt_at)
+    assert_resumes(some_learner, tmp_path, interrupt_at=interrupt_at)
 
 
 def test_an_interrupted_training_ends_with_the_same_model(datalist, tmp_path):
