@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from medrl.rl.checkpoint import MISFITS, load_checkpoint, misfit, save_checkpoint
 from medrl.rl.learner import Learner
 
@@ -62,6 +64,26 @@ def run_stage(
             if learner.step % checkpoint_every == 0 or last:
                 state = {"learner": learner.state_dict(), "means": vars(means)}
                 save_checkpoint(path, state, signature=learner.signature())
+
+
+@contextmanager
+def reproducible(seed: int, *, threads: int) -> Iterator[None]:
+    """Everything from one seed, on so many CPU threads; afterwards both are as they were.
+
+    The bits of a training depend on the number of threads, so it does not follow from the machine.
+
+    Args:
+        seed: Of PyTorch's global generator, from which networks get their first weights.
+        threads: For PyTorch's operations.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Means:

@@ -79,7 +79,8 @@ class TrainingTask(SeedTask):
         """Draw from a sampler, and let a model see the windows."""
         dynamics = copy.copy(model.dynamics)
         dynamics.fit(sampler.window)
-        empty = torch.zeros((settings.windows, *sampler.window), dtype=torch.bool)
+        shape = (settings.windows, *sampler.window)
+        empty = torch.zeros(shape, dtype=torch.bool, device=model.device)
         super().__init__(dynamics, empty, reward=settings.reward)
         self._model = model
         self._sampler = sampler
@@ -87,7 +88,7 @@ class TrainingTask(SeedTask):
 
     def begin(self, count: int, generator: Generator, **given: Tensor) -> SeedState:
         """Draw windows, let their users click, and encode them."""
-        sample = self._sampler.draw(count)
+        sample = self._sampler.draw(count).to(self._model.device)
         seeds = sample.click.clone()
         for n in range(count):
             if bool(torch.rand((), generator=generator) < self._wrong_click):
@@ -130,7 +131,7 @@ class AgentLearner(Learner):
         """Set up.
 
         Args:
-            model: A model whose network can see already; its value head learns.
+            model: A model whose network can see already; its value head learns, where it is.
             sampler: Where windows come from.
             settings: How.
             generator: Source of all choices.
@@ -143,15 +144,20 @@ class AgentLearner(Learner):
             generator=generator,
             total_steps=settings.imitation_steps + settings.dqn_steps,
             settings=settings,
+            device=model.device,
         )
         self._sampler = sampler
         self.task = TrainingTask(model, sampler, settings)
         self.env = AgentsEnv(
-            self.task.dynamics, self.task, batch_size=[settings.windows], generator=generator
+            self.task.dynamics,
+            self.task,
+            batch_size=[settings.windows],
+            generator=generator,
+            device=self.device,
         )
         self.replay = SequenceReplay(settings.replay // settings.windows, generator=generator)
         # What the encoder made of a window is kept once for all steps in it, by number.
-        self._windows: dict[int, tuple[Tensor, Tensor]] = {}
+        self._windows: dict[int, tuple[Tensor, ...]] = {}
         self._numbers = torch.arange(0)
         self._guided = torch.zeros(settings.windows, dtype=torch.bool)
         self._seen: TensorDictBase | None = None
@@ -171,10 +177,11 @@ class AgentLearner(Learner):
         figures = self._act()
         while len(self.replay) < s.returns + 1:
             self._act()
-        steps, mask = self.replay.sample(s.batch, s.returns + 1)
-        before = self._state(steps, torch.zeros(len(mask), dtype=torch.int64))
+        steps, mask = self.replay.sample(s.batch, s.returns + 1, device=self.device)
+        before = self._state(steps, torch.zeros_like(steps["action"][:, 0]))
         imitating = self.step < s.imitation_steps
-        values = self._head(before["half"], before["view"], before["target"])
+        with self.autocast():
+            values = self._head(before["half"], before["view"], before["target"]).float()
         imitation = F.smooth_l1_loss(values, steps["gains"][:, 0].float())
         loss = imitation * (1.0 if imitating else s.imitation_weight)
         figures["imitation"] = float(imitation.detach())
@@ -203,7 +210,7 @@ class AgentLearner(Learner):
         state = self.env.state
         gains = expected_gains(state.mask, self.task.truth, radii=self.settings.radii)
         action = self._choose(seen, state)
-        step = TensorDict({"action": action}, batch_size=self.env.batch_size)
+        step = TensorDict({"action": action}, batch_size=self.env.batch_size, device=self.device)
         self._seen = after = self.env.step(step)["next"]
         reward = GAIN_UNIT * after["reward"][:, 0]
         self.replay.extend(
@@ -234,7 +241,8 @@ class AgentLearner(Learner):
         s = self.settings
         seen: TensorDictBase = self.env.reset()
         left = max(0, s.imitation_steps - self.step) / max(1, s.imitation_steps)
-        self._guided = torch.rand(s.windows, generator=self.generator) < s.oracle * left
+        guided = torch.rand(s.windows, generator=self.generator) < s.oracle * left
+        self._guided = guided.to(self.device)
         self._dice = float(seen["dice"].mean())
         held = set(self.replay.held("window").flatten().tolist()) if len(self.replay) else set()
         self._windows = {n: window for n, window in self._windows.items() if n in held}
@@ -254,6 +262,7 @@ class AgentLearner(Learner):
         best = values.topk(min(s.explore_among, values.shape[1]), dim=1).indices
         draw = torch.randint(best.shape[1], (len(best), 1), generator=self.generator)
         tries = torch.rand(len(best), generator=self.generator) < s.explore
+        draw, tries = draw.to(self.device), tries.to(self.device)
         action = torch.where(tries, best.gather(1, draw)[:, 0], values.argmax(dim=1))
         if bool(self._guided.any()):
             truth = self.task.truth
@@ -263,7 +272,7 @@ class AgentLearner(Learner):
 
     def _state(self, steps: Fields, index: Tensor) -> dict[str, Tensor]:
         """What the head takes of the index-th (N,) of some sequences of steps."""
-        row = torch.arange(len(index))
+        row = torch.arange(len(index), device=self.device)
         known = [self._windows[n] for n in steps["window"][:, 0].tolist()]
         return {
             "half": torch.stack([half for half, _ in known]),
@@ -309,15 +318,15 @@ class AgentLearner(Learner):
         self.replay.load_state_dict(state["replay"])
         windows = state["windows"]
         self._windows = {
-            n: (windows["half"][row], windows["target"][row])
+            n: tuple(windows[part][row].to(self.device) for part in ("half", "target"))
             for row, n in enumerate(windows["numbers"])
         }
         self._numbers = state["numbers"]
         self._seen = None
         if episode := state["episode"]:
-            self.task.put(*(episode["put"][name] for name in _PUT))
-            self.env.state = SeedState.from_state_dict(episode["state"])
-            self._guided, self._dice = episode["guided"], episode["dice"]
+            self.task.put(*(episode["put"][name].to(self.device) for name in _PUT))
+            self.env.state = SeedState.from_state_dict(episode["state"]).to(self.device)
+            self._guided, self._dice = episode["guided"].to(self.device), episode["dice"]
             self._seen = self.env.observe()
 
 
@@ -358,7 +367,7 @@ def _box_sum(volume: Tensor, radius: int) -> Tensor:
     for axis in (1, 2, 3):
         size = volume.shape[axis]
         sums = torch.cat([torch.zeros_like(volume.narrow(axis, 0, 1)), volume.cumsum(axis)], axis)
-        at = torch.arange(size)
+        at = torch.arange(size, device=volume.device)
         above = sums.index_select(axis, (at + radius + 1).clamp(max=size))
         volume = above - sums.index_select(axis, (at - radius).clamp(min=0))
     return volume

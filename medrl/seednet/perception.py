@@ -58,15 +58,18 @@ class PerceptionLearner(Learner):
         settings: PerceptionSettings,
         *,
         generator: Generator,
+        device: str = "cpu",
     ) -> None:
-        """Wire up.
+        """Prepare to learn.
 
         Args:
             network: What learns.
             sampler: Where windows come from.
             settings: How.
             generator: Source of the simulated user's choices.
+            device: Torch device; the network is brought there.
         """
+        network.to(device)
         parameters = [
             parameter
             for name, parameter in network.named_parameters()
@@ -79,6 +82,7 @@ class PerceptionLearner(Learner):
             generator=generator,
             total_steps=settings.steps,
             settings=settings,
+            device=device,
         )
         self.network = network
         self._sampler = sampler
@@ -94,7 +98,7 @@ class PerceptionLearner(Learner):
     def train_step(self) -> dict[str, float]:
         """Learn from one batch; the losses by name."""
         s = self.settings
-        sample = self._sampler.draw(s.batch)
+        sample = self._sampler.draw(s.batch).to(self.device)
         self.network.train()
         with self.autocast():
             features = self.network.encode(sample.image)

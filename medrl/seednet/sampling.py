@@ -76,6 +76,10 @@ class Sample:
     target: Tensor
     click: Tensor
 
+    def to(self, device: torch.device | str) -> Sample:
+        """The same windows on another device."""
+        return Sample(*(part.to(device) for part in vars(self).values()))
+
 
 class Sampler:
     """Draws windows from labelled patients."""

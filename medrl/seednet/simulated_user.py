@@ -43,7 +43,7 @@ def starts(
     half_width: int,
     seed: int,
     targets: Sequence[int] | None = None,
-    channels: Sequence[int] | None = None,
+    device: str = "cpu",
 ) -> list[Start]:
     """One start for each case and target.
 
@@ -52,7 +52,7 @@ def starts(
         half_width: Half the side of the window around the click, voxels.
         seed: Of the clicks; each case has its own.
         targets: Which targets; all if None.
-        channels: Which channels may be seen; all if None.
+        device: Where they are wanted.
 
     Returns:
         The starts; targets that a case lacks are left out.
@@ -66,17 +66,14 @@ def starts(
             generator = Generator().manual_seed(seed + 1000 * number + target)
             click = where[int(torch.randint(len(where), (), generator=generator))]
             window = case.grid.window((click - half_width).tolist(), (click + half_width).tolist())
-            image = window.image.clone()
-            if channels is not None:
-                hidden = [c for c in range(len(image)) if c not in channels]
-                image[hidden] = 0
             corner = (case.grid.voxel_of(window.to_world((0, 0, 0)))).tolist()
             # Padding may lie on the scan, but it shows nothing of it.
             truth = _cut(case.truth[target], corner, window.shape) & window.inside
             seeds = torch.full(window.shape, NONE, dtype=torch.int8)
             i, j, k = (int(c - a) for c, a in zip(click, corner, strict=True))
             seeds[i, j, k] = FOREGROUND
-            out.append(Start(case.name, target, image[None], truth[None], seeds[None]))
+            parts = (part[None].to(device) for part in (window.image, truth, seeds))
+            out.append(Start(case.name, target, *parts))
     return out
 
 

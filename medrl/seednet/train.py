@@ -8,12 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Generator
 
 from medrl.bundles import new_manifest, save
 from medrl.errors import MedrlError
-from medrl.rl.stage import Progress, run_stage
+from medrl.rl.stage import Progress, reproducible, run_stage
 from medrl.seednet.data import LabelledGrid, load_labelled, parse_target, read_datalist
 from medrl.seednet.learner import AgentLearner, AgentSettings
 from medrl.seednet.model import ModelSettings, SeedModel
@@ -38,7 +37,8 @@ class TrainSettings:
         sampling: How training windows are drawn.
         perception: Supervised learning of what the agent sees.
         agent: Reinforcement learning of where it puts seeds.
-        threads: CPU threads; seed agents are trained on the CPU.
+        threads: CPU threads.
+        device: Torch device.
         seed: Fixes every random choice.
         resume: Go on from the checkpoints in the output folder.
     """
@@ -52,6 +52,7 @@ class TrainSettings:
     perception: PerceptionSettings = field(default_factory=PerceptionSettings)
     agent: AgentSettings = field(default_factory=AgentSettings)
     threads: int = 2
+    device: str = "cpu"
     seed: int = 0
     resume: bool = False
 
@@ -122,26 +123,32 @@ def train(
             progress=lambda done, total: report(f"reading {split}", done, total, {}),
         )
 
-    torch.set_num_threads(settings.threads)
-    torch.manual_seed(settings.seed)
     training, validation = load("training"), load("validation")
-    clicks = starts(validation, half_width=settings.half_width, seed=settings.seed, targets=[0])
+    clicks = starts(
+        validation,
+        half_width=settings.half_width,
+        seed=settings.seed,
+        targets=[0],
+        device=settings.device,
+    )
     out.mkdir(parents=True, exist_ok=True)
+    with reproducible(settings.seed, threads=settings.threads):
+        network = model_settings.build_network()
+        generator = Generator().manual_seed(settings.seed)
+        sampler = Sampler(training, settings.sampling, generator)
+        perception = PerceptionLearner(
+            network, sampler, settings.perception, generator=generator, device=settings.device
+        )
+        run = partial(run_stage, logs=out / "logs", resume=settings.resume)
+        run(perception, path=checkpoints / "perception.safetensors", report=report)
 
-    network = model_settings.build_network()
-    generator = Generator().manual_seed(settings.seed)
-    sampler = Sampler(training, settings.sampling, generator)
-    perception = PerceptionLearner(network, sampler, settings.perception, generator=generator)
-    run = partial(run_stage, logs=out / "logs", resume=settings.resume)
-    run(perception, path=checkpoints / "perception.safetensors", report=report)
+        model = tune_prior_weight(SeedModel(model_settings, network.eval()), clicks)
+        report("prior weight", 1, 1, {"chosen": model.settings.prior_weight})
+        agent = AgentLearner(model, sampler, settings.agent, generator=generator)
+        run(agent, path=checkpoints / "agent.safetensors", report=report)
 
-    model = tune_prior_weight(SeedModel(model_settings, network.eval()), clicks)
-    report("prior weight", 1, 1, {"chosen": model.settings.prior_weight})
-    agent = AgentLearner(model, sampler, settings.agent, generator=generator)
-    run(agent, path=checkpoints / "agent.safetensors", report=report)
-
-    model = tune_stop_threshold(SeedModel(model.settings, network.eval()), clicks)
-    report("stop threshold", 1, 1, {"chosen": model.settings.stop_threshold})
+        model = tune_stop_threshold(SeedModel(model.settings, network.eval()), clicks)
+        report("stop threshold", 1, 1, {"chosen": model.settings.stop_threshold})
     return save_model(model, out / settings.name, name=settings.name, card=dict(card or {}))
 
 
