@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields
+from functools import cache, partial
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+
+from cattrs import BaseValidationError, Converter, transform_error
 
 from medrl.errors import MedrlError
 
@@ -49,7 +51,10 @@ def settings_from(cls: type[_T], values: Any) -> _T:
         if not isinstance(values, Mapping) or set(values) != names:
             odd = sorted(names ^ set(values))
             raise MedrlError(f"the model's settings do not fit this version of medrl: {odd}")
-        return _instance(cls, values)
+        try:
+            return _converter().structure(values, cls)
+        except BaseValidationError as error:
+            raise ValueError(transform_error(error)[0]) from error
 
 
 def assemble(
@@ -125,41 +130,46 @@ def damaged(line: str) -> Iterator[None]:
         raise MedrlError(f"{line}: {reason}") from error
 
 
-def _instance(cls: type[_T], values: Mapping[str, Any]) -> _T:
-    if not isinstance(values, Mapping):
-        raise TypeError(f"{cls.__name__} must be an object")
-    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
-    hints = get_type_hints(cls)
-    if unknown := sorted(set(values) - set(known)):
-        raise TypeError(f"{unknown[0]!r} is unknown")
-    for name, one in known.items():
-        if name not in values and one.default is MISSING and one.default_factory is MISSING:
-            raise TypeError(f"{name!r} is missing")
-    return cls(**{name: _value(hints[name], value, name) for name, value in values.items()})
+@cache
+def _converter() -> Converter:
+    """Builds settings of JSON: every value must be of the type that its field declares."""
+    converter = Converter(forbid_extra_keys=True)
+    converter.register_structure_hook(float, _finite)
+    for kind in (int, bool, str):
+        converter.register_structure_hook(kind, _only)
+    converter.register_structure_hook_factory(_is_tuple, partial(_tuples, converter))
+    return converter
 
 
-def _value(hint: Any, value: Any, name: str) -> Any:
-    """A value as its field declares it."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        if value is None and NoneType in inner:
-            return None
-        return _value(next(one for one in inner if one is not NoneType), value, name)
-    if is_dataclass(hint):
-        return _instance(hint, value)  # type: ignore[arg-type]
-    if origin is tuple and isinstance(value, list | tuple):
-        kinds = inner[:1] * len(value) if inner[1:] == (Ellipsis,) else inner
-        if len(kinds) == len(value):
-            return tuple(_value(kind, one, name) for kind, one in zip(kinds, value, strict=True))
-    elif origin is Literal and value in inner:
-        return value
-    elif hint is float and _is_number(value) and math.isfinite(value):
-        return float(value)
-    whole = hint is int and _is_number(value) and isinstance(value, int) and abs(value) < _MOST
-    if whole or (hint in (str, bool) and isinstance(value, hint)):
-        return value
-    raise TypeError(f"{name!r} cannot be {str(value)[:40]}")
+def _finite(value: Any, hint: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("not a number")
+    if not math.isfinite(value):
+        raise ValueError("not finite")
+    return float(value)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _only(value: Any, hint: Any) -> Any:
+    if type(value) is not hint:
+        raise TypeError(f"not {hint.__name__}")
+    if hint is int and abs(value) >= _MOST:
+        raise ValueError("too large")
+    return value
+
+
+def _is_tuple(hint: Any) -> bool:
+    return get_origin(hint) is tuple
+
+
+def _tuples(converter: Converter, hint: Any) -> Callable[[Any, Any], tuple[Any, ...]]:
+    inner = get_args(hint)
+
+    def structure(values: Any, _: Any) -> tuple[Any, ...]:
+        if not isinstance(values, list | tuple):
+            raise TypeError("not a list")
+        kinds = inner[:1] * len(values) if inner[1:] == (Ellipsis,) else inner
+        return tuple(
+            converter.structure(value, kind) for value, kind in zip(values, kinds, strict=True)
+        )
+
+    return structure

@@ -25,6 +25,8 @@ CARD_FILE = "README.md"
 
 _SHIPPED = Path(__file__).parent / "models"
 _MANIFEST_LIMIT = 16 * 2**20
+#: Tensors of fewer values, such as biases and calibrations, are stored in full.
+_SMALL = 1024
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,8 @@ def save(
         manifest: Contents of `model.json`; the entry ``weights`` is filled in.
         licence: Text of the licence file; left out if None.
         card: Text of `README.md`; drawn up from the manifest if None.
-        half: Store floating-point tensors as float16 where none of their values would overflow.
+        half: Store large floating-point tensors as float16 where none of their values would
+            overflow. Small ones take no room: what a confidence is made of is not rounded.
 
     Returns:
         The folder.
@@ -235,7 +238,7 @@ def save(
 
 
 def _compact(name: str, tensor: Tensor, half: bool) -> Tensor:
-    """A tensor ready to be stored; float16 if asked for and no value overflows."""
+    """A tensor ready to be stored; float16 if asked for, it is large and no value overflows."""
     import torch
 
     tensor = tensor.detach().cpu().contiguous()
@@ -243,7 +246,7 @@ def _compact(name: str, tensor: Tensor, half: bool) -> Tensor:
         return tensor.clone()
     if not bool(torch.isfinite(tensor).all()):
         raise MedrlError(f"the weights {name!r} are not all finite: the training has diverged")
-    if not half:
+    if not half or tensor.numel() < _SMALL:
         return tensor.float().clone()
     small = tensor.half()
     return small.clone() if bool(torch.isfinite(small).all()) else tensor.float().clone()

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pydicom
+from platformdirs import user_config_path
 
 import medrl
 from medrl.errors import MedrlError
@@ -110,8 +111,7 @@ class Pseudonyms:
 
 def default_key_file() -> Path:
     """Where the key is unless said otherwise."""
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "medrl" / "deidentify.key"
+    return user_config_path("medrl") / "deidentify.key"
 
 
 def without_paths(line: str, paths: Iterable[Path], pseudonym: str) -> str:

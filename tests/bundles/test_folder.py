@@ -44,9 +44,10 @@ def manifest(**changes):
 def tensors():
     generator = torch.Generator().manual_seed(0)
     return {
-        "a.weight": torch.randn(4, 3, generator=generator),
-        "a.var": torch.tensor([1.0, 2e5]),
-        "a.tiny": torch.tensor([1e-12, 1.0]),
+        "a.weight": torch.randn(64, 32, generator=generator),
+        "a.var": torch.linspace(1.0, 2e5, 2000),
+        "a.tiny": torch.tensor([1e-12, 1.0]).repeat(1000),
+        "a.calibration": torch.tensor([1 / 3, 1e-12]),
         "a.count": torch.tensor(7),
     }
 
@@ -71,6 +72,8 @@ def test_round_trip(bundle: Path, tensors):
     # What would overflow in half precision is stored in full.
     assert torch.equal(loaded["a.var"], tensors["a.var"])
     np.testing.assert_allclose(loaded["a.tiny"], tensors["a.tiny"], atol=1e-7)
+    # What a confidence is made of is small and not rounded.
+    assert torch.equal(loaded["a.calibration"], tensors["a.calibration"])
     assert loaded["a.count"] == 7
     assert read_manifest(bundle)["landmarks"] == ["AC", "PC"]
 
