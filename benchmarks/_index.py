@@ -34,6 +34,7 @@ ORDER = (
     "batch_speed",
     "batch_holdout",
     "batch_memory",
+    "start_time",
     "before_after",
 )
 

@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 from evaluation import ixi
+from evaluation.arms import run_arms
 from evaluation.images import LabelledImage, corrupt
-from evaluation.results import RESULTS, print_table, save
+from evaluation.results import RESULTS, print_table
 
-from medrl.evaluation import read_json, summarize
+from medrl.evaluation import summarize
 from medrl.landmark.data import LabelledScan
 from medrl.landmark.detect import LandmarkDetector
 from medrl.landmark.learner import LearnerSettings, ScaleLearner
@@ -117,7 +118,23 @@ def measured(result: dict[str, Any]) -> str:
     """Mean error of every arm, heads as they are."""
     arms = result["arms"].items()
     parts = [f"{name} {arm['with prior']['as is']['mean']:.2f} mm" for name, arm in arms]
-    return f"IXI {result['split']}, small budget: " + ", ".join(parts)
+    return "IXI val, small budget: " + ", ".join(parts)
+
+
+def figures(name: str, *, minutes: float) -> dict[str, Any]:
+    """Train an arm, and measure it with and without the shape prior."""
+    heads = [ixi.load(subject) for subject in ixi.subjects("val")]
+    rng = np.random.default_rng(0)
+    conditions = {"as is": heads, "corrupted": [corrupt(head, rng) for head in heads]}
+    model, spent = train(ARMS[name], training_scans(), minutes)
+    found: dict[str, Any] = {"cpu_minutes": spent}
+    for label, shape in (
+        ("without prior", None),
+        ("with prior", ShapePrior.fit(ixi.shapes("train"))),
+    ):
+        complete = replace(model, shape=shape)
+        found[label] = {kind: measure(complete, some) for kind, some in conditions.items()}
+    return found
 
 
 def main() -> None:
@@ -125,30 +142,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0, help="CPU minutes an arm")
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--workers", type=int, default=2, help="arms at a time")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    todo = [name for name in options.arms if name not in read_json(options.out).get("arms", {})]
-    if todo:
-        scans = training_scans()
-        heads = [ixi.load(subject) for subject in ixi.subjects("val")]
-        rng = np.random.default_rng(0)
-        cases = {"as is": heads, "corrupted": [corrupt(head, rng) for head in heads]}
-        prior = ShapePrior.fit(ixi.shapes("train"))
-    for name in todo:
-        model, spent = train(ARMS[name], scans, options.minutes)
-        arm: dict[str, object] = {"cpu_minutes": spent}
-        for label, shape in (("without prior", None), ("with prior", prior)):
-            complete = replace(model, shape=shape)
-            arm[label] = {kind: measure(complete, some) for kind, some in cases.items()}
-        result = read_json(options.out)
-        arms = {**result.get("arms", {}), name: arm}
-        save(options.out, {"split": "val", "arms": arms}, {CLAIM: measured})
-    print_arms(read_json(options.out)["arms"])
-
-
-def print_arms(arms: dict[str, dict]) -> None:
-    """Mean, 95 % and share above 10 mm of every arm."""
+    arms = run_arms(
+        options.out,
+        options.arms,
+        figures,
+        workers=options.workers,
+        claims={CLAIM: measured},
+        minutes=options.minutes,
+    )
     columns = ("mean", "p95", "above_10")
     rows = [
         [name, arm["cpu_minutes"], prior, kind, *(arm[prior][kind][c] for c in columns)]

@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from evaluation.results import RESULTS, print_table, save
+from evaluation.arms import run_arms
+from evaluation.results import RESULTS, print_table
 from evaluation.seeds import load
 from torch import Generator, Tensor
 
 from medrl.bundles import find, load_weights, read_manifest
-from medrl.evaluation import read_json
 from medrl.seednet.baselines import INTENSITY_BETA
 from medrl.seednet.data import LabelledGrid
 from medrl.seednet.learner import AgentLearner, AgentSettings
@@ -174,32 +174,36 @@ def measured(result: dict[str, Any]) -> str:
     )
 
 
+def figures(name: str, *, model: str, steps: int) -> dict[str, Any]:
+    """Train an arm's value head, and measure it."""
+    folder = find(model)
+    settings = ModelSettings.from_json(read_manifest(folder)["settings"])
+    built = build(ARMS[name], folder)
+    minutes = train(built, load("hippocampus-t1", "train", settings), steps)
+    validation = load("hippocampus-t1", "val", settings)
+    return {**measure(built, validation), "cpu_minutes": minutes}
+
+
 def main() -> None:
     """Run the arms that have no result yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="hippocampus-t1")
     parser.add_argument("--steps", type=int, default=120, help="batches for every arm")
     parser.add_argument("--arm", action="append", choices=ARMS, help="all by default")
+    parser.add_argument("--workers", type=int, default=2, help="arms at a time")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    folder = find(options.model)
-    settings = ModelSettings.from_json(read_manifest(folder)["settings"])
-    training = load("hippocampus-t1", "train", settings)
-    validation = load("hippocampus-t1", "val", settings)
-    for name in options.arm or ARMS:
-        if name in read_json(options.out).get("arms", {}):
-            continue
-        model = build(ARMS[name], folder)
-        minutes = train(model, training, options.steps)
-        figures = {**measure(model, validation), "cpu_minutes": minutes}
-        # Read again: arms may be run by several processes.
-        result = read_json(options.out) or {"steps": options.steps, "split": "val", "arms": {}}
-        result["arms"][name] = figures
-        save(options.out, result, {CLAIM: measured})
-        print(f"{name}: {figures['own_stop']:.3f} with {figures['seeds']:.1f} seeds", flush=True)
+    arms = run_arms(
+        options.out,
+        options.arm or ARMS,
+        figures,
+        workers=options.workers,
+        claims={CLAIM: measured},
+        model=options.model,
+        steps=options.steps,
+    )
     rows: list[list[object]] = []
-    for name, f in read_json(options.out)["arms"].items():
+    for name, f in arms.items():
         first, last = (f"{f['by_seeds'][n]:.3f}" for n in (0, -1))
         rows.append([name, first, f"{f['own_stop']:.3f}", f["seeds"], last])
     print_table(["arm", "one click", "own stop", "seeds", "ten seeds"], rows)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from evaluation.results import RESULTS, save
+from evaluation.results import RESULTS, Claims, save
 from evaluation.seeds import cases
 
 from medrl.seednet.evaluate import evaluate, figures, tables
@@ -52,6 +52,37 @@ def sarcoma(segmenter: SeedSegmenter, split: str, clicks: int) -> dict[str, Any]
     return out
 
 
+def one_click_in_words(result: dict[str, Any]) -> str:
+    """Dice of the agent from one click, next to the network and the threshold."""
+    parts = []
+    for target, own in result["figures"].items():
+        values = own["one_click"]
+        others = ", ".join(
+            f"{name} {values[name]['mean_dice']:.3f}" for name in ("network", "one-click threshold")
+        )
+        mean, worst = (values["agent"][f"{kind}_dice"] for kind in ("mean", "worst"))
+        parts.append(f"{target} {mean:.3f} (worst {worst:.2f}; {others})")
+    return "Dice: " + "; ".join(parts)
+
+
+def corrections_in_words(result: dict[str, Any]) -> str:
+    """Dice after each correction, and clicks to 0.90."""
+    whole = result["figures"]["whole"]
+    path = " ".join(f"{value:.3f}" for value in whole["dice_by_corrections"]["agent"])
+    clicks = whole["clicks_to_goal"]["mean"]
+    needed = ", ".join(f"{name} {value:.1f}" for name, value in clicks.items())
+    return f"Dice {path}; clicks to 0.90: {needed}"
+
+
+CLAIMS: dict[str, Claims] = {
+    "hippocampus-t1": {
+        "One click segments a hippocampus": one_click_in_words,
+        "It answers to corrections": corrections_in_words,
+    },
+    "sarcoma-pet-ct": {"One click segments a sarcoma": one_click_in_words},
+}
+
+
 def main() -> None:
     """Measure both models and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -75,7 +106,8 @@ def main() -> None:
             "weights_sha256": segmenter.manifest["weights"]["sha256"],
             "figures": found,
         }
-        save(options.out or RESULTS / f"seednet_{model}_{options.split}.json", result)
+        out = options.out or RESULTS / f"seednet_{model}_{options.split}.json"
+        save(out, result, CLAIMS.get(model))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 
 def detect(scan: str) -> dict[str, Any]:
     """Landmarks of a scan."""
-    found = _detector().detect(medrl.read(scan)).landmarks
+    found = _predictor("brain-t1").detect(scan).landmarks
     return {
         "names": [landmark.name for landmark in found],
         "positions": [landmark.position_world.tolist() for landmark in found],
@@ -29,17 +29,16 @@ def detect(scan: str) -> dict[str, Any]:
 
 def segment(model: str, scans: dict[str, str], click: list[float], into: str) -> dict[str, Any]:
     """A mask from one click, and the seeds that the agent adds."""
-    session = _session(model)
-    session.set_scan({name: medrl.read(path) for name, path in scans.items()})
-    session.add_seed(click, "fg")
-    placed = session.accept_all()
-    np.savez_compressed(into, mask=session.mask().numpy())
-    return {"seeds": [[*seed.position_world.tolist(), seed.label] for seed in placed]}
+    x, y, z = click
+    found = _predictor(model).segment(scans, [f"fg:{x!r},{y!r},{z!r}"])
+    np.savez_compressed(into, mask=found.mask.numpy())
+    placed = [seed for seed in found.seeds if seed.who == "agent"]
+    return {"seeds": [[*seed.points_world[0].tolist(), seed.label] for seed in placed]}
 
 
 def register(fixed: str, moving: str) -> dict[str, Any]:
     """The transform between two scans."""
-    found = _registrar().register(medrl.read(fixed), medrl.read(moving))
+    found = _predictor("rigid-head").register(fixed, moving)
     return {
         "transform": found.transform_world.tolist(),
         "confidence": float(found.confidence),
@@ -55,18 +54,8 @@ def train(learner: str, steps: int, data: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _detector() -> Any:
-    return medrl.LandmarkDetector.load("brain-t1")
-
-
-@cache
-def _session(model: str) -> Any:
-    return medrl.SeedSession.load(model)
-
-
-@cache
-def _registrar() -> Any:
-    return medrl.Registrar.load("rigid-head")
+def _predictor(model: str) -> Any:
+    return medrl.load(model)
 
 
 _LEARNERS: dict[str, Callable[[], object]] = {}
