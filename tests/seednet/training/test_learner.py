@@ -1,9 +1,7 @@
 """Learning where to put seeds: worth and returns by hand, and a few steps on blobs."""
 
-import random
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from medrl.seednet.learner import AgentLearner, AgentSettings, expected_gains
 from medrl.seednet.model import ModelSettings, SeedModel
 from medrl.seednet.rewards import RewardSettings
 from medrl.seednet.sampling import Sampler, Sampling
-from tests.rl.resume import assert_resumes
 
 WINDOWS = Sampling(window=(16, 16, 16), shift=2.0, scanner_probability=0.0)
 SMALL = AgentSettings(
@@ -154,11 +151,3 @@ def test_the_memory_forgets_the_oldest(make_cases: MakeCases, settings: ModelSet
     held = set(one.replay.held("window").flatten().tolist())
     assert held <= set(one._windows)
     assert len(one._windows) <= len(held) + 3
-
-
-@pytest.mark.parametrize("interrupt_at", random.Random(0).sample(range(1, 10), 3))
-def test_an_interrupted_training_ends_with_the_same_bits(
-    make_cases: MakeCases, settings: ModelSettings, tmp_path: Path, interrupt_at: int
-) -> None:
-    torch.set_num_threads(1)
-    assert_resumes(lambda: learner(make_cases, settings), tmp_path, interrupt_at=interrupt_at)
