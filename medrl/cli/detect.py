@@ -246,8 +246,7 @@ def detect_one(
         return failed(unexpected(error))
     finally:
         progress.remove_task(bar)
-    remarks = tuple(str(remark) for remark in volume.meta.get("remarks", ()))
-    return Done(label, detection, files, (*remarks, *drafted.remarks, *detection.warnings))
+    return Done(label, detection, files, (*drafted.remarks, *detection.warnings))
 
 
 def show_one(done: Done) -> None:

@@ -129,7 +129,7 @@ def run_landmark(command: Landmark) -> int:
             data=command.data,
             out=command.out,
             card=card,
-            progress=Report(progress),
+            report=Report(progress),
         )
     metrics, code = {}, 0
     if command.evaluate and cases["test"]:

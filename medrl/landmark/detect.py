@@ -16,6 +16,7 @@ from medrl.errors import MedrlError
 from medrl.files import prepare_folder, stem_of
 from medrl.landmark.inference import Array, Candidates, Inference, Status
 from medrl.landmark.model import LandmarkModel
+from medrl.results import SavedFiles
 from medrl.results.provenance import file_of, provenance
 from medrl.systems import Progress, check_device
 from medrl.trajectory import AgentPath, Trajectory
@@ -64,7 +65,7 @@ class Detection:
     Attributes:
         landmarks: In the order asked for.
         trajectory: Every agent's path.
-        warnings: What the user should know, one line each.
+        warnings: What the user should know of the scan and the landmarks, one line each.
         seconds: Wall time from preprocessing to answer.
         scan: What was searched; without it, nothing can be saved.
     """
@@ -85,6 +86,12 @@ class Detection:
         known = [one for one in sure if not math.isnan(one)]
         return sum(known) / len(known) if known else None
 
+    @property
+    def doubtful(self) -> tuple[str, ...]:
+        """Landmarks in the scan that are more likely wrong than right."""
+        there = (landmark for landmark in self.landmarks if landmark.status != "absent")
+        return tuple(landmark.name for landmark in there if landmark.confidence < _DOUBTFUL)
+
     def save(
         self,
         folder: str | Path,
@@ -92,7 +99,7 @@ class Detection:
         *,
         picture: bool = True,
         pseudonyms: Pseudonyms | None = None,
-    ) -> dict[str, Path]:
+    ) -> SavedFiles:
         """Write everything there is to keep, all of it or nothing.
 
         See :func:`medrl.landmark.results.write_results` for the files; a DICOM scan gets its
@@ -105,7 +112,7 @@ class Detection:
             pseudonyms: Take the patient's identity out of DICOM; None to carry it over.
 
         Returns:
-            Paths by kind.
+            Paths by kind, and what to know of them.
 
         Raises:
             MedrlError: If they cannot be written.
@@ -114,14 +121,16 @@ class Detection:
 
         if self.scan is None:
             raise MedrlError("a detection without its scan cannot be saved")
-        return write_results(
+        report = dicom_report(self.scan, self, pseudonyms=pseudonyms)
+        files = write_results(
             prepare_folder(Path(folder)),
             stem or stem_of(Path(file_of(self.scan) or "scan")),
             self.scan,
             self,
             picture=picture,
-            report=dicom_report(self.scan, self, pseudonyms=pseudonyms),
+            report=report,
         )
+        return SavedFiles(files, report.remarks)
 
     def __getitem__(self, name: str) -> Landmark:
         """The landmark of that name."""
@@ -337,7 +346,8 @@ class LandmarkDetector:
         )
         agents = tuple(_with_answer(candidates.paths[lm.name], lm) for lm in landmarks)
         trajectory = Trajectory("landmark", agents, made_by)
-        return Detection(landmarks, trajectory, _warnings(landmarks), math.nan, scan)
+        remarks = tuple(str(remark) for remark in scan.meta.get("remarks", ()))
+        return Detection(landmarks, trajectory, remarks + _warnings(landmarks), math.nan, scan)
 
 
 def _volume(scan: str | Path | MetaTensor) -> MetaTensor | MedrlError:

@@ -222,8 +222,8 @@ class ScaleLearner(Learner):
         self._dqn.load_state_dict(state["target"])
         self._env = None
         if state["walkers"] is not None:
-            walkers = SearchState.from_state_dict(state["walkers"])
-            self._environment().state = walkers.to(self.device)
+            self._env = self._new_environment()
+            self._env.state = SearchState.from_state_dict(state["walkers"]).to(self.device)
 
     def train_step(self) -> dict[str, float]:
         """Learn from one batch of whichever phase it is; the losses by name."""
@@ -362,20 +362,26 @@ class ScaleLearner(Learner):
 
     def _environment(self) -> AgentsEnv[SearchState]:
         """Where agents walk, in the scans at hand."""
-        pyramids = self.pool.pyramids
         if self._env is None:
-            landmarks = self.pool.points.shape[1]
-            walks = _Walks(pyramids, landmarks=landmarks, max_steps=_WALK, descends=False)
-            task = _Practice(self, walks)
-            agents = [self.settings.agents]
-            self._env = AgentsEnv(walks, task, batch_size=agents, seed=0, device=self.device)
+            self._env = self._new_environment()
             self._env.reset()
-            self._walks = walks
-            self._env.reset()
-        for slot, pyramid in enumerate(pyramids):
+        for slot, pyramid in enumerate(self.pool.pyramids):
             if self._walks.scans[slot] is not pyramid:
                 self._walks.replace_scan(slot, pyramid)
         return self._env
+
+    def _new_environment(self) -> AgentsEnv[SearchState]:
+        landmarks = self.pool.points.shape[1]
+        self._walks = _Walks(
+            self.pool.pyramids, landmarks=landmarks, max_steps=_WALK, descends=False
+        )
+        return AgentsEnv(
+            self._walks,
+            _Practice(self, self._walks),
+            batch_size=[self.settings.agents],
+            generator=self.generator,
+            device=self.device,
+        )
 
     def _values_of(self, seen: Mapping[str, Tensor]) -> Tensor:
         """Action values (N, 6) of agents for what each looks for."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medrl.engines import Engine
-from medrl.engines.local import LocalEngine
 from medrl.errors import MedrlError
 from medrl.landmark.calibrate import calibrate
 from medrl.landmark.data import landmark_names, load_labelled, points_array, read_datalist
@@ -19,8 +17,12 @@ from medrl.landmark.model import LandmarkModel
 from medrl.landmark.shape import ShapePrior
 from medrl.rl.checkpoint import load_module
 from medrl.rl.jobs import Job, run_jobs
-from medrl.rl.stage import Progress, run_stage
+from medrl.rl.stage import run_stage
+from medrl.systems import Report
 from medrl.volume.prepare import Preprocessing
+
+if TYPE_CHECKING:
+    from medrl.engines import Engine
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,6 @@ class TrainSettings:
         imitation_steps: Batches of imitation on each scale, finest first.
         dqn_steps: Batches of DQN on each scale after that, finest first.
         learner: Network and learning.
-        workers: Scales trained at a time, one process each; 0 trains them one after the other in
-            this process.
         device: Torch device.
         seed: Fixes every random choice.
         resume: Go on from the checkpoints in the output folder.
@@ -45,7 +45,6 @@ class TrainSettings:
     imitation_steps: tuple[int, ...] = (7500, 4800, 3400)
     dqn_steps: tuple[int, ...] = (1500, 800, 300)
     learner: LearnerSettings = field(default_factory=LearnerSettings)
-    workers: int = 2
     device: str = "cpu"
     seed: int = 0
     resume: bool = False
@@ -57,13 +56,13 @@ def train(
     data: Path,
     out: Path,
     card: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
+    report: Report | None = None,
     engine: Engine | None = None,
 ) -> Path:
     """Train a model and save it as a bundle.
 
-    Every scale has its own network, and is trained on one CPU thread or the device. Checkpoints
-    are written to ``out/checkpoints`` and TensorBoard logs to ``out/logs``.
+    Every scale has its own network, and is trained by itself. Checkpoints are written to
+    ``out/checkpoints`` and TensorBoard logs to ``out/logs``.
 
     Args:
         settings: The recipe.
@@ -71,9 +70,9 @@ def train(
             validation scans are looked at.
         out: Output folder.
         card: Model card: what users should know of the data, the licence and the limits.
-        progress: Called now and then.
-        engine: Where scales are trained, such as a Ray cluster that sees the data and ``out``;
-            processes on this machine if left out.
+        report: Called now and then.
+        engine: Where scales are trained side by side, on one CPU thread each; None for this
+            process, one after the other.
 
     Returns:
         The bundle's folder, ``out/<name>``.
@@ -86,33 +85,31 @@ def train(
         raise MedrlError(
             f"imitation_steps and dqn_steps need one number for each of {scales} scales"
         )
-    if (out / "checkpoints").exists() and not settings.resume:
+    checkpoints = out.absolute() / "checkpoints"
+    if checkpoints.exists() and not settings.resume:
         raise MedrlError(f"{out} holds checkpoints already: resume, or choose another folder")
-    cases = read_datalist(data)
-    names = landmark_names(cases["training"])
-    report = progress or (lambda *_: None)
-    if engine is None and settings.workers > 0:
-        engine = LocalEngine(settings.workers)
-    given = {"settings": settings, "data": data.absolute(), "logs": (out / "logs").absolute()}
+    samples = read_datalist(data)
+    names = landmark_names(samples["training"])
+    report = report or (lambda *_: None)
+    arguments = {"settings": settings, "data": data.absolute(), "logs": out.absolute() / "logs"}
     jobs = [
-        Job(f"{spacing:g}mm", train_scale, {"level": level, **given})
+        Job(f"{spacing:g}mm", train_scale, {**arguments, "level": level})
         for level, spacing in enumerate(settings.learner.spacings)
     ]
-    checkpoints = run_jobs(jobs, out / "checkpoints", engine, report=report)
+    run_jobs(jobs, checkpoints, engine, report=report)
 
     model_settings = settings.learner.model_settings(modality=settings.modality)
     networks = []
-    for name, checkpoint in checkpoints.items():
+    for job in jobs:
         network = model_settings.build_network(len(names))
-        load_module(out / "checkpoints" / name / checkpoint, network)
+        load_module(_checkpoint(checkpoints / job.name), network)
         networks.append(network.eval().to(settings.device))
-    shape = _shape_prior(np.stack([points_array(c, names) for c in cases["training"]]))
+    shape = _shape_prior(np.stack([points_array(s, names) for s in samples["training"]]))
     model = LandmarkModel(names, model_settings, tuple(networks), shape)
-    if cases["validation"]:
-        scans = load_labelled(cases["validation"], names, model.settings.preprocessing)
+    if samples["validation"]:
         model = calibrate(
             model,
-            scans,
+            load_labelled(samples["validation"], names, model.settings.preprocessing),
             augmentation=settings.learner.augmentation,
             seed=settings.seed,
             progress=lambda done, total: report("calibration", done, total, {}),
@@ -121,26 +118,22 @@ def train(
 
 
 def train_scale(
-    folder: Path, report: Progress, *, level: int, settings: TrainSettings, data: Path, logs: Path
-) -> str:
-    """Train the network of one scale: a job (:class:`medrl.rl.jobs.Job`).
+    folder: Path, report: Report, *, settings: TrainSettings, level: int, data: Path, logs: Path
+) -> None:
+    """Train the network of one scale, from its checkpoint if there is one.
 
     Args:
-        folder: For its checkpoint; it goes on from one that is there.
-        report: Told how it goes.
-        level: Which scale; 0 is the finest.
+        folder: For the checkpoint; named after the scale.
+        report: Called now and then.
         settings: The recipe.
+        level: Which scale.
         data: Datalist.
         logs: Folder for TensorBoard.
-
-    Returns:
-        Name of the checkpoint.
     """
     samples = read_datalist(data)["training"]
-    names = landmark_names(samples)
-    scans = load_labelled(samples, names, Preprocessing(spacing=settings.learner.spacings[0]))
+    preprocessing = Preprocessing(spacing=settings.learner.spacings[0])
     learner = ScaleLearner(
-        scans,
+        load_labelled(samples, landmark_names(samples), preprocessing),
         level=level,
         settings=settings.learner,
         imitation_steps=settings.imitation_steps[level],
@@ -148,16 +141,11 @@ def train_scale(
         seed=settings.seed + 1000 * level,
         device=settings.device,
     )
-    spacing = settings.learner.spacings[level]
-    path = folder / f"{spacing:g}mm.safetensors"
-    run_stage(
-        learner,
-        path,
-        logs=logs,
-        resume=True,
-        report=lambda _, *event: report(f"{spacing:g} mm", *event),
-    )
-    return path.name
+    run_stage(learner, _checkpoint(folder), logs=logs, resume=True, report=report)
+
+
+def _checkpoint(folder: Path) -> Path:
+    return folder / f"{folder.name}.safetensors"
 
 
 def _shape_prior(shapes_world: np.ndarray[Any, np.dtype[np.float64]]) -> ShapePrior | None:

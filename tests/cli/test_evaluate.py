@@ -110,7 +110,6 @@ def test_train(medrl, datalist: Path, head: Path, tmp_path: Path):
         "name": "blobs",
         "imitation-steps": (4, 4),
         "dqn-steps": (2, 2),
-        "workers": 0,
         "learner.spacings": (2.0, 4.0),
         "learner.window": 9,
         "learner.channels": (4, 8),
@@ -129,7 +128,7 @@ def test_train(medrl, datalist: Path, head: Path, tmp_path: Path):
     ]
     ended = medrl("train", "landmark", "--data", datalist, "-o", out, *options)
     assert ended.code == 0, ended.err
-    assert "2 mm: " in ended.out
+    assert "2mm: " in ended.out
     manifest = read_manifest(out / "blobs")
     assert manifest["landmarks"] == list(NAMES)
     assert manifest["card"]["title"] == "Two blobs"

@@ -10,6 +10,7 @@ import torch
 from resume import assert_resumes, assert_survives_kill
 from scipy.ndimage import gaussian_filter
 
+from medrl.engines.local import LocalEngine
 from medrl.errors import MedrlError
 from medrl.landmark.augment import Augmentation
 from medrl.landmark.data import LabelledScan
@@ -65,12 +66,16 @@ def datalist(tmp_path_factory):
 def test_training_learns_and_the_bundle_finds_points_in_unseen_scans(datalist, tmp_path):
     settings = TrainSettings(
         name="blobs", imitation_steps=(400, 400), dqn_steps=(30, 30), learner=SMALL, seed=1
-    )  # workers=2, as a user would
+    )
     seen = []
     bundle = train(
-        settings, data=datalist, out=tmp_path, progress=lambda *event: seen.append(event[:3])
+        settings,
+        data=datalist,
+        out=tmp_path,
+        report=lambda *event: seen.append(event[:3]),
+        engine=LocalEngine(2),
     )
-    assert {"2 mm", "8 mm", "calibration"} <= {what for what, _, _ in seen}
+    assert {"2mm", "8mm", "calibration"} <= {what for what, _, _ in seen}
     assert list((tmp_path / "logs").glob("2mm/events*"))
     detector = LandmarkDetector.load(str(bundle))
     assert detector.landmark_names == ("bright", "dark")
@@ -136,28 +141,28 @@ def test_a_scale_resumes_to_the_same_bits(tmp_path, interrupt_at):
 
 def test_an_interrupted_training_ends_with_the_same_model(datalist, tmp_path):
     settings = TrainSettings(
-        name="b", imitation_steps=(120, 20), dqn_steps=(5, 0), learner=SMALL, seed=1, workers=0
+        name="b", imitation_steps=(120, 20), dqn_steps=(5, 0), learner=SMALL, seed=1
     )
     train(settings, data=datalist, out=tmp_path / "whole")
     with pytest.raises(MedrlError, match="holds checkpoints already"):
         train(settings, data=datalist, out=tmp_path / "whole")
 
     def interrupt(what, done, *_):
-        if what == "2 mm" and done == 120:
+        if what == "2mm" and done == 120:
             raise KeyboardInterrupt
 
     parts = tmp_path / "parts"
     with pytest.raises(KeyboardInterrupt):
-        train(settings, data=datalist, out=parts, progress=interrupt)
+        train(settings, data=datalist, out=parts, report=interrupt)
     seen = []
     bundle = train(
         replace(settings, resume=True),
         data=datalist,
         out=parts,
-        progress=lambda what, done, *_: seen.append((what, done)),
+        report=lambda what, done, *_: seen.append((what, done)),
     )
-    assert ("2 mm", 100) not in seen
-    assert ("2 mm", 125) in seen
+    assert ("2mm", 100) not in seen
+    assert ("2mm", 125) in seen
     same = (tmp_path / "whole" / "b" / "model.safetensors").read_bytes()
     assert (bundle / "model.safetensors").read_bytes() == same
     other = replace(settings, resume=True, learner=replace(SMALL, batch=32))

@@ -91,7 +91,6 @@ class _Detecting(CaseProcessor):
             {"landmark" if key == "name" else key: value for key, value in row.items()}
             for row in landmark_rows(detection)
         ]
-        remarks = [str(remark) for remark in scan.meta.get("remarks", ())]
         picture = files.get("picture")
-        said = [*remarks, *report.remarks, *detection.warnings]
+        said = [*report.remarks, *detection.warnings]
         return Record(rows, said, picture.name if picture else None)
