@@ -24,19 +24,20 @@ import numpy as np
 import torch
 from evaluation.registration_pairs import ScanPair, heads
 from evaluation.results import RESULTS, print_table, save
-from torch import Generator, Tensor
+from torch import Generator
 
 from medrl.bundles import find
 from medrl.evaluation import read_json
 from medrl.registration.actor_critic import ActorCriticLearner, ActorCriticSettings
 from medrl.registration.data import load_sources, read_datalist
-from medrl.registration.dynamics import RegistrationDynamics
+from medrl.registration.dynamics import FieldOfView, RegistrationDynamics
 from medrl.registration.model import COARSE, FINE, PreparedScan, RegistrationModel
 from medrl.registration.network import RegistrationNetwork
-from medrl.registration.pairs import PairBank, Situations
+from medrl.registration.pairs import PairSampler, PoseDistribution
 from medrl.registration.register import Registrar
 from medrl.registration.synthesis import Synthesis
-from medrl.registration.train import judge_walks
+from medrl.registration.train import compare
+from medrl.registration.transforms import Kind
 from medrl.rl.checkpoint import load_module
 
 CLAIM = "What each part of the registration agents is worth"
@@ -50,15 +51,13 @@ class Blind(RegistrationModel):
     """A model that takes what is out of view for air."""
 
     def dynamics(
-        self, level: int, fixed: PreparedScan, moving: PreparedScan
+        self, fixed: PreparedScan, moving: PreparedScan, *, kind: Kind = "rigid"
     ) -> RegistrationDynamics:
         """Without anything out of view."""
-        seeing = super().dynamics(level, fixed, moving)
-        return replace(seeing, fixed=seeing.fixed.clamp(min=0), hide=_light_up)
-
-
-def _light_up(windows: Tensor, transforms: Tensor) -> None:
-    windows.clamp_(min=0)
+        seeing = super().dynamics(fixed, moving, kind=kind)
+        lit = FieldOfView(torch.full((1, 1, 4), torch.inf), torch.ones(1, dtype=torch.bool))
+        views = [replace(view, fixed=view.fixed.clamp(min=0), fov=lit) for view in seeing.views]
+        return RegistrationDynamics(views, seeing.pivot, seeing.rules)
 
 
 Change = Callable[[RegistrationModel], RegistrationModel]
@@ -80,10 +79,10 @@ SEARCH: dict[str, Change] = {
         lookahead=False
     ),
     "no lookahead, agents compared by the predicted error": searching(
-        lookahead=False, judge="error"
+        lookahead=False, scorer="error"
     ),
-    "lookahead by the predicted error (the value head)": searching(judge="error"),
-    "lookahead by mutual information without the network": searching(lengths=()),
+    "lookahead by the predicted error (the value head)": searching(scorer="error"),
+    "lookahead by mutual information without the network": searching(shares=()),
     "in-view mask off": lambda model: Blind(model.settings, model.networks),
 }
 
@@ -95,15 +94,15 @@ def learn(run: Path, batches: int) -> dict[str, dict[str, float]]:
         split: load_sources(scans[split], spacing=FINE.spacing, seed=0)
         for split in ("training", "validation")
     }
-    rigid = Situations(resize=0.0)
+    rigid = PoseDistribution(resize=0.0)
 
-    def bank(split: str, seed: int) -> PairBank:
-        return PairBank(
+    def sampler(split: str, seed: int) -> PairSampler:
+        return PairSampler(
             sources[split],
             COARSE,
             working=FINE.spacing,
             synthesis=Synthesis(),
-            situations=rigid,
+            poses=rigid,
             size=32,
             generator=Generator().manual_seed(seed),
         )
@@ -111,21 +110,21 @@ def learn(run: Path, batches: int) -> dict[str, dict[str, float]]:
     checkpoint = run / "checkpoints" / "coarse-imitation.safetensors"
     imitated = RegistrationNetwork(COARSE)
     load_module(checkpoint, imitated)
-    contestants = [(imitated, False)]
+    networks = [(imitated, False)]
     for weight in LEARNING.values():
         network = RegistrationNetwork(COARSE)
         load_module(checkpoint, network)
         settings = ActorCriticSettings(steps=batches, actor_weight=weight)
         generator = Generator().manual_seed(0)
-        learner = ActorCriticLearner(network, bank("training", 0), settings, generator=generator)
+        learner = ActorCriticLearner(network, sampler("training", 0), settings, generator=generator)
         while learner.step < learner.total_steps:
             learner.train_step()
-        contestants.append((network, True))
-    judged = judge_walks(bank("validation", 1), contestants)
+        networks.append((network, True))
+    errors = compare(sampler("validation", 1), networks, seed=1)
     names = ("imitation alone", *LEARNING)
     return {
         name: {"error_mm": float(np.expm1(value))}
-        for name, value in zip(names, judged, strict=True)
+        for name, value in zip(names, errors, strict=True)
     }
 
 

@@ -70,7 +70,7 @@ def own_method(registrar: Registrar, *, refine: bool) -> Method:
         return Answer(
             found.transform_world,
             found.agent_transform_world,
-            found.confidence,
+            float("nan") if found.confidence is None else found.confidence,
             found.predicted_error_mm,
             float(found.trusted),
         )

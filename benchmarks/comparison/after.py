@@ -122,17 +122,17 @@ def _registration(kind: str, data: dict[str, Any]) -> Any:
     from medrl.registration.imitation import ImitationLearner, ImitationSettings
     from medrl.registration.model import COARSE, FINE
     from medrl.registration.network import RegistrationNetwork
-    from medrl.registration.pairs import PairBank, Situations
+    from medrl.registration.pairs import PairSampler, PoseDistribution
     from medrl.registration.synthesis import Synthesis
 
     generator = Generator().manual_seed(0)
     network = RegistrationNetwork(COARSE)
-    pairs = PairBank(
+    pairs = PairSampler(
         load_sources([Path(one["image"]) for one in data], spacing=FINE.spacing, seed=0),
         COARSE,
         working=FINE.spacing,
         synthesis=Synthesis(),
-        situations=Situations(),
+        poses=PoseDistribution(),
         size=16,
         generator=generator,
     )

@@ -1,4 +1,4 @@
-"""Reinforcement learning of whole walks: recurrent advantage actor-critic.
+"""Reinforcement learning of whole episodes: recurrent advantage actor-critic.
 
 Sun et al. (MedIA 2021) train a ConvLSTM core with asynchronous advantage actor-critic; here a gated
 recurrent unit is trained with its synchronous form, many agents side by side.
@@ -6,25 +6,25 @@ recurrent unit is trained with its synchronous form, many agents side by side.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
+from tensordict import TensorDict
 from torch import Generator, Tensor
-from torch.nn import functional as F
 
+from medrl.registration.dynamics import RegistrationState, Rules
 from medrl.registration.imitation import error_loss, policy_loss
-from medrl.registration.network import ACTIONS, Decision, RegistrationNetwork
-from medrl.registration.pairs import PairBank
-from medrl.registration.rewards import RewardSettings, step_rewards
+from medrl.registration.network import RegistrationNetwork
+from medrl.registration.pairs import PairSampler
+from medrl.registration.task import AlignTask
 from medrl.rl.a2c import RecurrentA2C, sample
 from medrl.rl.checkpoint import State
+from medrl.rl.env import AgentsEnv
 from medrl.rl.learner import Learner
 from medrl.rl.schedule import one_cycle
 
 #: Parameters that these agents change: shifts and turns.
 _RIGID = 6
-#: Logit of choices that are not there.
-_NEVER = -30.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ActorCriticSettings:
     Attributes:
         steps: Batches.
         agents: Side by side in each.
-        horizon: Steps of a walk; shorter ones end where the agent stops.
+        horizon: Steps of an episode.
         learning_rate: At its highest.
         gamma: Discount.
         lmbda: Of generalised advantage estimation.
@@ -43,9 +43,8 @@ class ActorCriticSettings:
         actor_weight: Of the actor's loss; with 0 the recurrent core learns by imitation alone.
         imitation_weight: Of the expert's steps at the states that are met.
         error_weight: Of the predicted error.
-        bank: Pairs of scans at hand at a time.
+        pairs: Pairs of scans at hand at a time.
         renew: New pairs a batch.
-        reward: What a step is worth.
     """
 
     steps: int = 160
@@ -59,41 +58,51 @@ class ActorCriticSettings:
     actor_weight: float = 0.1
     imitation_weight: float = 1.0
     error_weight: float = 1.0
-    bank: int = 64
+    pairs: int = 64
     renew: int = 2
-    reward: RewardSettings = field(default_factory=RewardSettings)
 
 
 class ActorCriticLearner(Learner):
-    """Agents that walk, and the network that learns from what comes of it."""
+    """Agents that walk, and the network that learns from what comes of it.
+
+    A step is worth how much it shrinks log(1 + D / mm).
+    """
 
     settings: ActorCriticSettings
 
     def __init__(
         self,
         network: RegistrationNetwork,
-        bank: PairBank,
+        sampler: PairSampler,
         settings: ActorCriticSettings,
         *,
         generator: Generator,
+        device: str | torch.device = "cpu",
+        mixed_precision: bool | None = None,
     ) -> None:
         """Wire up.
 
         Args:
-            network: What learns; it should imitate well already.
-            bank: Where walks begin.
+            network: What learns, on the device; it should imitate well already.
+            sampler: Where agents begin.
             settings: How.
-            generator: What the bank draws from, and the agents.
+            generator: What the sampler draws from, and the agents.
+            device: Torch device.
+            mixed_precision: See :class:`medrl.rl.learner.Learner`.
         """
         super().__init__(
             modules={"network": network},
-            optimizers={"network": torch.optim.AdamW(network.parameters())},
+            optimizers={
+                "network": torch.optim.AdamW(network.parameters(), lr=settings.learning_rate)
+            },
             generator=generator,
             total_steps=settings.steps,
             settings=settings,
+            device=device,
+            mixed_precision=mixed_precision,
         )
         self.network = network
-        self._bank = bank
+        self._sampler = sampler
         self._loss = RecurrentA2C(
             gamma=settings.gamma,
             lmbda=settings.lmbda,
@@ -104,95 +113,80 @@ class ActorCriticLearner(Learner):
     def train_step(self) -> dict[str, float]:
         """Walk with every agent, and learn from it; figures by name."""
         s = self.settings
-        self._bank.renew(s.renew)
+        self._sampler.renew(s.renew)
+        env, task = self._sampler.begin(
+            s.agents,
+            seed=int(torch.randint(2**62, (), generator=self.generator)),
+            rules=Rules(action="factored", max_steps=s.horizon),
+        )
         # Statistics of the normalisation are those of imitation: walks are too alike.
         self.network.eval()
-        with self.autocast():
-            walk = self._walk()
-            losses = self._loss(
-                walk.logits, walk.values, walk.actions, walk.rewards, walk.done, ~walk.ended
-            )
-            actor = losses["loss_objective"] + losses["loss_entropy"]
-            loss = (
-                s.actor_weight * actor
-                + losses["loss_critic"]
-                + s.imitation_weight * walk.imitation
-                + s.error_weight * walk.error
-            )
+        episodes = self._walk(env, task)
+        going = torch.ones_like(episodes.rewards, dtype=torch.bool)
+        losses = self._loss(
+            episodes.logits, episodes.values, episodes.actions, episodes.rewards, ~going, going
+        )
+        loss = (
+            s.actor_weight * (losses["loss_objective"] + losses["loss_entropy"])
+            + losses["loss_critic"]
+            + s.imitation_weight * episodes.imitation
+            + s.error_weight * episodes.error
+        )
         rate = s.learning_rate * one_cycle(self.step, s.steps, warmup=0.03)
         self.optimize(loss, learning_rate=rate, clip=1.0)
         self.step += 1
         return {
-            "return": float(walk.rewards.sum(dim=1).mean()),
+            "return": float(episodes.rewards.sum(dim=1).mean()),
             "critic": float(losses["loss_critic"].detach()),
-            "imitation": float(walk.imitation.detach()),
-            "error": float(walk.error.detach()),
+            "imitation": float(episodes.imitation.detach()),
+            "error": float(episodes.error.detach()),
         }
 
     def extra_state(self) -> State:
-        """Pairs at hand."""
-        return {"bank": self._bank.state_dict()}
+        """Which pairs there are."""
+        return {"sampler": self._sampler.state_dict()}
 
     def load_extra_state(self, state: State) -> None:
-        """Take them back."""
-        self._bank.load_state_dict(state["bank"])
+        """Take up the pairs."""
+        self._sampler.load_state_dict(state["sampler"])
 
-    def _walk(self) -> _Walk:
-        s = self.settings
-        steps = self.network.settings.steps
-        batch = self._bank.draw(s.agents)
+    def _walk(self, env: AgentsEnv[RegistrationState], task: AlignTask) -> _Episodes:
+        s, spacing = self.settings, self._sampler.level.spacing
         memory = self.network.blank(s.agents)
-        stopped = torch.zeros(s.agents, dtype=torch.bool)
-        told: dict[str, list[Tensor]] = {
-            key: [] for key in ("logits", "values", "actions", "rewards", "done", "ended")
-        }
-        imitation, error = torch.zeros(()), torch.zeros(())
+        windows = env.dynamics.observe(env.state)["windows"]
+        logits, values, actions, rewards = [], [], [], []
+        imitation, error = memory.new_zeros(()), memory.new_zeros(())
         for _ in range(s.horizon):
-            decision = self.network(batch.windows(), memory)
-            memory = decision.memory
-            imitation = imitation + policy_loss(decision, batch, self.network.settings)
-            error = error + error_loss(decision, batch)
-            logits = choices(decision)
-            action = sample(logits, self.generator)
-            stops = action[:, -1] == 1
-            ending = stops & ~stopped
-            move = torch.zeros((s.agents, 12), dtype=torch.float64)
-            move[:, :_RIGID] = steps[action[:, :_RIGID]]
-            before = batch.error()
-            batch = batch.after(move * ~(stopped | stops)[:, None])
-            reward = step_rewards(before, batch.error(), ending, s.reward).float()
-            for key, value in (
-                ("logits", logits),
-                ("values", decision.value),
-                ("actions", action),
-                ("rewards", reward * ~stopped),
-                ("done", ending),
-                ("ended", stopped),
-            ):
-                told[key].append(value)
-            stopped = stopped | stops
-        last = self.network(batch.windows(), memory)
-        told["values"].append(last.value)
-        seen = {key: torch.stack(values, dim=1) for key, values in told.items()}
-        return _Walk(**seen, imitation=imitation / s.horizon, error=error / s.horizon)
+            with self.autocast():
+                outputs = self.network(windows, memory)
+            memory = outputs.memory
+            imitation = imitation + policy_loss(outputs, task.left(env.state), spacing)
+            error = error + error_loss(outputs, task.distance(env.state))
+            logits.append(outputs.logits[:, :_RIGID])
+            values.append(outputs.value)
+            actions.append(sample(logits[-1], self.generator))
+            acted = env.step(TensorDict({"action": actions[-1]}, batch_size=[s.agents]))["next"]
+            windows = acted["windows"]
+            rewards.append(acted["reward"][:, 0])
+        with self.autocast():
+            values.append(self.network(windows, memory).value)
+        return _Episodes(
+            torch.stack(logits, dim=1),
+            torch.stack(values, dim=1),
+            torch.stack(actions, dim=1),
+            torch.stack(rewards, dim=1),
+            imitation / s.horizon,
+            error / s.horizon,
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class _Walk:
+class _Episodes:
     """What N agents did in T steps; see :class:`medrl.rl.a2c.RecurrentA2C`."""
 
     logits: Tensor
     values: Tensor
     actions: Tensor
     rewards: Tensor
-    done: Tensor
-    ended: Tensor
     imitation: Tensor
     error: Tensor
-
-
-def choices(decision: Decision) -> Tensor:
-    """Logits (N, 7, 9) of six steps, and of going on (0) or stopping (1)."""
-    stop = F.pad(decision.stop[:, None], (1, ACTIONS - 2))
-    stop[:, 2:] = _NEVER
-    return torch.cat([decision.logits[:, :_RIGID], stop[:, None]], dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,37 +31,45 @@ _BESIDE = 2.0
 
 @torch.no_grad()
 def features(
-    levels: list[tuple[RegistrationNetwork, RegistrationDynamics]],
+    dynamics: RegistrationDynamics,
+    networks: Sequence[RegistrationNetwork],
     transform: Tensor,
     moved_mm: float,
 ) -> NDArray[np.float64]:
     """What there is to say of an answer, (F,), see :data:`FEATURES`.
 
     Args:
-        levels: Network and dynamics of each, coarsest first.
+        dynamics: Of one pair.
+        networks: Of each level, finest first.
         transform: (4, 4) the answer.
         moved_mm: How far refinement has moved it.
     """
-    said = [
-        float(network(dynamics.look(transform[None])).error.clamp(0, 6))
-        for network, dynamics in (levels[0], levels[-1])
+    coarsest = len(networks) - 1
+    transform = transform.to(dynamics.pivot)
+
+    def pairs(count: int) -> Tensor:
+        return torch.zeros(count, dtype=torch.int64, device=transform.device)
+
+    def similar(level: int, transforms: Tensor) -> Tensor:
+        which = pairs(len(transforms))
+        moving = dynamics.look_moving(level, which, transforms)
+        return similarity(dynamics.fixed(level, which), moving).cpu()
+
+    errors = [
+        float(networks[level](dynamics.look(level, pairs(1), transform[None])).error.clamp(0, 6))
+        for level in (coarsest, 0)
     ]
-    finest, coarsest = levels[-1][1], levels[0][1]
-    beside = torch.zeros((12, 12), dtype=transform.dtype)
+    beside = torch.zeros((12, 12)).to(transform)
     row = torch.arange(6)
-    beside[row, row] = beside[6 + row, row] = _BESIDE * finest.level.spacing
+    beside[row, row] = beside[6 + row, row] = _BESIDE * dynamics.views[0].spacing
     beside[6 + row] *= -1
-    here = _similar(finest, transform[None])[0]
-    near = _similar(finest, finest.step(transform.expand(12, 4, 4), beside)).mean()
-    turned = torch.eye(4, dtype=transform.dtype).repeat(24, 1, 1)
-    turned[:, :3, :3] = orientations()
-    every = _similar(coarsest, transform @ about(turned, coarsest.pivot))
+    here = similar(0, transform[None])[0]
+    near = similar(0, dynamics.moved(pairs(12), transform.expand(12, 4, 4), beside)).mean()
+    turned = torch.eye(4).to(transform).repeat(24, 1, 1)
+    turned[:, :3, :3] = orientations().to(transform)
+    every = similar(coarsest, transform @ about(turned, dynamics.pivot))
     lost, lead = 1 - near / here.clamp(min=1e-6), (every[0] / every[1:].max().clamp(min=1e-6)).log()
-    return np.array([*said, np.log1p(moved_mm), float(here), float(lost), float(lead)])
-
-
-def _similar(dynamics: RegistrationDynamics, transforms: Tensor) -> Tensor:
-    return similarity(dynamics.fixed, dynamics.look_moving(transforms)).cpu()
+    return np.array([*errors, np.log1p(moved_mm), float(here), float(lost), float(lead)])
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,25 @@ from torch import Tensor
 
 from medrl.errors import MedrlError
 from medrl.registration.confidence import Confidence
-from medrl.registration.dynamics import UNSEEN, RegistrationDynamics, fixed_window
+from medrl.registration.dynamics import (
+    UNSEEN,
+    RegistrationDynamics,
+    Rules,
+    View,
+    windows_of,
+)
 from medrl.registration.network import LevelSettings, RegistrationNetwork
 from medrl.registration.search import SearchSettings
+from medrl.registration.transforms import Kind
 from medrl.volume.prepare import Preprocessing
 from medrl.volume.pyramid import Pyramid, build_pyramid, level_strides
 from medrl.volume.resample import resample_onto
 from medrl.volume.space import apply_affine, as_affine, spacing_of
 
-COARSE = LevelSettings(spacing=8.0, window=24)
 FINE = LevelSettings(
     spacing=4.0, window=32, channels=(16, 32, 64, 128), strides=(2, 2, 1, 2), squeeze=64
 )
+COARSE = LevelSettings(spacing=8.0, window=24)
 
 
 @dataclass(frozen=True)
@@ -35,12 +42,12 @@ class ModelSettings:
     """Everything that must be known to run the networks.
 
     Attributes:
-        levels: Resolutions, coarsest first.
+        levels: Resolutions, finest first.
         search: How agents go about it.
         confidence: From what the agents say in the end to a probability; None before calibration.
     """
 
-    levels: tuple[LevelSettings, ...] = (COARSE, FINE)
+    levels: tuple[LevelSettings, ...] = (FINE, COARSE)
     search: SearchSettings = field(default_factory=SearchSettings)
     confidence: Confidence | None = None
 
@@ -51,7 +58,7 @@ class ModelSettings:
         Raises:
             MedrlError: If they are not whole multiples of the finest.
         """
-        spacings = tuple(level.spacing for level in reversed(self.levels))
+        spacings = tuple(level.spacing for level in self.levels)
         level_strides(spacings)
         return spacings
 
@@ -75,7 +82,7 @@ class PreparedScan:
     """A scan as agents see it.
 
     Attributes:
-        levels: A pyramid of one level for each of the model's, coarsest first.
+        levels: A pyramid of one level for each of the model's, finest first.
         center_world: (3,) mean position of what is not air, RAS mm.
     """
 
@@ -89,7 +96,7 @@ class RegistrationModel:
 
     Attributes:
         settings: How to run them.
-        networks: One per level, coarsest first, in evaluation mode.
+        networks: One per level, finest first, in evaluation mode.
     """
 
     settings: ModelSettings
@@ -99,6 +106,11 @@ class RegistrationModel:
     def device(self) -> torch.device:
         """Where the networks are."""
         return next(self.networks[0].parameters()).device
+
+    @property
+    def steps(self) -> int:
+        """Of agents that go through all levels, counting that they are there in the end."""
+        return sum(map(len, self.settings.search.candidate_steps)) + 1
 
     def prepare(self, scan: MetaTensor, mask: MetaTensor | None = None) -> PreparedScan:
         """Bring a scan into the form in which agents look at it.
@@ -135,20 +147,25 @@ class RegistrationModel:
         ):
             hidden = volume.masked_fill(~seen[:, ::stride, ::stride, ::stride], UNSEEN)
             levels.append(Pyramid((hidden,), (spacing,), (to_world @ place,), UNSEEN))
-        return PreparedScan(tuple(reversed(levels)), _center(levels[-1]))
+        return PreparedScan(tuple(levels), _center(levels[-1]))
 
     def dynamics(
-        self, level: int, fixed: PreparedScan, moving: PreparedScan
+        self, fixed: PreparedScan, moving: PreparedScan, *, kind: Kind = "rigid"
     ) -> RegistrationDynamics:
-        """Where agents of a level (0 is the coarsest) move one scan under the other."""
-        settings = self.settings.levels[level]
-        pivot = torch.from_numpy(fixed.center_world)[None]
-        to_fixed, to_moving = (
-            torch.from_numpy(np.linalg.inv(scan.levels[level].affines[0]))[None]
-            for scan in (fixed, moving)
-        )
-        window = fixed_window(fixed.levels[level], settings, to_fixed, pivot)
-        return RegistrationDynamics(settings, window, (moving.levels[level],), to_moving, pivot)
+        """Where agents move one scan under the other, on all levels."""
+        pivot = torch.from_numpy(fixed.center_world)[None].to(self.device)
+        views = []
+        for level, one, other in zip(
+            self.settings.levels, fixed.levels, moving.levels, strict=True
+        ):
+            to_fixed, to_moving = (
+                torch.from_numpy(np.linalg.inv(scan.affines[0]))[None].to(self.device)
+                for scan in (one, other)
+            )
+            shown = windows_of((one,), to_fixed, pivot, level.spacing, level.window)
+            views.append(View(level.spacing, shown, (other,), to_moving))
+        schedule = tuple(map(len, self.settings.search.candidate_steps))
+        return RegistrationDynamics(views, pivot, Rules(kind=kind, max_steps=schedule))
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything learned, by name, as stored in ``model.safetensors``."""

@@ -9,12 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from medrl.nets.encoder import side_after
+from medrl.registration.dynamics import ACTIONS
 from medrl.registration.transforms import PARAMETERS
-
-#: Sizes of one step of a parameter, in voxels (or degrees or per cent per voxel size of 8 mm).
-STEPS = (0.0, 1.5, 4.0, 10.0, 25.0)
-ACTIONS = 2 * len(STEPS) - 1
-"""Steps of a parameter: down in four sizes, none, up in four sizes."""
 
 
 @dataclass(frozen=True)
@@ -41,27 +37,19 @@ class LevelSettings:
     memory: int = 96
     in_view: bool = True
 
-    @property
-    def steps(self) -> Tensor:
-        """Signed sizes of the steps (9,), rising, in mm, degrees and per cent."""
-        up = torch.tensor(STEPS, dtype=torch.float64) * self.spacing / 8
-        return torch.cat([-up[1:].flip(0), up])
-
 
 @dataclass(frozen=True, eq=False)
-class Decision:
+class Outputs:
     """What the network says of N pairs of windows.
 
     Attributes:
         logits: (N, 12, 9) preference for each step of each parameter.
-        stop: (N,) logit of stopping here.
         error: (N,) predicted log(1 + mean distance from the right place in mm).
         value: (N,) expected sum of rewards to come.
         memory: (N, M) state of the recurrent core.
     """
 
     logits: Tensor
-    stop: Tensor
     error: Tensor
     value: Tensor
     memory: Tensor
@@ -102,8 +90,8 @@ class RegistrationNetwork(nn.Module):
         self.recall = nn.Linear(memory, width, bias=False)
         nn.init.zeros_(self.recall.weight)
         self.hidden = nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True))
-        self.policy = nn.Linear(width, len(PARAMETERS) * ACTIONS + 1)
-        self.judge = nn.Sequential(
+        self.policy = nn.Linear(width, len(PARAMETERS) * ACTIONS)
+        self.estimates = nn.Sequential(
             nn.Linear(width, width // 2), nn.ReLU(inplace=True), nn.Linear(width // 2, 2)
         )
 
@@ -119,7 +107,7 @@ class RegistrationNetwork(nn.Module):
         features: Tensor = self.project(self.convolutions(seen))
         return features
 
-    def decide(self, features: Tensor, memory: Tensor | None = None) -> Decision:
+    def decide(self, features: Tensor, memory: Tensor | None = None) -> Outputs:
         """Decide from features (N, F), with memory (N, M) of the walk or without."""
         if memory is None:
             memory, thought = self.blank(len(features)), features
@@ -127,12 +115,12 @@ class RegistrationNetwork(nn.Module):
             memory = self.core(features, memory)
             thought = features + self.recall(memory)
         hidden = self.hidden(thought)
-        policy = self.policy(hidden)
-        judged = self.judge(hidden)
-        logits = policy[:, :-1].view(-1, len(PARAMETERS), ACTIONS)
-        return Decision(logits, policy[:, -1], judged[:, 0], judged[:, 1], memory)
+        # In full precision, however it was computed.
+        logits = self.policy(hidden).view(-1, len(PARAMETERS), ACTIONS).float()
+        error, value = self.estimates(hidden).float().unbind(dim=1)
+        return Outputs(logits, error, value, memory.float())
 
-    def forward(self, windows: Tensor, memory: Tensor | None = None) -> Decision:
+    def forward(self, windows: Tensor, memory: Tensor | None = None) -> Outputs:
         """Look and decide."""
         return self.decide(self.encode(windows), memory)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+import warnings
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,16 +17,17 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
 
 from medrl.errors import MedrlError
-from medrl.registration.checks import check_pair
+from medrl.registration.checks import check_pair, name_of
 from medrl.registration.confidence import features
 from medrl.registration.dynamics import RegistrationDynamics
 from medrl.registration.model import RegistrationModel
 from medrl.registration.refine import refine as refine_transform
+from medrl.registration.results import remarks
 from medrl.registration.search import Walk, orientations, search, starting_points
 from medrl.registration.similarity import similarity
-from medrl.registration.transforms import Kind, move
+from medrl.registration.transforms import Kind
 from medrl.results.provenance import file_of, provenance
-from medrl.trajectory import AgentPath, Trajectory, Watch
+from medrl.trajectory import Step, Trajectory, Watch
 from medrl.volume.space import apply_affine
 
 #: Where agent and refinement are compared: this far from the centre on each axis.
@@ -40,28 +44,68 @@ class Registration:
     Attributes:
         transform_world: (4, 4) fixed world to moving world, RAS mm.
         kind: ``rigid``, ``similarity`` or ``affine``.
-        confidence: Probability, 0 to 1, that the mean error is below 2 mm.
+        confidence: Probability, 0 to 1, that the mean error is below 2 mm; None if the model is
+            not calibrated.
         predicted_error_mm: Mean error to be expected.
         agent_transform_world: (4, 4) the agents' own answer, before refinement.
         refined: Whether it is refined; False too if the scans overlap too little for that, or
             refinement made them less alike, and the agents' own answer was kept.
-        path: Every transform that the winning agent passed.
+        trajectory: Every transform that the winning agent passed.
+        fixed: The scan that stays, (1, I, J, K).
+        moving: The scan that is moved.
+        warnings: What the user should know, one line each.
+        seconds: Wall time from preprocessing to answer.
         threshold: Confidence below which the answer is not to be trusted.
     """
 
     transform_world: NDArray[np.float64]
     kind: Kind
-    confidence: float
+    confidence: float | None
     predicted_error_mm: float
     agent_transform_world: NDArray[np.float64]
     refined: bool
-    path: Trajectory
+    trajectory: Trajectory
+    fixed: MetaTensor
+    moving: MetaTensor
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
     threshold: float = 0.5
 
     @property
     def trusted(self) -> bool:
         """Whether the model stands by its answer."""
-        return self.confidence >= self.threshold
+        return self.confidence is not None and self.confidence >= self.threshold
+
+    def save(self, folder: str | Path, stem: str | None = None, **options: Any) -> dict[str, Path]:
+        """Write what there is to keep, all of it or nothing.
+
+        Args:
+            folder: Made if missing.
+            stem: What the files are called; ``<moving>_to_<fixed>`` if None.
+            **options: Of :func:`medrl.registration.results.write_results`: ``picture``, ``also``.
+
+        Returns:
+            Paths by kind.
+
+        Raises:
+            MedrlError: If they cannot be written.
+        """
+        from medrl.files import distinct_stems, prepare_folder
+        from medrl.registration.results import write_results
+
+        prepare_folder(Path(folder))
+        if stem is None:
+            named = (self.moving, "moving"), (self.fixed, "fixed")
+            moving, fixed = distinct_stems([Path(name_of(*one)) for one in named])
+            stem = f"{moving}_to_{fixed}"
+        facts = {
+            "model": self.trajectory.provenance["model"],
+            "warnings": list(self.warnings),
+            "seconds": round(self.seconds, 3),
+        }
+        return write_results(
+            Path(folder), stem, self.fixed, self.moving, self, facts=facts, **options
+        ).files
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +114,6 @@ class Candidate:
 
     Attributes:
         walk: How an agent came to it.
-        center_world: (3,) the pivot of its steps, in fixed space.
         agent_world: (4, 4) where it ended.
         transform_world: (4, 4) after refinement.
         refined: Whether refinement was kept.
@@ -78,7 +121,6 @@ class Candidate:
     """
 
     walk: Walk
-    center_world: NDArray[np.float64]
     agent_world: NDArray[np.float64]
     transform_world: NDArray[np.float64]
     refined: bool
@@ -90,7 +132,7 @@ class Registrar:
 
     >>> from medrl import Registrar
     >>> registrar = Registrar.load("rigid-head")
-    >>> registration = registrar.register(fixed, moving)
+    >>> registration = registrar.register("fixed.nii.gz", "moving.nii.gz")
     >>> registration.transform_world, registration.confidence
     """
 
@@ -116,22 +158,23 @@ class Registrar:
             MedrlError: If there is no such model, it is damaged, or the device is not there.
         """
         from medrl.bundles import find
+        from medrl.systems import check_device
 
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise MedrlError(f"device {device} is not available here: use --device cpu")
+        check_device(device)
         model, manifest = RegistrationModel.load(find(name_or_dir), device=device)
         return cls(model, manifest=manifest)
 
     def register(
         self,
-        fixed: MetaTensor,
-        moving: MetaTensor,
+        fixed: str | Path | MetaTensor,
+        moving: str | Path | MetaTensor,
         *,
         transform: Kind = "rigid",
         refine: bool = True,
-        fixed_mask: MetaTensor | None = None,
-        moving_mask: MetaTensor | None = None,
+        fixed_mask: str | Path | MetaTensor | None = None,
+        moving_mask: str | Path | MetaTensor | None = None,
         initial_world: ArrayLike | None = None,
+        progress: Callable[[int, int], None] | None = None,
         watch: Watch | None = None,
     ) -> Registration:
         """Find the transform that brings the moving scan onto the fixed one.
@@ -140,13 +183,14 @@ class Registrar:
         If that leads to nothing that can be trusted, others start in the orientations between.
 
         Args:
-            fixed: MetaTensor (1, I, J, K) with its affine (voxel to RAS mm).
+            fixed: A file, or a MetaTensor (1, I, J, K) with its affine (voxel to RAS mm).
             moving: The same; another contrast, pose and field of view.
             transform: What may change.
             refine: End with mutual information (:mod:`medrl.registration.refine`).
             fixed_mask: (1, I, J, K) where the fixed scan counts, on any grid.
             moving_mask: Where the moving scan counts.
             initial_world: (4, 4) fixed world to moving world to start from.
+            progress: Told of the steps made and the number of steps there may be.
             watch: Told of the agents that are still there at every step
                 (:func:`medrl.registration.search.search`); those in the orientations between are
                 numbered from 24 on. What it raises ends the registration, and comes out of it.
@@ -158,42 +202,53 @@ class Registrar:
             MedrlError: If a scan is not a 3D volume with something to see, a mask leaves nothing,
                 or the start is no transform of the kind wanted.
         """
-        check_pair(fixed, moving, fixed_mask, moving_mask, transform, initial_world)
+        fixed, moving = _scan(fixed), _scan(moving)
+        fixed_seen, moving_seen = (
+            None if mask is None else _scan(mask, mask=True) for mask in (fixed_mask, moving_mask)
+        )
+        began = time.perf_counter()
+        check_pair(fixed, moving, fixed_seen, moving_seen, transform, initial_world)
+        confidence = self.model.settings.confidence
+        again = confidence is not None and initial_world is None
         look = partial(
             self.candidates,
             fixed,
             moving,
             transform=transform,
             refine=refine,
-            fixed_mask=fixed_mask,
-            moving_mask=moving_mask,
+            fixed_mask=fixed_seen,
+            moving_mask=moving_seen,
             initial_world=initial_world,
-            watch=watch,
+            watch=_Counting(watch, progress, (1 + again) * self.model.steps),
         )
-        confidence = self.model.settings.confidence
 
-        def sure_of(candidate: Candidate) -> float:
-            return float("nan") if confidence is None else float(confidence(candidate.features))
+        def confidence_of(candidate: Candidate) -> float:
+            return 0.0 if confidence is None else float(confidence(candidate.features))
 
         best = look()[0]
-        sure = sure_of(best)
-        if confidence is not None and initial_world is None and sure < confidence.threshold:
-            best = max(best, look(between=True)[0], key=sure_of)
-            sure = sure_of(best)
+        if again and confidence is not None and confidence_of(best) < confidence.threshold:
+            best = max(best, look(between=True)[0], key=confidence_of)
+        sure = None if confidence is None else confidence_of(best)
         # Without calibration the network's own word, which is rougher.
         expected = float(
             np.expm1(best.features[1]) if confidence is None else confidence.error_mm(best.features)
         )
-        return Registration(
+        found = Registration(
             transform_world=best.transform_world,
             kind=transform,
             confidence=sure,
             predicted_error_mm=expected,
             agent_transform_world=best.agent_world,
             refined=best.refined,
-            path=self._trajectory(best, sure, fixed, moving),
+            trajectory=self._trajectory(best, sure, fixed, moving),
+            fixed=fixed,
+            moving=moving,
             threshold=0.5 if confidence is None else confidence.threshold,
         )
+        told = remarks(fixed, moving, started=initial_world is not None)
+        if not found.trusted:
+            told.append(doubt(found))
+        return replace(found, warnings=tuple(told), seconds=time.perf_counter() - began)
 
     def candidates(
         self,
@@ -209,19 +264,19 @@ class Registrar:
         count: int = 1,
         watch: Watch | None = None,
     ) -> list[Candidate]:
-        """The most promising answers, the best first.
+        """The most promising answers, the best first; arguments as :meth:`register` takes them.
 
         Args:
-            fixed: See :meth:`register`.
-            moving: See there.
-            transform: See there.
-            refine: See there.
-            fixed_mask: See there.
-            moving_mask: See there.
-            initial_world: See there.
+            fixed: MetaTensor (1, I, J, K).
+            moving: MetaTensor (1, I, J, K).
+            transform: What may change.
+            refine: End with mutual information.
+            fixed_mask: Where the fixed scan counts.
+            moving_mask: Where the moving scan counts.
+            initial_world: (4, 4) to start from.
             between: Start in the orientations between the usual ones.
             count: How many at most.
-            watch: See there.
+            watch: Told of every step.
         """
         model = self.model
         scans = (model.prepare(fixed, fixed_mask), model.prepare(moving, moving_mask))
@@ -230,20 +285,18 @@ class Registrar:
             starts = starting_points(*centers, between=between)
         else:
             starts = torch.tensor(np.asarray(initial_world, dtype=np.float64))[None]
-        levels = [
-            (network, model.dynamics(index, *scans)) for index, network in enumerate(model.networks)
-        ]
+        dynamics = model.dynamics(*scans, kind=transform)
         walks = search(
-            levels,
+            dynamics,
+            model.networks,
             starts,
-            kind=transform,
             settings=model.settings.search,
             first=len(orientations()) if between else 0,
             watch=watch,
         )[:count]
         found = []
         for walk in walks:
-            agent = walk.transforms[-1].numpy()
+            agent = walk.transform_world.numpy()
             final, better = agent, False
             if refine:
                 with suppress(MedrlError):  # without enough overlap the agents' answer stands
@@ -255,41 +308,69 @@ class Registrar:
                         fixed_mask=fixed_mask,
                         moving_mask=moving_mask,
                     )
-                    better = self._holds(levels[-1][1], agent, refined)
+                    better = _holds(dynamics, agent, refined)
                     final = refined if better else agent
             around = scans[0].center_world + _AROUND_MM * np.concatenate([np.eye(3), -np.eye(3)])
             apart = apply_affine(final, around) - apply_affine(agent, around)
             moved = float(np.linalg.norm(apart, axis=1).mean())
-            said = features(levels, torch.from_numpy(final), moved)
-            found.append(Candidate(walk, scans[0].center_world, agent, final, better, said))
+            described = features(dynamics, model.networks, torch.from_numpy(final), moved)
+            found.append(Candidate(walk, agent, final, better, described))
         return found
 
-    @staticmethod
-    def _holds(
-        dynamics: RegistrationDynamics, agent: NDArray[np.float64], refined: NDArray[np.float64]
-    ) -> bool:
-        """Whether the agents find a refined answer about as good as their own, or better."""
-        both = torch.from_numpy(np.stack([agent, refined]))
-        own, other = similarity(dynamics.fixed, dynamics.look_moving(both)).tolist()
-        return bool(other >= _HOLDS * own)
-
     def _trajectory(
-        self, candidate: Candidate, confidence: float, fixed: MetaTensor, moving: MetaTensor
+        self, candidate: Candidate, confidence: float | None, fixed: MetaTensor, moving: MetaTensor
     ) -> Trajectory:
-        """Where the agent brought the middle of the fixed scan at each step."""
-        walk = candidate.walk
-        middle = torch.from_numpy(candidate.center_world)[None]
-        agent = AgentPath(
-            name="moving scan",
-            start=walk.start,
-            positions_world=move(walk.transforms, middle)[:, 0].numpy(),
-            scales_mm=walk.spacings.double().numpy(),
-            actions=np.full(len(walk.errors), -1),
-            values=-walk.errors.numpy(),
-            value_unit="mm",
-            outcome="best of its walk",
-            confidence=None if np.isnan(confidence) else confidence,
-            transforms=walk.transforms.numpy(),
-        )
+        """Where the winning agent brought the middle of the fixed scan at each step."""
+        path = replace(candidate.walk.path, name="moving scan", confidence=confidence)
         made_by = provenance(self.manifest, fixed, moving=file_of(moving))
-        return Trajectory("registration", (agent,), made_by)
+        return Trajectory("registration", (path,), made_by)
+
+
+class _Counting:
+    """Tells how far a registration is, and passes on what its agents do."""
+
+    def __init__(
+        self, watch: Watch | None, progress: Callable[[int, int], None] | None, total: int
+    ) -> None:
+        self._watch = watch
+        self._progress = progress
+        self._total = total
+        self._done = 0
+
+    def __call__(self, step: Step) -> None:
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+        if self._watch is not None:
+            self._watch(step)
+
+
+def doubt(found: Registration) -> str:
+    """What to say of a registration that is not to be trusted."""
+    sure = "unknown" if found.confidence is None else f"{found.confidence:.2f}"
+    return (
+        f"{name_of(found.moving, 'moving scan')}: NOT TRUSTED: confidence {sure}, predicted error "
+        f"{found.predicted_error_mm:.1f} mm; look at the pictures before you use it, or give a "
+        "start or masks"
+    )
+
+
+def _holds(
+    dynamics: RegistrationDynamics, agent: NDArray[np.float64], refined: NDArray[np.float64]
+) -> bool:
+    """Whether the agents find a refined answer about as good as their own, or better."""
+    both = torch.from_numpy(np.stack([agent, refined])).to(dynamics.pivot)
+    pair = torch.zeros(2, dtype=torch.int64, device=both.device)
+    own, other = similarity(dynamics.fixed(0, pair), dynamics.look_moving(0, pair, both)).tolist()
+    return bool(other >= _HOLDS * own)
+
+
+def _scan(given: str | Path | MetaTensor, *, mask: bool = False) -> MetaTensor:
+    """A scan as it is, or read; what its reader remarks is told with the result."""
+    if not isinstance(given, str | Path):
+        return given
+    from medrl.volume.read import read
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return read(given, allow_constant=mask)

@@ -145,7 +145,7 @@ def write_results(
         "transform": (".tfm", transform_to("itk")),
         "matrix": (".matrix.txt", transform_to("matrix")),
         "scan": (".nii.gz", lambda path: write_nifti(path, after)),
-        "trajectory": trajectory_file(registration.path),
+        "trajectory": trajectory_file(registration.trajectory),
         "report": (".report.json", lambda path: path.write_text(text, encoding="utf-8")),
         **{form: (_ALSO[form], transform_to(form)) for form in also},
     }
@@ -184,5 +184,5 @@ def remarks(fixed: MetaTensor, moving: MetaTensor, *, started: bool) -> list[str
     return found
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None

@@ -3,82 +3,209 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import permutations, product
+from dataclasses import dataclass, replace
+from itertools import accumulate, permutations, product
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from medrl.registration.dynamics import RegistrationDynamics
+from medrl.agents import Decision, Recorder, rollout
+from medrl.agents.rollout import Beam
+from medrl.registration.dynamics import RegistrationDynamics, RegistrationState, step_sizes
 from medrl.registration.network import RegistrationNetwork, expected_steps
 from medrl.registration.similarity import similarity
-from medrl.registration.transforms import Kind, constrain, move, rotation
-from medrl.trajectory import Step, Watch
+from medrl.registration.transforms import directions, rotation
+from medrl.trajectory import AgentPath, Watch
 
-Judge = Literal["similarity", "error"]
+Scorer = Literal["similarity", "error"]
 
-#: Parameters that agents of each kind change.
-_FREE: dict[Kind, int] = {"rigid": 6, "similarity": 7, "affine": 12}
+#: What scores are, by what gives them; more is better.
+SCORES: dict[Scorer, str] = {
+    "similarity": "normalised mutual information - 1",
+    "error": "mm, negative",
+}
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How agents go about it.
+    """How agents go about it. What is for each level is listed finest first.
 
     Attributes:
-        probes: For each step on each level, coarsest first: how far an agent tries each parameter
+        candidate_steps: For each level and each step on it: how far an agent tries each parameter
             up and down, in mm, degrees and per cent.
-        keep: Agents left at the end of each level; every step sends home up to half.
-        lengths: Shares of the network's step that are tried; none to leave it out.
+        keep: Agents left at the end of each level; after every step at least half go on.
+        shares: Shares of the network's step that are tried; none to leave it out.
         lookahead: Whether agents try before they go, and stay where nothing is better. Without it
             they take the network's step.
-        judge: What tells which of two transforms is better, and which agent: the similarity of
+        scorer: What tells which of two transforms is better, and which agent: the similarity of
             the scans, or the error that the network predicts (Sun et al., MedIA 2021, look ahead
             with the value function).
-        memory: Whether agents of each level remember their walk (the recurrent core).
+        memory: Whether agents of each level remember their steps on it (the recurrent core).
     """
 
-    probes: tuple[tuple[float, ...], ...] = (
-        (16.0, 12.0, 10.0, 8.0, 6.0, 5.0, 4.0, 3.0),
+    candidate_steps: tuple[tuple[float, ...], ...] = (
         (5.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.6),
+        (16.0, 12.0, 10.0, 8.0, 6.0, 5.0, 4.0, 3.0),
     )
-    keep: tuple[int, ...] = (4, 1)
-    lengths: tuple[float, ...] = (1.0, 0.5)
+    keep: tuple[int, ...] = (1, 4)
+    shares: tuple[float, ...] = (1.0, 0.5)
     lookahead: bool = True
-    judge: Judge = "similarity"
+    scorer: Scorer = "similarity"
     memory: tuple[bool, ...] = (True, True)
+
+
+class LookAheadPolicy:
+    """Tries the network's step and others in the dynamics, and takes what leads to the best place.
+
+    Agents could take the network's step or a share of it; change one parameter, as the agents of
+    Liao et al. (AAAI 2017) do; change all those at once that are better changed; or stay. The value
+    of a decision is the score of the place where it is made.
+
+    What agents remember, (N, M + 1) float64, is the state of the recurrent core on their level,
+    and the score of the place where they are.
+    """
+
+    def __init__(
+        self, networks: Sequence[RegistrationNetwork], settings: SearchSettings | None = None
+    ) -> None:
+        """Decide by the networks of all levels, finest first."""
+        self._networks = networks
+        self._settings = settings or SearchSettings()
+
+    def blank(self, count: int) -> Tensor:
+        """The memory of agents that have seen nothing."""
+        widest = max((one.blank(1) for one in self._networks), key=lambda blank: blank.shape[1])
+        return widest.new_zeros((count, widest.shape[1] + 1), dtype=torch.float64)
+
+    @torch.no_grad()
+    def __call__(
+        self, dynamics: RegistrationDynamics, state: RegistrationState, memory: Tensor | None
+    ) -> Decision:
+        """Decide, see :class:`medrl.agents.Policy`."""
+        if memory is None:
+            memory = self.blank(len(state))
+        parts = [
+            (rows, self._decide(dynamics, level, state.select(rows), memory[rows]))
+            for level, rows in dynamics.by_level(state)
+        ]
+        if len(parts) == 1:
+            return parts[0][1]
+        order = torch.cat([rows for rows, _ in parts]).argsort()
+        return Decision.cat([part for _, part in parts]).select(order)
+
+    def score(
+        self, dynamics: RegistrationDynamics, level: int, pair: Tensor, transform: Tensor
+    ) -> Tensor:
+        """Scores (N,) float64 of places on a level, see :data:`SCORES`."""
+        if self._settings.scorer == "error":
+            outputs = self._networks[level](dynamics.look(level, pair, transform))
+            return -outputs.error.double().expm1()
+        return similarity(dynamics.fixed(level, pair), dynamics.look_moving(level, pair, transform))
+
+    def _decide(
+        self, dynamics: RegistrationDynamics, level: int, state: RegistrationState, memory: Tensor
+    ) -> Decision:
+        """Decisions of agents on one level."""
+        settings, network = self._settings, self._networks[level]
+        pair, here = state.pair, state.transform
+        begins = state.steps == 0
+        core = memory[:, :-1].masked_fill(begins[:, None], 0.0).float()
+        score = memory[:, -1]
+        if bool(begins.any()):
+            score = torch.where(begins, self.score(dynamics, level, pair, here), score)
+        width = network.blank(1).shape[1]
+        outputs = network(
+            dynamics.look(level, pair, here), core[:, :width] if settings.memory[level] else None
+        )
+        sizes = step_sizes(dynamics.views[level].spacing).to(here.device)
+        steps = expected_steps(outputs.logits, sizes)
+        if settings.lookahead:
+            sizes = torch.tensor(settings.candidate_steps[level]).to(here)[state.steps]
+            action, ahead = self._ahead(dynamics, level, state, score, steps, sizes)
+        else:
+            action = steps
+            ahead = self.score(dynamics, level, pair, dynamics.moved(pair, here, steps))
+        memory = memory.clone()
+        memory[:, :width], memory[:, -1] = outputs.memory.double(), ahead
+        return Decision(action, value=score, score=ahead, memory=memory)
+
+    def _ahead(
+        self,
+        dynamics: RegistrationDynamics,
+        level: int,
+        state: RegistrationState,
+        score: Tensor,
+        steps: Tensor,
+        sizes: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The best of what agents could do (N, 12), and the score of where it leads (N,)."""
+        pair, here = state.pair, state.transform
+
+        def scores_of(tried: Tensor) -> Tensor:
+            pairs, places = pair.repeat(len(tried)), here.repeat(len(tried), 1, 1)
+            there = dynamics.moved(pairs, places, tried.flatten(0, 1))
+            return self.score(dynamics, level, pairs, there).view(len(tried), -1)
+
+        along = directions(dynamics.rules.kind).to(here)
+        free = len(along)
+        single = torch.cat([along, -along])[:, None] * sizes[:, None]
+        shares = steps.new_tensor(self._settings.shares)[:, None, None] * steps
+        tried = torch.cat([shares, single])
+        scores = scores_of(tried)
+        up, down = scores[-2 * free : -free], scores[-free:]
+        better = torch.maximum(up, down) > score
+        signs = torch.where(up > down, 1.0, -1.0).double() * better
+        combined = (signs.T @ along) * sizes[:, None]
+        tried = torch.cat([torch.zeros_like(steps)[None], tried, combined[None]])
+        scores = torch.cat([score[None], scores, scores_of(combined[None])])
+        best = scores.argmax(dim=0)
+        row = torch.arange(len(best), device=best.device)
+        return tried[best, row], scores[best, row]
+
+
+class NetworkPolicy:
+    """Takes the step of a network for the one level there is, without a look ahead."""
+
+    def __init__(self, network: RegistrationNetwork, *, remembers: bool) -> None:
+        """Decide by this network, with its recurrent core or without."""
+        self._network = network
+        self._remembers = remembers
+
+    def blank(self, count: int) -> Tensor:
+        """The memory of agents that have seen nothing."""
+        return self._network.blank(count)
+
+    @torch.no_grad()
+    def __call__(
+        self, dynamics: RegistrationDynamics, state: RegistrationState, memory: Tensor | None
+    ) -> Decision:
+        """Decide, see :class:`medrl.agents.Policy`."""
+        windows = dynamics.observe(state)["windows"]
+        outputs = self._network(windows, memory if self._remembers else None)
+        sizes = step_sizes(dynamics.views[0].spacing).to(windows.device)
+        return Decision(expected_steps(outputs.logits, sizes), memory=outputs.memory)
 
 
 class Walk(NamedTuple):
     """What one agent did.
 
     Attributes:
-        start: Number of its starting point.
-        transforms: (T, 4, 4), the last being its answer.
-        errors: (T,) mean error of each that the network predicts, mm.
-        spacings: (T,) voxel size it looked at, mm.
-        merit: How the judge likes the answer, more is better.
+        transform_world: (4, 4) its answer, fixed world to moving world, RAS mm.
+        score: Of the answer, more is better.
+        path: Where it brought the middle of the fixed scan, and the score there, at each step.
     """
 
-    start: int
-    transforms: Tensor
-    errors: Tensor
-    spacings: Tensor
-    merit: float
+    transform_world: Tensor
+    score: float
+    path: AgentPath
 
 
-Level = tuple[RegistrationNetwork, RegistrationDynamics]
-
-
-@torch.no_grad()
 def search(
-    levels: Sequence[Level],
+    dynamics: RegistrationDynamics,
+    networks: Sequence[RegistrationNetwork],
     starts: Tensor,
     *,
-    kind: Kind,
     settings: SearchSettings,
     first: int = 0,
     watch: Watch | None = None,
@@ -86,163 +213,64 @@ def search(
     """Let agents walk from many starts; fewer and fewer of them go on.
 
     Args:
-        levels: Network and dynamics of each, coarsest first.
+        dynamics: Where they walk, with one pair.
+        networks: Of each level, finest first.
         starts: (N, 4, 4) float64.
-        kind: What agents may change.
         settings: How.
         first: Number of the first start.
-        watch: Told of the agents that are still there before each step, and once more at the end
-            of each level: where each brings the middle of the fixed scan, and what the judge says
-            of it. What it raises ends the search, and comes out of it.
+        watch: Told of the agents that are still there at every step, and once more at the end:
+            where each brings the middle of the fixed scan, and the score. What it raises ends the
+            search, and comes out of it.
 
     Returns:
         Walks of the agents that reached the end, the best first.
     """
-    crowd = _Crowd(starts, first)
-    for index, level in enumerate(levels):
-        _walk(level, crowd, index, kind, settings, watch)
-    return crowd.walks()
-
-
-def _walk(
-    level: Level,
-    crowd: _Crowd,
-    index: int,
-    kind: Kind,
-    settings: SearchSettings,
-    watch: Watch | None,
-) -> None:
-    """All steps on one level."""
-    network, dynamics = level
-    sizes = dynamics.level.steps
-    memory = network.blank(crowd.count)
-    merit = crowd.merit = _judge(level, crowd.transforms, settings.judge)
-    for probe in settings.probes[index]:
-        now = crowd.transforms
-        if watch is not None:
-            watch(crowd.step(dynamics))
-        decision = network(dynamics.look(now), memory if settings.memory[index] else None)
-        memory = decision.memory
-        crowd.note(decision.error, dynamics.level.spacing)
-        steps = constrain(expected_steps(decision.logits, sizes), kind)
-        if settings.lookahead:
-            options, merits = _try(level, now, merit, steps, probe, kind, settings)
-            best = merits.argmax(dim=0)
-            row = torch.arange(len(now))
-            crowd.go(options[best, row], merits[best, row])
-        else:
-            there = dynamics.step(now, steps, kind=kind)
-            crowd.go(there, _judge(level, there, settings.judge))
-        kept = crowd.keep(max(settings.keep[index], crowd.count // 2))
-        memory, merit = memory[kept], crowd.merit
-    crowd.keep(settings.keep[index])
-    crowd.note(network(dynamics.look(crowd.transforms)).error, dynamics.level.spacing)
-    if watch is not None:
-        watch(crowd.step(dynamics))
-
-
-def _try(
-    level: Level,
-    now: Tensor,
-    merit: Tensor,
-    steps: Tensor,
-    probe: float,
-    kind: Kind,
-    settings: SearchSettings,
-) -> tuple[Tensor, Tensor]:
-    """Where agents could go (O, N, 4, 4), staying included, and what the judge says (O, N).
-
-    They could take the network's step or a part of it; change one parameter, as the papers'
-    agents do; or change all those at once that are better changed.
-    """
-    dynamics = level[1]
-    free = _FREE[kind]
-    options = [dynamics.step(now, length * steps, kind=kind) for length in settings.lengths]
-    single = torch.zeros((2 * free, 12), dtype=now.dtype, device=now.device)
-    row = torch.arange(free)
-    single[row, row], single[free + row, row] = probe, -probe
-    if kind == "similarity":
-        single[:, 6:9] = single[:, 6:7]
-    moves = single[:, None].expand(-1, len(now), -1)
-    options += [dynamics.step(now, move, kind=kind) for move in moves]
-    tried = torch.stack(options)
-    merits = _judge(level, tried.flatten(0, 1), settings.judge).view(len(tried), -1)
-    up, down = merits[-2 * free : -free], merits[-free:]
-    better = (torch.maximum(up, down) > merit).to(now.dtype)
-    move = torch.zeros_like(steps)
-    move[:, :free] = (better * torch.where(up > down, probe, -probe)).T
-    if kind == "similarity":
-        move[:, 6:9] = move[:, 6:7]
-    together = dynamics.step(now, move, kind=kind)
-    last = _judge(level, together, settings.judge)
-    return torch.cat([now[None], tried, together[None]]), torch.cat(
-        [merit[None], merits, last[None]]
+    count = len(starts)
+    numbers = range(first, first + count)
+    recorder = Recorder(
+        dynamics,
+        [f"start {number}" for number in numbers],
+        starts=numbers,
+        value_unit=SCORES[settings.scorer],
+        watch=watch,
     )
-
-
-def _judge(level: Level, transforms: Tensor, judge: Judge) -> Tensor:
-    """Merit (N,) of transforms, more is better."""
-    network, dynamics = level
-    if judge == "error":
-        return -network(dynamics.look(transforms)).error.double()
-    return similarity(dynamics.fixed, dynamics.look_moving(transforms))
-
-
-class _Crowd:
-    """Agents side by side, and where each of them has been."""
-
-    def __init__(self, starts: Tensor, first: int) -> None:
-        self.transforms = starts
-        self.merit = starts.new_zeros(len(starts))
-        self._numbers = torch.arange(first, first + len(starts))
-        self._been: list[tuple[Tensor, Tensor, float]] = []
-
-    @property
-    def count(self) -> int:
-        return len(self.transforms)
-
-    def note(self, error: Tensor, spacing: float) -> None:
-        """Remember where agents are, and what the network says of it (log(1 + mm))."""
-        predicted = error.double().clamp(0, 6).expm1()
-        self._been.append((self.transforms, predicted, spacing))
-
-    def go(self, transforms: Tensor, merit: Tensor) -> None:
-        self.transforms, self.merit = transforms, merit
-
-    def keep(self, count: int) -> Tensor:
-        """Send home all but the best agents; the rows of those who stay, the best first."""
-        rows = self.merit.argsort(descending=True)[:count]
-        self._numbers = self._numbers[rows.cpu()]
-        self.transforms, self.merit = self.transforms[rows], self.merit[rows]
-        self._been = [(t[rows], e[rows], s) for t, e, s in self._been]
-        return rows
-
-    def step(self, dynamics: RegistrationDynamics) -> Step:
-        """Where those who are still there have got to."""
-        numbers = self._numbers.tolist()
-        return Step(
-            names=tuple(f"start {number}" for number in numbers),
-            starts=np.array(numbers),
-            positions_world=_numpy(move(self.transforms, dynamics.pivot)[:, 0]),
-            scales_mm=np.full(len(numbers), dynamics.level.spacing),
-            actions=np.full(len(numbers), -1),
-            values=_numpy(self.merit),
-            transforms=_numpy(self.transforms),
+    done = rollout(
+        dynamics,
+        LookAheadPolicy(networks, settings),
+        dynamics.reset(torch.zeros(count, dtype=torch.int64), starts),
+        beam=halving(tuple(map(len, settings.candidate_steps)), settings.keep),
+        on_step=recorder,
+    )
+    ended = torch.nonzero(done.state.status > 0)[:, 0]
+    best = ended[done.score[ended].argsort(descending=True, stable=True)][: settings.keep[0]]
+    recorder.end(done.state, value=done.score, rows=best)
+    paths = {path.start: path for path in recorder.trajectory("registration", {}).agents}
+    outcome = dynamics.outcomes
+    return [
+        Walk(
+            done.state.transform[row].cpu(),
+            float(done.score[row]),
+            replace(paths[first + row], outcome=outcome[int(done.state.status[row])]),
         )
-
-    def walks(self) -> list[Walk]:
-        transforms = torch.stack([t for t, _, _ in self._been], dim=1).cpu()
-        errors = torch.stack([e for _, e, _ in self._been], dim=1).cpu()
-        spacings = torch.tensor([s for _, _, s in self._been])
-        return [
-            Walk(int(n), transforms[row], errors[row], spacings, float(self.merit[row]))
-            for row, n in enumerate(self._numbers)
-        ]
+        for row in best.tolist()
+    ]
 
 
-def _numpy(values: Tensor) -> NDArray[np.float64]:
-    """A copy, which a watcher may keep or change."""
-    return np.array(values.numpy(force=True), dtype=np.float64)
+def halving(schedule: Sequence[int], keep: Sequence[int]) -> Beam:
+    """A beam that sends home up to half of the agents after every step.
+
+    Args:
+        schedule: Steps on each level, finest first.
+        keep: Agents left at the end of each level, finest first.
+    """
+    ends = list(accumulate(reversed(schedule)))
+    least = list(reversed(keep))
+
+    def goes_on(index: int, count: int) -> int:
+        level = next(n for n, end in enumerate(ends) if index < end)
+        return least[level] if index + 1 == ends[level] else max(least[level], count // 2)
+
+    return goes_on
 
 
 def orientations() -> Tensor:

@@ -24,13 +24,13 @@ def similarity(fixed: Tensor, moving: Tensor) -> Tensor:
     that share less than a quarter of the fixed object's voxels are not judged, and get 0.
 
     Args:
-        fixed: (1, 1, s, s, s), negative where out of view.
+        fixed: (N, 1, s, s, s), or one for all; negative where out of view.
         moving: (N, 1, s, s, s), negative where out of view.
 
     Returns:
         (N,) float64, on the same device.
     """
-    voxels = fixed.flatten()
+    voxels = fixed.flatten(1)
     label = torch.where(voxels < 0, -1, (voxels * _SCALE).long().clamp(max=BINS - 1)).int()
     joint = _joint(label, moving.flatten(1))
     total = joint.sum(dim=(1, 2), keepdim=True)
@@ -38,12 +38,12 @@ def similarity(fixed: Tensor, moving: Tensor) -> Tensor:
     both = _entropy(share.flatten(1))
     single = _entropy(share.sum(dim=1)) + _entropy(share.sum(dim=2))
     dark = int(_AIR * _SCALE) + 1
-    shown = joint[:, dark:].sum(dim=(1, 2)) > _LEAST_IN_VIEW * (label >= dark).sum()
+    shown = joint[:, dark:].sum(dim=(1, 2)) > _LEAST_IN_VIEW * (label >= dark).sum(dim=1)
     return torch.where(shown & (both > 0), single / both.clamp(min=1e-9) - 1, 0.0)
 
 
 def _joint(label: Tensor, moving: Tensor) -> Tensor:
-    """Joint histograms (N, BINS, BINS) of one fixed scan (V,) in bins and moving ones (N, V)."""
+    """Joint histograms (N, BINS, BINS) of fixed scans in bins (N or 1, V) and moving (N, V)."""
     if moving.device.type == "cpu":
         windows = np.ascontiguousarray(moving.numpy())
         return torch.from_numpy(_histograms(label.numpy(), windows))
@@ -65,13 +65,14 @@ def _entropy(share: Tensor) -> Tensor:
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _histograms(label: NDArray[np.int32], windows: NDArray[np.float32]) -> NDArray[np.float64]:
+def _histograms(labels: NDArray[np.int32], windows: NDArray[np.float32]) -> NDArray[np.float64]:
     count, voxels = windows.shape
     out = np.zeros((count, BINS, BINS))
     top = BINS - 1
     scale = np.float32(_SCALE)
     bins = np.empty(voxels, dtype=np.int32)
     for n in range(count):
+        label = labels[n if len(labels) > 1 else 0]
         # Apart from the counting, so that it is done for several voxels at a time.
         for v in range(voxels):
             bins[v] = np.int32(windows[n, v] * scale)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,22 +11,24 @@ from typing import Any
 import torch
 from torch import Generator
 
+from medrl.agents import rollout
 from medrl.bundles import new_manifest, save
 from medrl.errors import MedrlError
 from medrl.registration.actor_critic import ActorCriticLearner, ActorCriticSettings
 from medrl.registration.calibrate import calibrate
 from medrl.registration.data import load_sources, read_datalist
+from medrl.registration.dynamics import Rules
 from medrl.registration.imitation import ImitationLearner, ImitationSettings
 from medrl.registration.model import COARSE, FINE, ModelSettings, RegistrationModel
-from medrl.registration.network import LevelSettings, RegistrationNetwork, expected_steps
-from medrl.registration.pairs import PairBank, Situations
-from medrl.registration.search import SearchSettings
+from medrl.registration.network import LevelSettings, RegistrationNetwork
+from medrl.registration.pairs import PairSampler, PoseDistribution
+from medrl.registration.search import NetworkPolicy, SearchSettings
 from medrl.registration.synthesis import Source, Synthesis
 from medrl.rl.stage import Progress, run_stage
 
-#: Situations and steps that decide whether reinforcement learning was worth it.
-_JUDGED = 256
-_JUDGED_STEPS = 8
+#: Agents and steps that decide whether reinforcement learning was worth it.
+_COMPARED = 256
+_COMPARED_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,9 @@ class TrainSettings:
 
     name: str = "my-registration"
     synthesis: Synthesis = field(default_factory=Synthesis)
-    coarse: Situations = field(default_factory=Situations)
-    fine: Situations = field(
-        default_factory=lambda: Situations(turn=25.0, shift=20.0, near=0.3, far=0.3)
+    coarse: PoseDistribution = field(default_factory=PoseDistribution)
+    fine: PoseDistribution = field(
+        default_factory=lambda: PoseDistribution(turn=25.0, shift=20.0, near=0.3, far=0.3)
     )
     imitation: ImitationSettings = field(default_factory=ImitationSettings)
     reinforcement: ActorCriticSettings = field(default_factory=ActorCriticSettings)
@@ -106,19 +108,16 @@ def train(
 
     sources = {split: load(split) for split in ("training", "validation")}
     out.mkdir(parents=True, exist_ok=True)
-    networks, memory = [], []
-    for name, level, situations in (
-        ("coarse", COARSE, settings.coarse),
-        ("fine", FINE, settings.fine),
-    ):
-        network, remembers = _train_level(
-            name, level, situations, sources, settings, out=out, report=report
-        )
-        networks.append(network.eval())
-        memory.append(remembers)
-    levels = tuple(network.settings for network in networks)
+    levels = (("fine", FINE, settings.fine), ("coarse", COARSE, settings.coarse))
+    trained = [
+        _train_level(name, level, poses, sources, settings, out=out, report=report)
+        for name, level, poses in levels
+    ]
+    networks = tuple(network.eval() for network, _ in trained)
+    search = SearchSettings(memory=tuple(remembers for _, remembers in trained))
     model = RegistrationModel(
-        ModelSettings(levels=levels, search=SearchSettings(memory=tuple(memory))), tuple(networks)
+        ModelSettings(levels=tuple(network.settings for network in networks), search=search),
+        networks,
     )
     model = calibrate(
         model,
@@ -155,7 +154,7 @@ def save_model(
 def _train_level(
     name: str,
     level: LevelSettings,
-    situations: Situations,
+    poses: PoseDistribution,
     sources: Mapping[str, list[Source]],
     settings: TrainSettings,
     *,
@@ -166,13 +165,13 @@ def _train_level(
     generator = Generator().manual_seed(settings.seed)
     network = RegistrationNetwork(level)
 
-    def bank(split: str, posed: Situations, size: int, source: Generator) -> PairBank:
-        return PairBank(
+    def sampler(split: str, size: int, source: Generator, **changes: float) -> PairSampler:
+        return PairSampler(
             sources[split],
             level,
             working=FINE.spacing,
             synthesis=settings.synthesis,
-            situations=posed,
+            poses=replace(poses, **changes),
             size=size,
             generator=source,
         )
@@ -186,37 +185,35 @@ def _train_level(
             report=report,
         )
 
-    pairs = bank("training", situations, settings.imitation.bank, generator)
+    pairs = sampler("training", settings.imitation.pairs, generator)
     run(ImitationLearner(network, pairs, settings.imitation, generator=generator), "imitation")
     imitated = copy.deepcopy(network)
 
-    rigid = replace(situations, resize=0.0)
-    pairs = bank("training", rigid, settings.reinforcement.bank, generator)
+    pairs = sampler("training", settings.reinforcement.pairs, generator, resize=0.0)
     reinforced = ActorCriticLearner(network, pairs, settings.reinforcement, generator=generator)
     run(reinforced, "reinforcement")
 
-    judge = bank("validation", rigid, 32, Generator().manual_seed(settings.seed + 1))
-    before, after = judge_walks(judge, [(imitated, False), (network, True)])
+    others = sampler("validation", 32, Generator().manual_seed(settings.seed + 1), resize=0.0)
+    before, after = compare(others, [(imitated, False), (network, True)], seed=settings.seed)
     report(f"{name} walks", 1, 1, {"imitation": before, "reinforcement": after})
     return (network, True) if after < before else (imitated, False)
 
 
-@torch.no_grad()
-def judge_walks(bank: PairBank, contestants: list[tuple[RegistrationNetwork, bool]]) -> list[float]:
-    """Mean log(1 + mm) at the end of the same walks for each network, with or without memory.
+def compare(
+    sampler: PairSampler, networks: Sequence[tuple[RegistrationNetwork, bool]], *, seed: int
+) -> list[float]:
+    """Mean log(1 + mm) at the end of the same episodes for each network.
 
     Args:
-        bank: Where walks begin.
-        contestants: Networks, and whether they remember their walk.
+        sampler: Where agents begin.
+        networks: Networks, and whether their agents remember.
+        seed: Fixes pairs and poses.
     """
-    batch = bank.draw(_JUDGED)
+    rules = Rules(kind="affine", max_steps=_COMPARED_STEPS)
+    env, task = sampler.begin(_COMPARED, seed=seed, rules=rules)
     found = []
-    for network, remembers in contestants:
-        network.eval()
-        now, memory = batch, network.blank(_JUDGED)
-        for _ in range(_JUDGED_STEPS):
-            decision = network(now.windows(), memory if remembers else None)
-            memory = decision.memory
-            now = now.after(expected_steps(decision.logits, network.settings.steps))
-        found.append(float(now.error().log1p().mean()))
+    for network, remembers in networks:
+        policy = NetworkPolicy(network.eval(), remembers=remembers)
+        ended = rollout(env.dynamics, policy, env.state)
+        found.append(float(task.distance(ended.state).log1p().mean()))
     return found

@@ -26,6 +26,8 @@ PARAMETERS = (
 """Names of the twelve parameters, in order."""
 
 _UPPER = torch.triu_indices(3, 3, offset=1)
+#: How many of the parameters agents of each kind change.
+_FREE: dict[Kind, int] = {"rigid": 6, "similarity": 7, "affine": 12}
 
 
 def compose(parameters: Tensor) -> Tensor:
@@ -114,6 +116,17 @@ def constrain(parameters: Tensor, kind: Kind) -> Tensor:
         kept[..., 9:] = 0
         kept[..., 6:9] = kept[..., 6:9].mean(dim=-1, keepdim=True) * (kind == "similarity")
     return kept
+
+
+def directions(kind: Kind) -> Tensor:
+    """What a kind of transform may change, one at a time: (P, 12) float64, P being 6, 7 or 12.
+
+    Rows are unit steps of the parameters; the one scale of a similarity is that of all axes.
+    """
+    single = torch.eye(12, dtype=torch.float64)
+    if kind == "similarity":
+        single[6] = single[6:9].sum(dim=0)
+    return single[: _FREE[kind]]
 
 
 def random_rotations(count: int, *, generator: torch.Generator) -> Tensor:

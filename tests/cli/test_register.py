@@ -67,8 +67,9 @@ class Stub:
         )  # fmt: skip
         path = Trajectory("registration", (agent,))
         return Registration(
-            TRUE, told["transform"], self.confidence, 0.3, np.eye(4), told["refine"], path
-        )
+            TRUE, told["transform"], self.confidence, 0.3, np.eye(4), told["refine"], path, fixed,
+            moving,
+        )  # fmt: skip
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from medrl.registration.network import LevelSettings
 SHAPE, SPACING = (30, 36, 32), 5.0
 OPTIONS = (
     "--name", "heads", "--threads", 1,
-    "--imitation.steps", 2, "--imitation.batch", 4, "--imitation.bank", 2,
+    "--imitation.steps", 2, "--imitation.batch", 4, "--imitation.pairs", 2,
     "--reinforcement.steps", 1, "--reinforcement.agents", 2, "--reinforcement.horizon", 2,
-    "--reinforcement.bank", 2,
+    "--reinforcement.pairs", 2,
 )  # fmt: skip
 
 
@@ -33,8 +33,8 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe, "COARSE", LevelSettings(spacing=10.0, window=12, **small))
         patch.setattr(recipe, "FINE", LevelSettings(spacing=5.0, window=16, **small))
-        patch.setattr(recipe, "calibrate", partial(calibrate, rounds=1))
-        patch.setattr(recipe, "_JUDGED", 4)
+        patch.setattr(recipe, "calibrate", partial(calibrate, rounds=2))
+        patch.setattr(recipe, "_COMPARED", 4)
         patch.setattr(refine, "_SCHEDULE", ((2, 1.0, 2_000, 5, 1.0),))
         yield
 

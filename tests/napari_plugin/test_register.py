@@ -59,10 +59,7 @@ class Scripted:
 
     def __init__(self, *, gate=None, error=None, trusted=True):
         self.manifest = {"name": "scripted"}
-        probes = ((1.0,), (1.0,))  # and once more at the end of both levels
-        self.model = SimpleNamespace(
-            settings=SimpleNamespace(search=SimpleNamespace(probes=probes))
-        )
+        self.model = SimpleNamespace(steps=len(SCALES))
         self.gate, self.error, self.trusted = gate, error, trusted
         self.asked = []
 
@@ -102,7 +99,9 @@ class Scripted:
             predicted_error_mm=0.7 if self.trusted else 23.0,
             agent_transform_world=transforms[-1],
             refined=True,
-            path=Trajectory("registration", (path,)),
+            trajectory=Trajectory("registration", (path,)),
+            fixed=fixed,
+            moving=moving,
         )
 
 

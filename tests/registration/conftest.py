@@ -60,8 +60,8 @@ FINE = LevelSettings(
 
 @pytest.fixture
 def levels() -> tuple[LevelSettings, LevelSettings]:
-    """Small ones, coarse and fine."""
-    return COARSE, FINE
+    """Small ones, fine and coarse."""
+    return FINE, COARSE
 
 
 @pytest.fixture

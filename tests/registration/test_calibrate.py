@@ -57,18 +57,17 @@ def test_a_known_logistic_is_recovered() -> None:
         assert probability[inside].mean() == pytest.approx(right[inside].mean(), abs=0.06)
 
 
-@pytest.mark.parametrize("bias", [0.0, 1.5])
+@pytest.mark.parametrize("bias", [0.0, 1.5, 4.0])
 def test_weights_agree_with_scikit_learn(bias: float) -> None:
     features, right = simulated(1500, bias=bias, scale=2.0)
     middle, spread = features.mean(axis=0), features.std(axis=0, ddof=1)
     standard = (features - middle) / spread
-    # mean(weighted loss) + 0.01 |w|^2, as scikit-learn writes it.
-    reference = LogisticRegression(
-        C=1 / (2 * 0.01 * len(features)), class_weight="balanced", tol=1e-10, max_iter=1000
-    ).fit(standard, right)
+    # No class weighs more than another: probabilities are those of the cases.
+    reference = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000).fit(standard, right)
     found = fit(features, errors_of(right))
     np.testing.assert_allclose(np.array(found.weights) * spread, reference.coef_[0], atol=2e-3)
     np.testing.assert_allclose(found(features), reference.predict_proba(standard)[:, 1], atol=1e-3)
+    assert found(features).mean() == pytest.approx(right.mean(), abs=1e-3)
 
 
 @pytest.mark.parametrize("scale", [1.0, 6.0])
@@ -162,19 +161,21 @@ def test_models_are_calibrated_on_posed_validation_scans(monkeypatch: pytest.Mon
     told: list[tuple[int, int]] = []
     model = calibrate(
         RegistrationModel(ModelSettings(), ()),
-        [Path("a.nii"), Path("b.nii")],
+        [Path(f"{name}.nii") for name in "abcdef"],
         seed=0,
         rounds=10,
         progress=lambda done, total: told.append((done, total)),
     )
-    assert asked == [("a.nii", None), ("b.nii", None)] * 10
-    assert told == [(n + 1, 20) for n in range(20)]
+    assert asked == [(f"{name}.nii", None) for name in "abcdef"] * 10
+    assert told == [(n + 1, 60) for n in range(60)]
     found = model.settings.confidence
     assert found is not None
     assert float(found(np.array([np.log1p(0.4), 0.0]))) > 0.8
     assert float(found(np.array([np.log1p(20 * RIGHT_MM), 0.0]))) < 0.2
     given = [start for start in starts if start is not None]
-    assert len(given) == 20
+    # The last round only: one in ten.
+    assert starts == [None] * 54 + given
+    assert len(given) == 6
     for start in given:
         turn = np.asarray(start)[:3, :3]
         np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-9)

@@ -1,40 +1,45 @@
-"""The registration environment, for TorchRL and for Gymnasium."""
+"""Agents that move scans as an environment: what they see, do, are worth, and when they end."""
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.utils.env_checker import check_env
+from gymnasium.utils.env_checker import check_env as check_gymnasium
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from tensordict import TensorDict, TensorDictBase
-from torchrl.collectors import Collector
-from torchrl.envs import EnvBase
-from torchrl.envs.utils import check_env_specs
 
 from medrl.errors import MedrlError
-from medrl.registration.dynamics import UNSEEN
-from medrl.registration.env import (
-    GYMNASIUM_ID,
-    MOVING,
+from medrl.registration.dynamics import (
+    ACTIONS,
     PAPER_STEPS,
     SPENT,
-    STOPPED,
-    PosedPair,
-    RegistrationEnv,
-    make,
+    STEPS,
+    UNSEEN,
+    RegistrationState,
+    Rules,
 )
-from medrl.registration.network import ACTIONS, STEPS
-from medrl.registration.rewards import RewardSettings
+from medrl.registration.env import GYMNASIUM_ID, make
+from medrl.registration.task import (
+    ARRIVED,
+    AlignSettings,
+    AlignTask,
+    PosedPair,
+    RewardSettings,
+    align_pairs,
+)
+from medrl.rl.check import check_env
+from medrl.rl.env import AgentsEnv
 from medrl.volume.pyramid import Pyramid
 
-SPACING = 8.0
-WINDOW = 9
+SPACINGS = (4.0, 8.0)
+WINDOWS = (11, 9)
 NONE = ACTIONS // 2
 UP = {0.0: NONE} | {size: NONE + 1 + n for n, size in enumerate(STEPS[1:])}
 
@@ -62,12 +67,15 @@ def scan(
     turn: tuple[float, float, float],
     center_world: NDArray[np.float64],
     shape: tuple[int, int, int],
-) -> Pyramid:
-    """Noise on a turned grid that has its middle somewhere."""
-    affine = rigid(turn, (0, 0, 0)) @ np.diag([SPACING] * 3 + [1])
-    affine[:3, 3] = center_world - affine[:3, :3] @ (np.array(shape) - 1) / 2
-    volume = torch.from_numpy(rng.uniform(0, 1.2, (1, *shape))).float()
-    return Pyramid((volume,), (SPACING,), (affine,), UNSEEN)
+) -> list[Pyramid]:
+    """Noise on turned grids of two voxel sizes that have their middle somewhere."""
+    found = []
+    for spacing in SPACINGS:
+        affine = rigid(turn, (0, 0, 0)) @ np.diag([spacing] * 3 + [1])
+        affine[:3, 3] = center_world - affine[:3, :3] @ (np.array(shape) - 1) / 2
+        volume = torch.from_numpy(rng.uniform(0, 1.2, (1, *shape))).float()
+        found.append(Pyramid((volume,), (spacing,), (affine,), UNSEEN))
+    return found
 
 
 def pool() -> list[PosedPair]:
@@ -83,31 +91,31 @@ def pool() -> list[PosedPair]:
     return pairs
 
 
-def build(**options: Any) -> RegistrationEnv:
-    return RegistrationEnv(pool(), **({"window": WINDOW, "seed": 0, "max_steps": 6} | options))
+def build(
+    batch_size: tuple[int, ...] = (), *, levels: tuple[int, ...] = (1,), **options: Any
+) -> AgentsEnv[RegistrationState]:
+    """An environment of the pool on some of its levels."""
+    rules = {"action": "factored", "max_steps": 6} | {
+        name: options.pop(name)
+        for name in ("action", "kind", "step_sizes", "max_steps")
+        if name in options
+    }
+    pairs = [
+        PosedPair([p.fixed[n] for n in levels], [p.moving[n] for n in levels], p.truth_world,
+                  p.points_world)
+        for p in pool()
+    ]  # fmt: skip
+    windows = [WINDOWS[n] for n in levels]
+    task = align_pairs(pairs, windows, Rules(**rules), AlignSettings(**options))
+    return AgentsEnv(task.dynamics, task, batch_size=batch_size, seed=0)
 
 
-def factored(parameters: int = 6, *, stop: bool = False, **steps: int) -> list[int]:
+def factored(parameters: int = 6, **steps: int) -> list[int]:
     """An action that makes no step but those named, as in ``p3=8``."""
-    action = [NONE] * parameters + [int(stop)]
+    action = [NONE] * parameters
     for name, index in steps.items():
         action[int(name[1:])] = index
     return action
-
-
-def walk(env: EnvBase, policy: Any, steps: int, **reset: Any) -> list[TensorDictBase]:
-    """The tensordicts of some steps from a reset, none of them reset again."""
-    current = env.reset(**reset)
-    records = []
-    for _ in range(steps):
-        current["action"] = policy(env, current)
-        records.append(env.step(current).clone())
-        current = records[-1]["next"].exclude("reward").clone()
-    return records
-
-
-def chance(env: EnvBase, _: TensorDictBase) -> torch.Tensor:
-    return env.action_spec.rand()
 
 
 def distances(pair: PosedPair, transform: Matrix) -> float:
@@ -117,53 +125,60 @@ def distances(pair: PosedPair, transform: Matrix) -> float:
     return float(np.linalg.norm(apart[:, :3], axis=1).mean())
 
 
-def step(env: RegistrationEnv, action: Any) -> TensorDictBase:
+def step(env: AgentsEnv[RegistrationState], action: Any) -> TensorDictBase:
     blank = TensorDict(batch_size=env.batch_size)
-    return env.step(blank.set("action", torch.tensor(action)))["next"]
+    return env.step(blank.set("action", torch.as_tensor(action)))["next"]
 
 
-# Specs and observations -------------------------------------------------------------------------
+# The contract, and observations -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_size", [[], [4]])
-@pytest.mark.parametrize("action", ["factored", "single"])
+@pytest.mark.parametrize(
+    ("action", "kind", "levels"),
+    [
+        ("factored", "rigid", (1,)),
+        ("single", "similarity", (0, 1)),
+        ("step", "affine", (1,)),
+    ],
+)
+def test_the_contract_holds(action: str, kind: str, levels: tuple[int, ...]) -> None:
+    def one(batch_size: Any) -> AgentsEnv[RegistrationState]:
+        return build(batch_size, action=action, kind=kind, levels=levels, max_steps=2)
+
+    check_env(one, steps=6)
+
+
 @pytest.mark.parametrize(("kind", "parameters"), [("rigid", 6), ("similarity", 7), ("affine", 12)])
-def test_specs(batch_size: list[int], action: str, kind: str, parameters: int) -> None:
-    env = build(batch_size=batch_size, action=action, kind=kind)
-    check_env_specs(env, seed=0, break_when_any_done="both")
-    drawn = env.rollout(2, break_when_any_done=False)["action"]
-    if action == "factored":
-        assert drawn.shape == (*batch_size, 2, parameters + 1)
-        options = env.action_spec.nvec.reshape(-1, parameters + 1)
-        assert (options == torch.tensor([ACTIONS] * parameters + [2])).all()
-    else:
-        assert drawn.shape == (*batch_size, 2)
-        assert env.action_spec.n == 2 * parameters + 1
-    seen = env.rollout(1)["windows"]
-    assert seen.shape == (*batch_size, 1, 3, *[WINDOW] * 3)
+def test_action_spaces(kind: str, parameters: int) -> None:
+    spec = build((4,), kind=kind).action_spec
+    assert (spec.nvec.reshape(-1, parameters) == ACTIONS).all()
+    assert build(kind=kind, action="single").action_spec.n == 2 * parameters
+    assert build((4,), kind=kind, action="step").action_spec.shape == (4, 12)
 
 
 def test_observations_are_of_the_transform_that_they_tell() -> None:
-    env = build(batch_size=[5])
+    env = build((5,))
     pairs = pool()
-    for record in walk(env, chance, 3):
-        seen = record["next"]
+    env.reset()
+    for _ in range(3):
+        seen = step(env, env.action_spec.rand())
         for n in range(5):
             pair = pairs[int(seen["pair"][n])]
             expected = distances(pair, seen["transform_world"][n].numpy())
             assert float(seen["distance_mm"][n]) == pytest.approx(expected, rel=1e-5)
-        again = env.windows(seen["pair"], seen["transform_world"])
+        again = env.dynamics.look(0, seen["pair"], seen["transform_world"])
         torch.testing.assert_close(again, seen["windows"])
 
 
-def test_windows_are_centred_on_the_points() -> None:
-    pairs, middle = pool(), WINDOW // 2
-    env = build(batch_size=[3])
+@pytest.mark.parametrize("level", [0, 1])
+def test_windows_are_centred_on_the_points(level: int) -> None:
+    pairs, middle = pool(), WINDOWS[level] // 2
+    env = build((3,), levels=(level,))
     start = env.reset(pair=[0, 1, 2], misalignment=[0.0] * 12)
     for n, pair in enumerate(pairs):
         center = np.append(pair.points_world.mean(axis=0), 1)
         for channel, (one, to_scan) in enumerate(
-            ((pair.fixed, np.eye(4)), (pair.moving, pair.truth_world))
+            ((pair.fixed[level], np.eye(4)), (pair.moving[level], pair.truth_world))
         ):
             voxel = (np.linalg.inv(one.affines[0]) @ to_scan @ center)[:3]
             shown = float(start["windows"][n, channel, middle, middle, middle])
@@ -176,19 +191,44 @@ def test_windows_are_centred_on_the_points() -> None:
         assert start["windows"][n, 2].unique().tolist() == [0, 1]
 
 
+def test_agents_go_from_coarse_to_fine() -> None:
+    env = build((3,), levels=(0, 1), max_steps=(3, 2))
+    start = env.reset(misalignment=[0.0] * 12)
+    state = env.state
+    # A window of 9 lies in the middle of one of 11, out of view around it.
+    assert start["windows"].shape == (3, 3, 11, 11, 11)
+    coarse = env.dynamics.look(1, state.pair, state.transform)
+    torch.testing.assert_close(start["windows"][..., 1:10, 1:10, 1:10], coarse)
+    assert (start["windows"][..., 0, :, :] == 0).all()
+    # Where one is ahead of the others, each sees its own level.
+    ahead = replace(state, level=torch.tensor([1, 0, 1]))
+    seen = env.dynamics.observe(ahead)["windows"]
+    torch.testing.assert_close(seen[[0, 2]], start["windows"][[0, 2]])
+    torch.testing.assert_close(
+        seen[1:2], env.dynamics.look(0, state.pair[1:2], state.transform[1:2])
+    )
+    levels = []
+    for _ in range(5):
+        after = step(env, [factored()] * 3)
+        levels.append((int(env.state.level[0]), int(env.state.steps[0])))
+    assert levels == [(1, 1), (0, 0), (0, 1), (0, 2), (0, 3)]
+    assert bool(after["truncated"].all())
+    assert env.dynamics.places(env.state).scale_mm.tolist() == [4.0] * 3
+
+
 # Starts -----------------------------------------------------------------------------------------
 
 
 def start_changes(**options: Any) -> tuple[Matrix, NDArray[np.int64]]:
     """What is left to be done at many random starts, about the pivot, and the pairs."""
-    env = build(batch_size=[400], window=1, **options)
-    start, pairs = env.reset(), pool()
+    env, pairs = build((400,), **options), pool()
+    state = env.task.begin(400, torch.Generator().manual_seed(0))
     changes = []
-    for which, transform in zip(start["pair"], start["transform_world"].numpy(), strict=True):
-        pair = pairs[int(which)]
+    for which, transform in zip(state.pair.tolist(), state.transform.numpy(), strict=True):
+        pair = pairs[which]
         left = np.linalg.inv(transform) @ pair.truth_world
         changes.append(about(left, -pair.points_world.mean(axis=0)))
-    return np.stack(changes), start["pair"].numpy()
+    return np.stack(changes), state.pair.numpy()
 
 
 def test_random_starts_are_as_far_off_as_they_may_be() -> None:
@@ -222,7 +262,7 @@ def test_random_starts_differ_in_size_where_agents_can_undo_it(kind: str) -> Non
 
 
 def test_pair_and_misalignment_given() -> None:
-    env = build(batch_size=[3])
+    env = build((3,))
     turned = [0, 0, 0, 0, 0, 90, 0, 0, 0, 0, 0, 0]
     shifted = [3, -4, 0, *[0] * 9]
     start = env.reset(pair=[2, 0, 1], misalignment=[[0] * 12, shifted, turned])
@@ -233,8 +273,12 @@ def test_pair_and_misalignment_given() -> None:
     np.testing.assert_allclose(
         start["transform_world"][2].numpy(), pair.truth_world @ undo, atol=1e-9
     )
+    assert isinstance(env.task, AlignTask)
+    wanted = torch.tensor([[0] * 12, shifted, turned]).double()
+    torch.testing.assert_close(env.task.left(env.state), wanted, atol=1e-9, rtol=0)
     assert (env.reset(pair=1)["pair"] == 1).all()
-    for given in ({"pair": 3}, {"pair": [0, 1]}, {"pair": 0.5}, {"misalignment": [0.0] * 6}):
+    refused = ({"pair": 3}, {"pair": [0, 1]}, {"pair": 0.5}, {"misalignment": [0.0] * 6}, {"x": 1})
+    for given in refused:
         with pytest.raises(MedrlError, match=next(iter(given))):
             env.reset(**given)
     with pytest.raises(MedrlError, match="misalignment"):
@@ -244,15 +288,24 @@ def test_pair_and_misalignment_given() -> None:
 # Steps ------------------------------------------------------------------------------------------
 
 
-def test_the_right_factored_steps_bring_agents_home() -> None:
-    env = build(batch_size=[3], kind="affine")
-    one_step = [25, -10, 1.5, 0, -25, 0, 4, 0, -1.5, 0, 10, -4]
-    env.reset(pair=[0, 1, 2], misalignment=one_step)
+@pytest.mark.parametrize("level", [0, 1])
+def test_the_right_factored_steps_bring_agents_home(level: int) -> None:
+    env = build((3,), kind="affine", levels=(level,))
+    factor = SPACINGS[level] / 8
+    steps = [25, -10, 1.5, 0, -25, 0, 4, 0, -1.5, 0, 10, -4]
+    env.reset(pair=[0, 1, 2], misalignment=[factor * one for one in steps])
     signed = [*[-s for s in reversed(STEPS[1:])], *STEPS]
-    action = [signed.index(size) for size in one_step] + [0]
-    after = step(env, [action] * 3)
+    after = step(env, [[signed.index(size) for size in steps]] * 3)
     assert after["distance_mm"].tolist() == pytest.approx([0, 0, 0], abs=1e-5)
     np.testing.assert_allclose(after["transform_world"].numpy(), TRUTHS, atol=1e-9)
+
+
+def test_steps_in_numbers_are_what_is_left() -> None:
+    env = build((3,), kind="affine", action="step")
+    env.reset(misalignment=[7, -3, 1, 20, -30, 5, 4, -2, 1, 3, 0, -4])
+    assert isinstance(env.task, AlignTask)
+    after = step(env, env.task.left(env.state))
+    assert after["distance_mm"].tolist() == pytest.approx([0, 0, 0], abs=1e-5)
 
 
 @pytest.mark.parametrize("form", ["factored", "single"])
@@ -288,168 +341,54 @@ def test_single_actions_move_one_parameter(action: int, sizes: Any, expected: Ma
 
 
 def test_rewards_add_up_to_the_progress() -> None:
-    env = build(batch_size=[5], reward=RewardSettings("progress", bonus=0.0))
-    records = walk(env, chance, 6)
-    assert bool(records[-1]["next", "done"].all())
-    total = sum(record["next", "reward"][:, 0] for record in records)
-    first, last = records[0]["distance_mm"], records[-1]["next", "distance_mm"]
-    torch.testing.assert_close(total, first.log1p() - last.log1p())
+    env = build((5,))
+    first = env.reset()["distance_mm"]
+    total, current = torch.zeros(5), None
+    for _ in range(6):
+        current = step(env, env.action_spec.rand())
+        total += current["reward"][:, 0]
+    assert current is not None
+    assert bool(current["truncated"].all())
+    assert not bool(current["terminated"].any())
+    torch.testing.assert_close(total, first.log1p() - current["distance_mm"].log1p())
+    assert env.state.status.tolist() == [SPENT] * 5
 
 
-def test_distance_rewards_are_in_millimetres_with_a_terminal_bonus() -> None:
-    settings = RewardSettings("distance", bonus=10.0, threshold=2.0, penalty=3.0)
-    env = build(batch_size=[3], reward=settings)
-    env.reset(misalignment=[[5.5, *[0] * 11], [5.5, *[0] * 11], [40, *[0] * 11]])
+def test_distance_rewards_are_in_millimetres_with_a_bonus_for_arriving() -> None:
+    settings = RewardSettings("distance", bonus=10.0, threshold=2.0)
+    env = build((3,), reward=settings, stop_at_target=True)
+    env.reset(misalignment=[[5.5, *[0] * 11], [7, *[0] * 11], [40, *[0] * 11]])
     moved = step(env, [factored(p0=UP[4.0])] * 3)
-    assert moved["reward"][:, 0].tolist() == pytest.approx([-1.5, -1.5, -36], abs=1e-4)
-    stopped = step(env, [factored(stop=True), factored(), factored(stop=True)])
-    expected = [-1.5 + 10, -1.5, -36 - 3]
-    assert stopped["reward"][:, 0].tolist() == pytest.approx(expected, abs=1e-4)
-    assert stopped["terminated"][:, 0].tolist() == [True, False, True]
-
-
-def test_stopping_makes_no_step() -> None:
-    env = build()
-    start = env.reset()
-    after = step(env, factored(stop=True, p0=8, p4=0))
-    assert (after["transform_world"] == start["transform_world"]).all()
-    assert (bool(after["terminated"]), bool(after["truncated"])) == (True, False)
-    assert float(after["reward"]) == 0
-
-
-def test_done_flags() -> None:
-    env = build(batch_size=[3], max_steps=3, action="single")
-    stop = 12
-    actions = iter([[0, stop, 0], [3, 1, 1], [5, 2, stop], [6, stop, 0]])
-    records = walk(env, lambda *_: torch.tensor(next(actions)), 4)
-
-    def flags(name: str) -> list[list[bool]]:
-        return [record["next", name][:, 0].tolist() for record in records]
-
-    stopped = [[False, True, False]] * 2 + [[False, True, True]] * 2
-    spent = [[False, False, False]] * 2 + [[True, False, False]] * 2
-    assert flags("terminated") == stopped
-    assert flags("truncated") == spent
-    assert (np.array(flags("done")) == np.array(stopped) | np.array(spent)).all()
-    assert env.registration_state.status.tolist() == [SPENT, STOPPED, STOPPED]
-    assert env.registration_state.steps.tolist() == [3, 1, 3]
-
-
-def test_episodes_end_at_the_target_if_they_should() -> None:
-    near = [3.5, *[0] * 11]
-    for ends in (False, True):
-        env = build(stop_at_target=ends, reward=RewardSettings(bonus=5.0))
-        env.reset(misalignment=near)
-        away = step(env, factored(p0=8 - UP[1.5]))
-        assert not bool(away["done"])
-        home = step(env, factored(p0=UP[4.0]))
-        assert float(home["distance_mm"]) == pytest.approx(1.0, abs=1e-4)
-        assert bool(home["terminated"]) == ends
-        progress = math.log(1 + 5.0) - math.log(1 + 1.0)
-        assert float(home["reward"]) == pytest.approx(progress + 5.0 * ends, abs=1e-4)
-
-
-def test_ended_agents_stay_as_they_are() -> None:
-    env = build(batch_size=[4], reward="distance")
-    walk(env, chance, 6)
-    state = env.registration_state
-    assert not (state.status == MOVING).any()
-    again = step(env, env.action_spec.rand().tolist())
-    assert bool(again["done"].all())
-    assert float(again["reward"].abs().max()) == 0
-    for name, old in vars(state).items():
-        assert (getattr(env.registration_state, name) == old).all(), name
-
-
-# Determinism, batches, resets -------------------------------------------------------------------
-
-
-def test_same_seed_same_episodes() -> None:
-    def episodes(seed: int) -> TensorDictBase:
-        env = build(batch_size=[4], seed=None)
-        env.set_seed(seed)
-        torch.manual_seed(7)
-        return env.rollout(12, break_when_any_done=False)
-
-    assert (episodes(3) == episodes(3)).all()
-    assert not (episodes(3)["transform_world"] == episodes(4)["transform_world"]).all()
-
-
-def test_unseeded_environments_differ_but_follow_torch() -> None:
-    def starts() -> torch.Tensor:
-        return torch.stack([build(seed=None).reset()["transform_world"] for _ in range(3)])
-
-    torch.manual_seed(0)
-    first = starts()
-    torch.manual_seed(0)
-    assert (starts() == first).all()
-    assert len(first.unique(dim=0)) == 3
+    assert moved["reward"][:, 0].tolist() == pytest.approx([-1.5 + 10, -3, -36], abs=1e-4)
+    assert moved["terminated"][:, 0].tolist() == [True, False, False]
+    assert env.state.status.tolist() == [ARRIVED, 0, 0]
+    # Without the rule nobody is told where it is right to stop.
+    env = build((1,), reward=settings)
+    env.reset(misalignment=[5.5, *[0] * 11])
+    moved = step(env, [factored(p0=UP[4.0])])
+    assert float(moved["reward"]) == pytest.approx(-1.5, abs=1e-4)
+    assert not bool(moved["done"])
 
 
 def test_batch_equals_single_agents() -> None:
     changes = np.random.default_rng(1).uniform(-20, 20, (4, 12))
-    given = {"pair": [0, 1, 2, 2], "misalignment": changes}
-    torch.manual_seed(0)
-    actions = [build(batch_size=[4]).action_spec.rand() for _ in range(5)]
-
-    def replay(columns: slice | int) -> Any:
-        steps = iter(actions)
-        return lambda *_: next(steps)[columns]
-
-    together = walk(build(batch_size=[4]), replay(slice(None)), 5, **given)
+    pairs = [0, 1, 2, 2]
+    together, actions = build((4,)), []
+    together.reset(pair=pairs, misalignment=changes)
+    records = []
+    for _ in range(3):
+        actions.append(together.action_spec.rand())
+        records.append(step(together, actions[-1]))
     for n in range(4):
-        mine = {name: values[n] for name, values in given.items()}
-        alone = walk(build(), replay(n), 5, **mine)
-        for batched, single in zip(together, alone, strict=True):
+        alone = build()
+        alone.reset(pair=pairs[n], misalignment=changes[n])
+        for action, batched in zip(actions, records, strict=True):
+            single = step(alone, action[n])
             for name in ("transform_world", "distance_mm", "reward", "done"):
-                torch.testing.assert_close(batched["next", name][n], single["next", name])
+                torch.testing.assert_close(batched[name][n], single[name])
             # A voxel at the border may be in view in one and not in the other.
-            apart = (batched["next", "windows"][n] - single["next", "windows"]).abs()
+            apart = (batched["windows"][n] - single["windows"]).abs()
             assert float((apart > 1e-4).float().mean()) < 0.01
-
-
-def test_partial_reset_leaves_the_others_alone() -> None:
-    env = build(batch_size=[4])
-    last = walk(env, lambda *_: torch.tensor([factored(p1=7)] * 4), 3)[-1]["next"]
-    last = last.exclude("reward")
-    before = env.registration_state
-    mask = torch.tensor([[False], [True], [False], [True]])
-    given = {"pair": [0, 2, 0, 1], "misalignment": [1.0] * 12}
-    fresh = env.reset(last.clone().set("_reset", mask), **given)
-    after = env.registration_state
-    for name, old in vars(before).items():
-        assert (getattr(after, name)[[0, 2]] == old[[0, 2]]).all(), name
-    assert (fresh["windows"][[0, 2]] == last["windows"][[0, 2]]).all()
-    assert after.steps.tolist() == [3, 0, 3, 0]
-    assert fresh["pair"][[1, 3]].tolist() == [2, 1]
-    # Each goes on with its own pair.
-    moved = step(env, [factored(p3=6)] * 4)
-    for n in (1, 3):
-        twin = build()
-        twin.reset(pair=given["pair"][n], misalignment=given["misalignment"])
-        single = step(twin, factored(p3=6))
-        torch.testing.assert_close(moved["transform_world"][n], single["transform_world"])
-        torch.testing.assert_close(moved["distance_mm"][n], single["distance_mm"])
-
-
-def test_only_ended_agents_are_reset_in_a_long_rollout() -> None:
-    rollout = build(batch_size=[6]).rollout(30, break_when_any_done=False)
-    done = rollout["next", "done"][..., 0]
-    assert done.sum() > 6
-    assert not bool(rollout["done"].any())
-    following = rollout["next", "transform_world"][:, :-1]
-    same = (following == rollout["transform_world"][:, 1:]).all(dim=-1).all(dim=-1)
-    assert (same == ~done[:, :-1]).all()
-
-
-def test_collector_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        collector = Collector(build(batch_size=[4]), None, frames_per_batch=40, total_frames=80)
-        frames = [batch.numel() for batch in collector]
-        collector.shutdown()
-    assert frames == [40, 40]
-    assert "".join(capfd.readouterr()) == ""
 
 
 # Refusals ---------------------------------------------------------------------------------------
@@ -463,10 +402,8 @@ def test_collector_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
         ({"kind": "warp"}, "kind must be"),
         ({"step_sizes": (1.0, 0.0, 1.0, 1.0)}, "step_sizes"),
         ({"max_steps": 0}, "max_steps"),
+        ({"max_steps": (3, 4)}, "max_steps"),
         ({"turn": 200.0}, "turn"),
-        ({"colour": "red"}, "unknown option colour"),
-        ({"batch_size": [2, 2]}, "batch_size"),
-        ({"window": 0}, "window"),
     ],
 )
 def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
@@ -475,23 +412,28 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
 
 
 def test_pairs_must_fit() -> None:
-    first, second, _ = pool()
+    first, second, _ = (
+        PosedPair(p.fixed[1:], p.moving[1:], p.truth_world, p.points_world) for p in pool()
+    )
 
-    def refused(pairs: list[PosedPair], message: str) -> None:
+    def refused(pairs: list[PosedPair], message: str, *windows: int) -> None:
         with pytest.raises(MedrlError, match=message):
-            RegistrationEnv(pairs)
+            align_pairs(pairs, windows or (7,))
 
     def other(one: PosedPair, **change: Any) -> PosedPair:
         return PosedPair(**(vars(one) | change))
 
-    fine = Pyramid(first.fixed.levels, (4.0,), first.fixed.affines, UNSEEN)
-    bright = Pyramid(first.fixed.levels, (SPACING,), first.fixed.affines)
-    double = Pyramid((first.fixed.levels[0].repeat(2, 1, 1, 1),), (SPACING,), (np.eye(4),), UNSEEN)
+    (shown,) = first.fixed
+    fine = Pyramid(shown.levels, (4.0,), shown.affines, UNSEEN)
+    bright = Pyramid(shown.levels, (8.0,), shown.affines)
+    double = Pyramid((shown.levels[0].repeat(2, 1, 1, 1),), (8.0,), (np.eye(4),), UNSEEN)
     mirror = np.diag([-1.0, 1, 1, 1])
     refused([], "at least one pair")
-    refused([first, other(second, moving=fine)], "voxel size")
-    refused([other(first, fixed=bright)], "background")
-    refused([other(first, fixed=double)], "one channel")
+    refused([first], "window must be", 0)
+    refused([first], "each of 2 levels", 7, 7)
+    refused([first, other(second, moving=[fine])], "voxel size")
+    refused([other(first, fixed=[bright])], "background")
+    refused([other(first, fixed=[double])], "one channel")
     refused([first, other(second, points_world=second.points_world[:5])], "number of points")
     refused([other(first, points_world=np.zeros((4, 2)))], "points_world")
     refused([first, other(second, truth_world=mirror)], "pair 1: truth_world")
@@ -524,8 +466,8 @@ def scans() -> dict[str, Any]:
 
 
 def test_scans_are_prepared_and_in_the_right_place() -> None:
-    env = make(**scans(), window=16, seed=0)
-    assert env.level.spacing == 8
+    env = make(**scans(), level=1, window=16, seed=0)
+    assert env.dynamics.views[0].spacing == 8
     start = env.reset(misalignment=[0.0] * 12)
     fixed, moving, seen = start["windows"]
     assert float(start["distance_mm"]) == pytest.approx(0, abs=1e-5)
@@ -535,30 +477,26 @@ def test_scans_are_prepared_and_in_the_right_place() -> None:
     # Points are drawn in the object: off by 24 mm, one sees it elsewhere, three voxels away.
     off = env.reset(misalignment=[24.0, *[0.0] * 11])["windows"]
     torch.testing.assert_close(off[1, 3:-3, 3:-3, 3:-3], fixed[:-6, 3:-3, 3:-3], atol=0.05, rtol=0)
-    finer = make(**scans(), level=1, points_world=[CENTER])
-    assert (finer.level.spacing, finer.level.window) == (4, 32)
+    every = make(**scans(), points_world=[CENTER])
+    assert [(view.spacing, view.window) for view in every.dynamics.views] == [(4, 32), (8, 24)]
     with pytest.raises(MedrlError, match="level"):
         make(**scans(), level=2)
     with pytest.raises(MedrlError, match="1 fixed and 2 moving"):
         make(**scans() | {"moving": [scans()["moving"]] * 2})
     with pytest.raises(MedrlError, match="truth_world"):
         make(**scans() | {"truth_world": np.zeros((3, 4, 4))})
+    with pytest.raises(MedrlError, match="unknown option colour"):
+        make(**scans(), colour="red")
 
 
-@pytest.mark.parametrize("action", ["factored", "single"])
-def test_gymnasium_checker_passes(action: str) -> None:
-    env = gymnasium.make(GYMNASIUM_ID, **scans(), window=8, action=action)
+def test_gymnasium_is_the_same_environment() -> None:
+    options = scans() | {"level": 1, "window": 8, "max_steps": 3}
+    env = gymnasium.make(f"medrl.registration.env:{GYMNASIUM_ID}", **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # TorchRL hands a tensor to Gymnasium's MultiDiscrete.
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-        check_env(env.unwrapped)
-    env.close()
-
-
-def test_gymnasium_is_the_same_environment() -> None:
-    options = scans() | {"window": 8, "max_steps": 3}
-    env = gymnasium.make(f"medrl.registration.env:{GYMNASIUM_ID}", **options)
+        check_gymnasium(env.unwrapped, skip_render_check=True)
     given = {"pair": 0, "misalignment": [10.0, 0, 0, 0, 20, *[0.0] * 7]}
     seen, info = env.reset(options=given)
     twin = make(**options)
@@ -570,21 +508,6 @@ def test_gymnasium_is_the_same_environment() -> None:
         assert info["distance_mm"] == float(current["distance_mm"])
         seen, reward, terminated, truncated, info = env.step(np.array(action))
         current = twin.step(current.set("action", torch.tensor(action)))["next"]
-        assert isinstance(reward, float)
         assert reward == pytest.approx(float(current["reward"]))
         assert (terminated, truncated) == (bool(current["terminated"]), bool(current["truncated"]))
     assert truncated
-
-
-def test_gymnasium_takes_one_agent() -> None:
-    with pytest.raises(MedrlError, match="one agent"):
-        gymnasium.make(GYMNASIUM_ID, **scans(), batch_size=[2])
-
-
-def test_gymnasium_vector_environments() -> None:
-    env = gymnasium.make_vec(GYMNASIUM_ID, num_envs=2, **scans(), window=8)
-    seen, _ = env.reset(seed=0)
-    assert seen["windows"].shape == (2, 3, 8, 8, 8)
-    _, rewards, *_ = env.step(env.action_space.sample())
-    assert rewards.shape == (2,)
-    env.close()

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from medrl.registration.dynamics import ACTIONS, step_sizes
 from medrl.registration.network import (
-    ACTIONS,
-    Decision,
     LevelSettings,
+    Outputs,
     RegistrationNetwork,
     expected_steps,
     target_distribution,
@@ -19,7 +19,8 @@ from medrl.registration.network import (
 SMALL = LevelSettings(
     spacing=8.0, window=8, channels=(4, 6), strides=(2, 1), squeeze=5, features=12, memory=7
 )
-HEADS = ("logits", "stop", "error", "value")
+STEPS = step_sizes(SMALL.spacing)
+HEADS = ("logits", "error", "value")
 
 
 def build(settings: LevelSettings = SMALL, *, seed: int = 0) -> RegistrationNetwork:
@@ -31,20 +32,20 @@ def windows(count: int = 3, *, seed: int = 1) -> torch.Tensor:
     return torch.rand((count, 3, 8, 8, 8), generator=torch.Generator().manual_seed(seed))
 
 
-def same(a: Decision, b: Decision, **tolerance: float) -> bool:
+def same(a: Outputs, b: Outputs, **tolerance: float) -> bool:
     return all(torch.allclose(getattr(a, name), getattr(b, name), **tolerance) for name in HEADS)
 
 
 def test_steps_scale_with_the_voxels() -> None:
     coarse = [-25, -10, -4, -1.5, 0, 1.5, 4, 10, 25]
-    assert SMALL.steps.tolist() == coarse
-    assert replace(SMALL, spacing=2.0).steps.tolist() == [step / 4 for step in coarse]
+    assert STEPS.tolist() == coarse
+    assert step_sizes(2.0).tolist() == [step / 4 for step in coarse]
     assert len(coarse) == ACTIONS
 
 
 def test_targets_have_the_wanted_mean_on_two_neighbours() -> None:
     rng = np.random.default_rng(0)
-    steps = SMALL.steps
+    steps = STEPS
     wanted = torch.from_numpy(np.concatenate([rng.uniform(-25, 25, (40, 12)), [[0] * 12]]))
     wanted[0, : len(steps)] = steps
     target = target_distribution(wanted, steps)
@@ -62,7 +63,7 @@ def test_targets_have_the_wanted_mean_on_two_neighbours() -> None:
 
 
 def test_targets_beyond_the_longest_step_are_the_longest() -> None:
-    target = target_distribution(torch.tensor([-300.0, 80.0, 25.0]).double(), SMALL.steps)
+    target = target_distribution(torch.tensor([-300.0, 80.0, 25.0]).double(), STEPS)
     assert target.argmax(dim=-1).tolist() == [0, ACTIONS - 1, ACTIONS - 1]
     assert target.amax(dim=-1).tolist() == [1, 1, 1]
 
@@ -71,22 +72,22 @@ def test_expected_steps_are_means() -> None:
     logits = torch.full((2, 12, ACTIONS), -1e4)
     logits[0, :, 7] = 0
     logits[1, :, 4:6] = 3
-    found = expected_steps(logits, SMALL.steps)
+    found = expected_steps(logits, STEPS)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found[0], torch.full((12,), 10.0).double())
     torch.testing.assert_close(found[1], torch.full((12,), 0.75).double())
     wanted = torch.linspace(-20, 20, 24).double().view(2, 12)
-    exact = target_distribution(wanted, SMALL.steps).log()
-    torch.testing.assert_close(expected_steps(exact, SMALL.steps), wanted)
+    exact = target_distribution(wanted, STEPS).log()
+    torch.testing.assert_close(expected_steps(exact, STEPS), wanted)
 
 
 @pytest.mark.parametrize("in_view", [True, False])
 def test_shapes(in_view: bool) -> None:
     network = build(replace(SMALL, in_view=in_view))
-    decision = network(windows(5), network.blank(5))
-    assert decision.logits.shape == (5, 12, ACTIONS)
-    assert decision.stop.shape == decision.error.shape == decision.value.shape == (5,)
-    assert decision.memory.shape == (5, 7)
+    outputs = network(windows(5), network.blank(5))
+    assert outputs.logits.shape == (5, 12, ACTIONS)
+    assert outputs.error.shape == outputs.value.shape == (5,)
+    assert outputs.memory.shape == (5, 7)
 
 
 def test_only_agents_that_are_told_know_what_is_in_view() -> None:

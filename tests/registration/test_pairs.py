@@ -1,6 +1,6 @@
 """Training situations: what is looked at, what is left to be done, what is cut away."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -10,18 +10,18 @@ from scipy import ndimage
 from torch import Generator
 from torch.nn import functional as F
 
-from medrl.registration.dynamics import UNSEEN
+from medrl.registration.dynamics import UNSEEN, FieldOfView, RegistrationState, Rules
 from medrl.registration.network import LevelSettings
-from medrl.registration.pairs import Batch, FieldOfView, PairBank, Situations, halve
-from medrl.registration.rewards import mean_distance
+from medrl.registration.pairs import PairSampler, PoseDistribution, halve
 from medrl.registration.synthesis import Source, Synthesis, make_pair
+from medrl.registration.task import AlignTask
 from medrl.registration.transforms import compose, rotation_vector
 from medrl.volume.pyramid import build_pyramid
 
 LEVEL = LevelSettings(spacing=8.0, window=12)
 SHAPE = (22, 26, 18)
 PLAIN = Synthesis(difference=0.0, bias=0.0, noise=0.0, thickest=1.0, same=1.0)
-UNCUT = Situations(cut=0.0, dark=1.0)
+UNCUT = PoseDistribution(cut=0.0, dark=1.0)
 
 
 def dots() -> torch.Tensor:
@@ -53,30 +53,70 @@ def source(*, spots: bool = False) -> Source:
     return Source(stored, torch.ones((1, *SHAPE)), points)
 
 
-def draw(
+@dataclass(frozen=True)
+class Agents:
+    """Agents of a sampler, and what the truth says of them."""
+
+    task: AlignTask
+    state: RegistrationState
+
+    @property
+    def transforms(self) -> torch.Tensor:
+        return self.state.transform
+
+    def windows(self) -> torch.Tensor:
+        return self.task.dynamics.observe(self.state)["windows"]
+
+    def error(self) -> torch.Tensor:
+        return self.task.distance(self.state)
+
+    def wanted(self) -> torch.Tensor:
+        return self.task.left(self.state)
+
+    def at(self, transforms: torch.Tensor) -> "Agents":
+        return Agents(self.task, replace(self.state, transform=transforms))
+
+    def after(self, steps: torch.Tensor) -> "Agents":
+        return Agents(self.task, self.task.dynamics.step(self.state, steps))
+
+    def seen(self) -> torch.Tensor:
+        """Where the moving scan is in view."""
+        return self.task.dynamics.look_moving(0, self.state.pair, self.state.transform) >= 0
+
+
+def sampler(
     synthesis: Synthesis = PLAIN,
-    situations: Situations = UNCUT,
+    poses: PoseDistribution = UNCUT,
     *,
-    count: int = 16,
     seed: int = 0,
-    level: LevelSettings = LEVEL,
     working: float = 8.0,
-) -> Batch:
-    bank = PairBank(
+) -> PairSampler:
+    return PairSampler(
         [source()],
-        level,
+        LEVEL,
         working=working,
         synthesis=synthesis,
-        situations=situations,
+        poses=poses,
         size=3,
         generator=Generator().manual_seed(seed),
     )
-    return bank.draw(count)
 
 
-def home(batch: Batch) -> Batch:
-    there = torch.eye(4, dtype=torch.float64).expand_as(batch.transforms)
-    return replace(batch, transforms=there)
+def draw(
+    synthesis: Synthesis = PLAIN,
+    poses: PoseDistribution = UNCUT,
+    *,
+    count: int = 16,
+    seed: int = 0,
+    working: float = 8.0,
+) -> Agents:
+    pairs = sampler(synthesis, poses, seed=seed, working=working)
+    env, task = pairs.begin(count, seed=seed, rules=Rules(kind="affine"))
+    return Agents(task, env.state)
+
+
+def home(agents: Agents) -> Agents:
+    return agents.at(torch.eye(4, dtype=torch.float64).expand_as(agents.transforms))
 
 
 def correlation(windows: torch.Tensor) -> torch.Tensor:
@@ -88,21 +128,21 @@ def correlation(windows: torch.Tensor) -> torch.Tensor:
     return torch.stack(found)
 
 
-# Batches ----------------------------------------------------------------------------------------
+# Agents ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("working", [8.0, 4.0])
 def test_at_the_identity_both_windows_are_the_same(working: float) -> None:
-    batch = draw(working=working)
-    fixed, moving = home(batch).windows()[:, :2].unbind(dim=1)
+    agents = draw(working=working)
+    fixed, moving = home(agents).windows()[:, :2].unbind(dim=1)
     for one, other in zip(fixed, moving, strict=True):
         # But for how bright the scanner made them.
         factor = float((one * other).sum() / (one * one).sum())
         assert 0.7 < factor < 1.4
         torch.testing.assert_close(other, factor * one, atol=2e-3, rtol=0)
     assert float(fixed.std()) > 0.05
-    away = batch.windows()
-    assert float(correlation(home(batch).windows()).min()) > 0.999
+    away = agents.windows()
+    assert float(correlation(home(agents).windows()).min()) > 0.999
     assert float(correlation(away).mean()) < 0.9
 
 
@@ -114,74 +154,85 @@ def test_without_same_contrasts_differ_but_the_place_stays() -> None:
 
 
 def test_what_is_wanted_undoes_the_misalignment() -> None:
-    batch = draw(situations=replace(UNCUT, resize=0.7, far=0.3), count=40)
-    assert float(batch.error().mean()) > 20
-    after = batch.after(batch.wanted())
+    agents = draw(poses=replace(UNCUT, resize=0.7, far=0.3), count=40)
+    assert float(agents.error().mean()) > 20
+    after = agents.after(agents.wanted())
     assert float(after.error().max()) < 1e-9
-    np.testing.assert_allclose(after.transforms, home(batch).transforms, atol=1e-9)
+    np.testing.assert_allclose(after.transforms, home(agents).transforms, atol=1e-9)
     # Half of it is not enough.
-    assert float(batch.after(batch.wanted() / 2).error().min()) > 0.1
+    assert float(agents.after(agents.wanted() / 2).error().min()) > 0.1
 
 
 def test_error_is_the_mean_distance_of_the_points() -> None:
-    batch = draw(count=2)
+    agents = draw(count=2)
     parameters = torch.zeros((2, 12), dtype=torch.float64)
     parameters[0, :3] = torch.tensor([3.0, -4.0, 12.0])
     parameters[1, 5] = 40.0
-    moved = replace(batch, transforms=compose(parameters))
-    radius = batch.points[1, :, :2].norm(dim=1)
+    moved = agents.at(compose(parameters))
+    radius = agents.task.points_world[1, :, :2].norm(dim=1)
     expected = [13.0, float((2 * np.sin(np.radians(20)) * radius).mean())]
     assert moved.error().tolist() == pytest.approx(expected)
 
 
 def test_misalignments_are_as_large_as_they_may_be() -> None:
-    usual = Situations(turn=40.0, shift=30.0, near=0.0, far=0.0, resize=0.0)
-    left = torch.linalg.inv(draw(situations=usual, count=400).transforms)
+    usual = PoseDistribution(turn=40.0, shift=30.0, near=0.0, far=0.0, resize=0.0)
+    left = torch.linalg.inv(draw(poses=usual, count=400).transforms)
     angle = rotation_vector(left[:, :3, :3]).norm(dim=1)
     assert 36 < float(angle.max()) <= 40 + 1e-9
     shift = left[:, :3, 3]
     assert 27 < float(shift.abs().max()) <= 30 + 1e-9
     linear = left[:, :3, :3]
     torch.testing.assert_close(linear @ linear.mT, torch.eye(3).double().expand_as(linear))
-    near = torch.linalg.inv(draw(situations=replace(usual, near=1.0), count=100).transforms)
+    near = torch.linalg.inv(draw(poses=replace(usual, near=1.0), count=100).transforms)
     assert float(rotation_vector(near[:, :3, :3]).norm(dim=1).max()) <= 8 + 1e-9
     assert float(near[:, :3, 3].abs().max()) <= 6 + 1e-9
-    far = torch.linalg.inv(draw(situations=replace(usual, far=1.0), count=100).transforms)
+    far = torch.linalg.inv(draw(poses=replace(usual, far=1.0), count=100).transforms)
     assert float(rotation_vector(far[:, :3, :3]).norm(dim=1).max()) > 150
-    resized = draw(situations=replace(usual, resize=1.0), count=100)
+    resized = draw(poses=replace(usual, resize=1.0), count=100)
     size = torch.linalg.det(resized.transforms[:, :3, :3])
     assert float(size.std()) > 0.1
 
 
 def test_the_points_lie_in_the_window() -> None:
-    batch = draw(count=60)
-    assert batch.points.shape == (60, 8, 3)
-    middle = batch.points.mean(dim=1)
+    agents = draw(count=60)
+    assert agents.task.points_world.shape == (60, 8, 3)
+    middle = agents.task.points_world.mean(dim=1)
     assert float(middle.norm(dim=1).max()) < 60
     assert float(middle.std()) == pytest.approx(12, rel=0.3)
 
 
-def test_same_seed_same_situations() -> None:
+def test_same_seed_same_agents() -> None:
     one, other, third = draw(seed=1), draw(seed=1), draw(seed=2)
     assert (one.windows() == other.windows()).all()
-    assert (one.points == other.points).all()
+    assert (one.task.points_world == other.task.points_world).all()
     assert not torch.equal(one.transforms, third.transforms)
 
 
-def test_banks_renew_the_oldest_pairs() -> None:
-    bank = PairBank(
-        [source()],
-        LEVEL,
-        working=8.0,
-        synthesis=PLAIN,
-        situations=UNCUT,
-        size=3,
-        generator=Generator().manual_seed(0),
-    )
-    before = bank.draw(4, seed=3)
-    assert torch.equal(bank.draw(4, seed=3).windows(), before.windows())
-    bank.renew(3)
-    assert not torch.equal(bank.draw(4, seed=3).windows(), before.windows())
+def test_the_oldest_pairs_are_renewed() -> None:
+    pairs = sampler()
+
+    def looks(seed: int) -> torch.Tensor:
+        env, _ = pairs.begin(12, seed=seed, rules=Rules())
+        return env.dynamics.observe(env.state)["windows"]
+
+    before = looks(1)
+    assert torch.equal(looks(1), before)
+    pairs.renew()
+    same = [torch.equal(one, other) for one, other in zip(looks(1), before, strict=True)]
+    # A third of the pairs is new.
+    assert 3 <= sum(same) < 12
+    pairs.renew(2)
+    assert not any(torch.equal(*both) for both in zip(looks(1), before, strict=True))
+
+
+def test_a_sampler_goes_on_from_a_few_numbers() -> None:
+    one, other = sampler(seed=1), sampler(seed=2)
+    one.renew(2)
+    other.load_state_dict(one.state_dict())
+    states = [pairs.begin(8, seed=3, rules=Rules())[0] for pairs in (one, other)]
+    first, second = (env.dynamics.observe(env.state)["windows"] for env in states)
+    assert torch.equal(first, second)
+    assert len(str(one.state_dict())) < 500
 
 
 # Pairs ------------------------------------------------------------------------------------------
@@ -234,10 +285,10 @@ def test_faces_cut_what_lies_beyond_them() -> None:
     planes[..., 3] = rng.uniform(-5, 30, (5, 2))
     planes[1, 0, 3] = planes[2, :, 3] = np.inf
     transforms = compose(torch.from_numpy(rng.uniform(-15, 15, (5, 12))))
-    view = FieldOfView(torch.from_numpy(planes), torch.zeros(5, dtype=torch.bool), LEVEL)
+    view = FieldOfView(torch.from_numpy(planes), torch.zeros(5, dtype=torch.bool))
     windows = torch.rand((5, 1, 12, 12, 12), generator=Generator().manual_seed(0))
     cut = windows.clone()
-    view(cut, transforms)
+    view.cut(cut, transforms, LEVEL.spacing)
     voxels = np.stack(np.meshgrid(*[np.arange(12)] * 3, indexing="ij"), axis=-1)
     offsets = (voxels - 6) * 8.0
     for n in range(5):
@@ -254,7 +305,7 @@ def test_dark_scans_have_air_beyond_their_border_but_not_beyond_their_faces() ->
     windows = torch.full((2, 1, 12, 12, 12), 0.5)
     windows[:, :, 0] = UNSEEN
     still = torch.eye(4, dtype=torch.float64).expand(2, 4, 4)
-    FieldOfView(planes, torch.tensor([True, False]), LEVEL)(windows, still)
+    FieldOfView(planes, torch.tensor([True, False])).cut(windows, still, LEVEL.spacing)
     assert (windows[0, :, 0] == 0).all()
     assert (windows[1, :, 0] == UNSEEN).all()
     assert (windows[:, :, 8:] == UNSEEN).all()
@@ -262,22 +313,17 @@ def test_dark_scans_have_air_beyond_their_border_but_not_beyond_their_faces() ->
 
 
 def test_cut_scans_are_seen_in_part() -> None:
-    whole = home(draw(situations=replace(UNCUT, cut=0.0), count=40)).windows()[:, 2]
-    cut = home(draw(situations=replace(UNCUT, cut=1.0), count=40)).windows()[:, 2]
+    whole = home(draw(poses=replace(UNCUT, cut=0.0), count=40)).windows()[:, 2]
+    cut = home(draw(poses=replace(UNCUT, cut=1.0), count=40)).windows()[:, 2]
     assert float(whole.mean()) == 1
     assert 0.3 < float(cut.mean()) < 0.95
 
 
 def test_a_cut_of_the_moving_scan_moves_with_it() -> None:
-    batch = draw(situations=Situations(cut=1.0, dark=1.0, far=0.0), count=20)
-    fixed = batch.dynamics.fixed
-    here, there = (home(batch), batch)
+    agents = draw(poses=PoseDistribution(cut=1.0, dark=1.0, far=0.0), count=20)
     shift = torch.zeros((20, 12), dtype=torch.float64)
     shift[:, 1] = LEVEL.spacing
-    for one in (here, there):
-        before = one.dynamics.look_moving(one.transforms) >= 0
-        after = one.after(shift)
-        seen = after.dynamics.look_moving(after.transforms) >= 0
-        assert float((seen[:, :, :, :-1] != before[:, :, :, 1:]).float().mean()) < 0.01
-        assert (after.dynamics.fixed == fixed).all()
-    assert float(mean_distance(there.transforms, there.points, there.points).mean()) > 5
+    for one in (home(agents), agents):
+        before, after = one.seen(), one.after(shift).seen()
+        assert float((after[:, :, :, :-1] != before[:, :, :, 1:]).float().mean()) < 0.01
+    assert float(agents.error().mean()) > 5

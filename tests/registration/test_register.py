@@ -62,9 +62,11 @@ def test_a_turned_copy_is_found(registrar: Registrar, fixed, moving):
     turn = found.transform_world[:3, :3]
     np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-9)
     # Nothing is known of how right such agents are, and that is not trust.
-    assert math.isnan(found.confidence)
+    assert found.confidence is None
     assert not found.trusted
-    assert found.predicted_error_mm >= 0
+    assert "NOT TRUSTED" in found.warnings[-1]
+    assert found.predicted_error_mm > 0
+    assert found.seconds > 0
 
 
 def test_the_same_answer_twice_and_the_way_to_it(registrar: Registrar, fixed, moving):
@@ -72,16 +74,17 @@ def test_the_same_answer_twice_and_the_way_to_it(registrar: Registrar, fixed, mo
     np.testing.assert_array_equal(one.transform_world, two.transform_world)
     assert not one.refined
     np.testing.assert_array_equal(one.transform_world, one.agent_transform_world)
-    (agent,) = one.path.agents
-    assert one.path.task == "registration"
+    (agent,) = one.trajectory.agents
+    assert one.trajectory.task == "registration"
     assert agent.transforms is not None
     np.testing.assert_array_equal(agent.transforms[-1], one.transform_world)
     start = agent.transforms[0]
     assert sorted(set(np.abs(start[:3, :3]).round(6).ravel())) == [0, 1]
     assert agent.confidence is None
-    # Every step, and once more at the end of each level.
-    coarse, fine = (len(steps) + 1 for steps in registrar.model.settings.search.probes)
-    assert agent.scales_mm.tolist() == [10.0] * coarse + [5.0] * fine
+    # Every step, and once more at the end.
+    fine, coarse = map(len, registrar.model.settings.search.candidate_steps)
+    assert agent.scales_mm.tolist() == [10.0] * coarse + [5.0] * (fine + 1)
+    assert set(one.trajectory.provenance) >= {"scan", "model", "version", "seed"}
 
 
 def test_it_does_not_matter_how_a_scan_is_stored(registrar: Registrar, fixed, moving):
@@ -107,7 +110,7 @@ def test_a_start_is_kept_to(registrar: Registrar, fixed, make_head):
     away = rigid((0, 0, 180), (0, 0, 0))
     astray = registrar.register(fixed, moving, refine=False, initial_world=away)
     assert error_mm(astray.transform_world, np.eye(4)) > 30
-    (agent,) = astray.path.agents
+    (agent,) = astray.trajectory.agents
     np.testing.assert_array_equal(agent.transforms[0], away)
 
 
@@ -152,7 +155,7 @@ def test_confidence_is_the_models(untrained: RegistrationModel, fixed, moving):
     assert found.confidence == pytest.approx(1 / (1 + math.exp(-score)))
     assert found.threshold == 0.4
     assert found.trusted
-    assert found.path.agents[0].confidence == found.confidence
+    assert found.trajectory.agents[0].confidence == found.confidence
     assert found.predicted_error_mm == pytest.approx(float(confidence.error_mm(answer.features)))
     assert 0.3 < found.predicted_error_mm < 50
 
@@ -179,11 +182,11 @@ def test_a_refinement_that_does_harm_is_not_kept(
 
 
 def test_more_than_one_answer(untrained: RegistrationModel, fixed, moving):
-    search = replace(untrained.settings.search, keep=(4, 2))
+    search = replace(untrained.settings.search, keep=(2, 4))
     registrar = Registrar(replace(untrained, settings=replace(untrained.settings, search=search)))
     answers = registrar.candidates(fixed, moving, refine=False, count=2)
     assert len(answers) == 2
-    assert answers[0].walk.merit >= answers[1].walk.merit
+    assert answers[0].walk.score >= answers[1].walk.score
     best = registrar.register(fixed, moving, refine=False)
     np.testing.assert_array_equal(answers[0].transform_world, best.transform_world)
     assert answers[0].features.shape == (len(FEATURES),)
@@ -197,7 +200,7 @@ def test_a_bundle_gives_the_same_answer(untrained: RegistrationModel, fixed, mov
     found = registrar.register(fixed, moving, refine=False)
     # Stored in half precision.
     assert error_mm(found.transform_world) < 1.5
-    assert found.path.provenance["model"] == "toy"
+    assert found.trajectory.provenance["model"] == "toy"
 
 
 def test_refusals(registrar: Registrar, fixed, moving, tmp_path):
@@ -229,7 +232,7 @@ def test_a_registration_can_be_watched(untrained: RegistrationModel, fixed, movi
     steps: list[Step] = []
     registrar = Registrar(never(untrained))
     found = registrar.register(fixed, moving, refine=False, watch=steps.append)
-    (path,) = found.path.agents
+    (path,) = found.trajectory.agents
     half = len(steps) // 2
     assert half == len(path)
     rounds = steps[:half], steps[half:]

@@ -47,7 +47,7 @@ class Answer:
     trusted: bool = True
 
     @property
-    def path(self) -> Trajectory:
+    def trajectory(self) -> Trajectory:
         agent = AgentPath(
             "rigid", 0, np.zeros((1, 3)), [8.0], np.array([-1]), [math.nan],
             transforms=self.transform_world[None],

@@ -11,9 +11,23 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from medrl.registration.dynamics import UNSEEN, RegistrationDynamics, fixed_window
-from medrl.registration.network import Decision, LevelSettings, target_distribution
-from medrl.registration.search import SearchSettings, orientations, search, starting_points
+from medrl.registration.dynamics import (
+    UNSEEN,
+    RegistrationDynamics,
+    Rules,
+    View,
+    step_sizes,
+    windows_of,
+)
+from medrl.registration.network import Outputs, target_distribution
+from medrl.registration.search import (
+    SearchSettings,
+    Walk,
+    halving,
+    orientations,
+    search,
+    starting_points,
+)
 from medrl.registration.similarity import similarity
 from medrl.registration.transforms import (
     about,
@@ -27,47 +41,42 @@ from medrl.trajectory import Step
 from medrl.volume.pyramid import Pyramid
 
 PIVOT = torch.tensor([[20.0, -35.0, 110.0]], dtype=torch.float64)
-COARSE = LevelSettings(spacing=8.0, window=4)
-FINE = LevelSettings(spacing=4.0, window=4)
+FINE, COARSE = 4.0, 8.0
 POINTS = PIVOT + 50 * torch.from_numpy(np.random.default_rng(0).normal(size=(30, 3)))
 
 
 class Spelled(RegistrationDynamics):
     """Agents see their own transform."""
 
-    def look(self, transforms: torch.Tensor) -> torch.Tensor:
-        return transforms
-
-
-def dynamics(level: LevelSettings) -> RegistrationDynamics:
-    return Spelled(level, torch.zeros(0), (), torch.zeros(0), PIVOT)
+    def look(self, level: int, pair: torch.Tensor, transform: torch.Tensor) -> torch.Tensor:
+        return transform
 
 
 class Oracle:
     """Knows the right transform; ``stride`` of its steps, and honest about how far off it is."""
 
-    def __init__(self, truth: torch.Tensor, level: LevelSettings, stride: float = 1.0) -> None:
+    def __init__(self, truth: torch.Tensor, spacing: float, stride: float = 1.0) -> None:
         self.truth = truth
-        self.level = level
+        self.sizes = step_sizes(spacing)
         self.stride = stride
         self.memories: list[torch.Tensor] = []
 
     def blank(self, count: int) -> torch.Tensor:
         return torch.zeros((count, 3))
 
-    def __call__(self, transforms: torch.Tensor, memory: torch.Tensor | None = None) -> Decision:
+    def __call__(self, transforms: torch.Tensor, memory: torch.Tensor | None = None) -> Outputs:
         if memory is not None:
             self.memories.append(memory)
         left = about(torch.linalg.inv(transforms) @ self.truth, -PIVOT)
         wanted = self.stride * decompose(left)
-        logits = target_distribution(wanted, self.level.steps).log()
+        logits = target_distribution(wanted, self.sizes).log()
         apart = move(transforms, POINTS) - move(self.truth, POINTS)
         error = apart.norm(dim=-1).mean(dim=-1).log1p()
         old = self.blank(len(transforms)) if memory is None else memory
         # Memory is where the agent has been first, and how often it was asked.
         first = transforms[:, :2, 3].float()
         first = torch.where(old[:, 2:] > 0, old[:, :2], first)
-        return Decision(logits, error * 0, error, -error, torch.cat([first, old[:, 2:] + 1], dim=1))
+        return Outputs(logits, error, -error, torch.cat([first, old[:, 2:] + 1], dim=1))
 
 
 def truth(seed: int, kind: str = "rigid") -> torch.Tensor:
@@ -81,8 +90,23 @@ def truth(seed: int, kind: str = "rigid") -> torch.Tensor:
     return about(matrix, PIVOT[0])
 
 
-def oracles(answer: torch.Tensor, **options: float) -> list[tuple[Oracle, RegistrationDynamics]]:
-    return [(Oracle(answer, level, **options), dynamics(level)) for level in (COARSE, FINE)]
+def find(
+    answer: torch.Tensor,
+    begin: torch.Tensor,
+    options: SearchSettings,
+    *,
+    kind: str = "rigid",
+    stride: float = 1.0,
+    **told: Any,
+) -> tuple[list[Walk], list[Oracle]]:
+    """Search with oracles of as many levels as there are candidate steps."""
+    spacings = (FINE, COARSE)[-len(options.candidate_steps) :]
+    oracles = [Oracle(answer, spacing, stride) for spacing in spacings]
+    nothing = torch.zeros((1, 1, 1, 1, 1))
+    views = [View(spacing, nothing, (), torch.zeros((1, 4, 4))) for spacing in spacings]
+    schedule = tuple(map(len, options.candidate_steps))
+    dynamics = Spelled(views, PIVOT, Rules(kind=kind, max_steps=schedule))
+    return search(dynamics, oracles, begin, settings=options, **told), oracles
 
 
 def starts(answer: torch.Tensor) -> torch.Tensor:
@@ -97,7 +121,11 @@ def millimetres(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def settings(**options: Any) -> SearchSettings:
     """The network's own word decides."""
-    return SearchSettings(**({"judge": "error"} | options))
+    return SearchSettings(**({"scorer": "error"} | options))
+
+
+#: Two steps on the fine level after three on the coarse one.
+SHORT = ((3.0, 1.0), (16.0, 8.0, 4.0))
 
 
 @pytest.mark.parametrize("lookahead", [False, True])
@@ -105,20 +133,18 @@ def settings(**options: Any) -> SearchSettings:
 def test_an_oracle_is_led_to_any_answer(kind: str, lookahead: bool) -> None:
     for seed in range(3):
         answer = truth(seed, kind)
-        found = search(
-            oracles(answer), starts(answer), kind=kind, settings=settings(lookahead=lookahead)
-        )[0]
-        assert millimetres(found.transforms[-1], answer) < 0.5
-        assert float(found.errors[-1]) == pytest.approx(
-            millimetres(found.transforms[-1], answer), abs=1e-6
-        )
+        options = settings(lookahead=lookahead)
+        (found,), _ = find(answer, starts(answer), options, kind=kind)
+        wrong = millimetres(found.transform_world, answer)
+        assert wrong < 0.5
+        assert found.score == pytest.approx(-wrong, abs=1e-6)
 
 
 def test_agents_change_only_what_they_may() -> None:
     answer = truth(0, "affine")
     for kind in ("rigid", "similarity"):
-        for walk in search(oracles(answer), starts(answer), kind=kind, settings=settings()):
-            linear = walk.transforms[:, :3, :3]
+        for walk in find(answer, starts(answer), settings(), kind=kind)[0]:
+            linear = torch.from_numpy(walk.path.transforms)[:, :3, :3]
             size = torch.linalg.det(linear) ** (2 / 3)
             if kind == "rigid":
                 torch.testing.assert_close(size, torch.ones_like(size))
@@ -131,77 +157,88 @@ def test_agents_change_only_what_they_may() -> None:
 def test_walks_are_those_of_the_best_agents() -> None:
     answer = truth(1)
     begin = starts(answer)
-    pairs = oracles(answer)
-    probes = ((16.0, 8.0, 4.0), (3.0, 1.0))
-    walks = search(pairs, begin, kind="rigid", settings=settings(probes=probes, keep=(6, 2)))
+    walks, (fine, coarse) = find(answer, begin, settings(candidate_steps=SHORT, keep=(2, 6)))
     assert len(walks) == 2
     # Up to half go home after every step.
-    assert [len(memory) for memory in pairs[0][0].memories] == [24, 12, 6]
-    assert [len(memory) for memory in pairs[1][0].memories] == [6, 3]
-    assert walks[0].merit >= walks[1].merit
+    assert [len(memory) for memory in coarse.memories] == [24, 12, 6]
+    assert [len(memory) for memory in fine.memories] == [6, 3]
+    assert walks[0].score >= walks[1].score
     for walk in walks:
-        assert (walk.transforms[0] == begin[walk.start]).all()
-        assert walk.transforms.shape == (4 + 3, 4, 4)
-        assert walk.spacings.tolist() == [8.0] * 4 + [4.0] * 3
-        expected = [millimetres(transform, answer) for transform in walk.transforms]
-        np.testing.assert_allclose(walk.errors.numpy(), expected)
+        path = walk.path
+        assert (path.transforms[0] == begin[path.start].numpy()).all()
+        assert path.transforms.shape == (3 + 2 + 1, 4, 4)
+        assert (path.transforms[-1] == walk.transform_world.numpy()).all()
+        assert path.scales_mm.tolist() == [8.0] * 3 + [4.0] * 3
+        assert (path.outcome, path.value_unit) == ("out of steps", "mm, negative")
+        expected = [millimetres(torch.from_numpy(one), answer) for one in path.transforms]
+        np.testing.assert_allclose(-path.values, expected)
         # Whoever looks ahead never goes where it is worse.
         assert (np.diff(expected) <= 1e-9).all()
-        assert walk.merit == pytest.approx(-np.log1p(expected[-1]))
+        assert walk.score == pytest.approx(-expected[-1])
 
 
 def test_those_who_go_on_are_the_best_of_all() -> None:
     answer = truth(5)
     begin = starts(answer)
-    still = settings(probes=((1.0,),), keep=(24,), lookahead=False, memory=(False,))
-    ignorant = [(Oracle(answer, COARSE, stride=0.0), dynamics(COARSE))]
-    everyone = search(ignorant, begin, kind="rigid", settings=still)
+    still = settings(candidate_steps=((1.0,),), keep=(24,), lookahead=False, memory=(False,))
+    everyone, _ = find(answer, begin, still, stride=0.0)
     by_error = sorted(range(24), key=lambda n: millimetres(begin[n], answer))
-    assert [walk.start for walk in everyone] == by_error
-    few = search(ignorant, begin, kind="rigid", settings=replace(still, keep=(1,)))
-    assert [walk.start for walk in few] == by_error[:1]
+    assert [walk.path.start for walk in everyone] == by_error
+    few, _ = find(answer, begin, replace(still, keep=(1,)), stride=0.0)
+    assert [walk.path.start for walk in few] == by_error[:1]
+
+
+def test_half_of_the_agents_go_on_and_as_many_as_are_kept() -> None:
+    beam = halving((2, 4), (1, 5))
+    left, counts = 24, []
+    for index in range(6):
+        left = min(left, beam(index, left))
+        counts.append(left)
+    assert counts == [12, 6, 5, 5, 2, 1]
 
 
 def test_without_lookahead_agents_take_the_networks_step() -> None:
     answer = truth(2)
     begin = starts(answer)
-    scene = dynamics(COARSE)
-    oracle = Oracle(answer, COARSE)
-    options = settings(probes=((9.0,) * 5,), keep=(4,), lookahead=False)
-    for walk in search([(oracle, scene)], begin, kind="rigid", settings=options):
-        here = begin[walk.start][None]
+    options = settings(candidate_steps=((9.0,) * 5,), keep=(4,), lookahead=False)
+    walks, (oracle,) = find(answer, begin, options)
+    for walk in walks:
+        here = begin[walk.path.start][None]
         for step in range(5):
-            torch.testing.assert_close(walk.transforms[step], here[0])
-            wanted = (oracle(here).logits.softmax(dim=-1) * COARSE.steps).sum(dim=-1)
-            here = scene.step(here, wanted)
-        torch.testing.assert_close(walk.transforms[5], here[0])
+            torch.testing.assert_close(torch.from_numpy(walk.path.transforms[step]), here[0])
+            wanted = (oracle(here).logits.softmax(dim=-1) * step_sizes(COARSE)).sum(dim=-1)
+            here = here @ about(compose(constrain(wanted, "rigid")), PIVOT)
+        torch.testing.assert_close(walk.transform_world, here[0])
 
 
 def test_who_watches_sees_every_agent_that_is_still_there() -> None:
     answer = truth(1)
     begin = starts(answer)
-    options = settings(probes=((16.0, 8.0, 4.0), (3.0, 1.0)), keep=(6, 2))
+    options = settings(candidate_steps=SHORT, keep=(2, 6))
     steps: list[Step] = []
-    walks = search(
-        oracles(answer), begin, kind="rigid", settings=options, first=24, watch=steps.append
-    )
-    assert [len(step.names) for step in steps] == [24, 12, 6, 6, 6, 3, 2]
-    assert [set(step.scales_mm) for step in steps] == [{8.0}] * 4 + [{4.0}] * 3
+    walks, _ = find(answer, begin, options, first=24, watch=steps.append)
+    assert [len(step.names) for step in steps] == [24, 12, 6, 6, 3, 2]
+    assert [set(step.scales_mm) for step in steps] == [{8.0}] * 3 + [{4.0}] * 3
     pivot = np.append(PIVOT[0].numpy(), 1)
     for step in steps:
         assert step.names == tuple(f"start {number}" for number in step.starts)
-        assert (step.actions == -1).all()
         np.testing.assert_allclose(step.positions_world, (step.transforms @ pivot)[:, :3])
         wrong = [millimetres(torch.from_numpy(one), answer) for one in step.transforms]
-        np.testing.assert_allclose(step.values, -np.log1p(wrong))
+        np.testing.assert_allclose(step.values, -np.array(wrong))
+        assert step.value_unit == "mm, negative"
     np.testing.assert_array_equal(steps[0].transforms, begin.numpy())
     assert steps[0].starts.tolist() == list(range(24, 48))
     # Nobody comes back, and those who are left are the best of those before.
     for before, after in pairwise(steps):
         assert set(after.starts) <= set(before.starts)
     for walk in walks:
-        seen = [step.transforms[step.starts.tolist().index(walk.start)] for step in steps]
-        np.testing.assert_array_equal(seen, walk.transforms.numpy())
+        path = walk.path
+        rows = [step.starts.tolist().index(path.start) for step in steps]
+        seen = [step.transforms[row] for step, row in zip(steps, rows, strict=True)]
+        np.testing.assert_array_equal(seen, path.transforms)
+        # One meaning of the value, live and saved.
+        values = [step.values[row] for step, row in zip(steps, rows, strict=True)]
+        np.testing.assert_array_equal(values, path.values)
 
 
 def test_who_watches_changes_nothing() -> None:
@@ -209,19 +246,14 @@ def test_who_watches_changes_nothing() -> None:
     begin = starts(answer)
 
     def spoil(step: Step) -> None:
-        step.transforms[:], step.values[:], step.positions_world[:] = 0, 0, 0
+        step.transforms[:], step.positions_world[:] = 0, 0
 
-    alone, watched = (
-        search(oracles(answer), begin, kind="rigid", settings=settings(), watch=watch)[0]
-        for watch in (None, spoil)
-    )
-    assert (alone.transforms == watched.transforms).all()
-    assert (alone.merit, alone.start) == (watched.merit, watched.start)
+    alone, watched = (find(answer, begin, settings(), watch=w)[0][0] for w in (None, spoil))
+    assert (alone.transform_world == watched.transform_world).all()
+    assert (alone.score, alone.path.start) == (watched.score, watched.path.start)
 
 
 def test_who_watches_can_end_it() -> None:
-    answer = truth(1)
-    pairs = oracles(answer)
     steps: list[Step] = []
 
     def enough(step: Step) -> None:
@@ -229,51 +261,48 @@ def test_who_watches_can_end_it() -> None:
         if len(steps) == 3:
             raise KeyboardInterrupt
 
+    answer = truth(1)
     with pytest.raises(KeyboardInterrupt):
-        search(pairs, starts(answer), kind="rigid", settings=settings(), watch=enough)
-    assert len(pairs[0][0].memories) == 2
-    assert not pairs[1][0].memories
+        find(answer, starts(answer), settings(), watch=enough)
+    assert len(steps) == 3
 
 
 def test_memory_stays_with_its_agent_and_ends_with_the_level() -> None:
     answer = truth(3)
     begin = starts(answer)
-    pairs = oracles(answer)
-    options = settings(probes=((8.0,) * 6, (2.0,) * 3), keep=(5, 2))
-    search(pairs, begin, kind="rigid", settings=options)
-    coarse, fine = (oracle.memories for oracle, _ in pairs)
-    assert [int(memory[0, 2]) for memory in coarse] == list(range(6))
-    assert [int(memory[0, 2]) for memory in fine] == list(range(3))
+    options = settings(candidate_steps=((2.0,) * 3, (8.0,) * 6), keep=(2, 5))
+    _, (fine, coarse) = find(answer, begin, options)
+    assert [int(memory[0, 2]) for memory in coarse.memories] == list(range(6))
+    assert [int(memory[0, 2]) for memory in fine.memories] == list(range(3))
     # Rows that went on remember where they began: each at a start of its own.
-    began = {tuple(row) for row in coarse[-1][:, :2].tolist()}
+    began = {tuple(row) for row in coarse.memories[-1][:, :2].tolist()}
     possible = {tuple(row) for row in begin[:, :2, 3].float().tolist()}
-    assert len(began) == len(coarse[-1])
+    assert len(began) == len(coarse.memories[-1])
     assert began < possible
 
 
 def test_levels_without_memory_are_asked_without() -> None:
     answer = truth(3)
-    pairs = oracles(answer)
-    search(pairs, starts(answer), kind="rigid", settings=settings(memory=(False, True)))
-    assert not pairs[0][0].memories
-    assert pairs[1][0].memories
+    _, (fine, coarse) = find(answer, starts(answer), settings(memory=(True, False)))
+    assert not coarse.memories
+    assert fine.memories
 
 
-def test_lookahead_takes_the_length_that_the_judge_likes() -> None:
+def test_lookahead_takes_the_share_that_scores_best() -> None:
     """Agents that step twice as far as they should go nowhere, unless they look ahead."""
     answer = about(compose(torch.tensor([5.0, -3, 4, 8, 5, -6, *[0] * 6]).double()), PIVOT[0])
     begin = torch.eye(4, dtype=torch.float64)[None]
     ends = []
     for lookahead in (False, True):
-        options = settings(probes=((9.0,), (9.0,)), lookahead=lookahead)
-        found = search(oracles(answer, stride=2.0), begin, kind="rigid", settings=options)
-        ends.append(millimetres(found[0].transforms[-1], answer))
+        options = settings(candidate_steps=((9.0,), (9.0,)), lookahead=lookahead)
+        (found,), _ = find(answer, begin, options, stride=2.0)
+        ends.append(millimetres(found.transform_world, answer))
     assert ends[1] < 0.1
     assert ends[0] > 3
 
 
 @pytest.mark.parametrize(
-    ("kind", "left", "probes"),
+    ("kind", "left", "sizes"),
     [
         ("rigid", {1: -6.0}, [6.0]),  # one parameter
         ("rigid", {0: 6.0, 1: -6.0, 2: -6.0}, [6.0]),  # those that are better, at once
@@ -284,19 +313,18 @@ def test_lookahead_takes_the_length_that_the_judge_likes() -> None:
         ("rigid", {2: 7.0}, [9.0, 9.0, 2.0]),  # away by 2, no further, back
     ],
 )
-def test_probes_find_what_the_network_does_not_know(
-    kind: str, left: dict[int, float], probes: list[float]
+def test_candidate_steps_find_what_the_network_does_not_know(
+    kind: str, left: dict[int, float], sizes: list[float]
 ) -> None:
     parameters = torch.zeros(12, dtype=torch.float64)
     for index, value in left.items():
         parameters[index] = value
     answer = about(compose(parameters), PIVOT[0])
-    level = (Oracle(answer, COARSE, stride=0.0), dynamics(COARSE))
     begin = torch.eye(4, dtype=torch.float64)[None]
-    for lengths in ((1.0, 0.5), ()):
-        options = settings(probes=(tuple(probes),), keep=(1,), lengths=lengths)
-        found = search([level], begin, kind=kind, settings=options)[0]
-        torch.testing.assert_close(found.transforms[-1], answer, atol=1e-9, rtol=0)
+    for shares in ((1.0, 0.5), ()):
+        options = settings(candidate_steps=(tuple(sizes),), keep=(1,), shares=shares)
+        (found,), _ = find(answer, begin, options, kind=kind, stride=0.0)
+        torch.testing.assert_close(found.transform_world, answer, atol=1e-9, rtol=0)
 
 
 def test_the_similarity_of_scans_leads_agents_that_know_nothing() -> None:
@@ -313,31 +341,36 @@ def test_the_similarity_of_scans_leads_agents_that_know_nothing() -> None:
     fixed, moving = (
         Pyramid((torch.from_numpy(one)[None].float(),), (4.0,), (affine,), UNSEEN) for one in scans
     )
-    level = LevelSettings(spacing=4.0, window=24)
     to_voxel = torch.from_numpy(np.linalg.inv(affine))[None]
     pivot = torch.tensor([[78.0, 78.0, 78.0]], dtype=torch.float64)
-    window = fixed_window(fixed, level, to_voxel, pivot)
-    scene = RegistrationDynamics(level, window, (moving,), to_voxel, pivot)
+    window = windows_of((fixed,), to_voxel, pivot, 4.0, 24)
+    steps = (8.0, 4.0, 4.0, 2.0, 2.0, 1.0, 1.0, 0.5, 0.5)
+    view = View(4.0, window, (moving,), to_voxel)
+    dynamics = RegistrationDynamics([view], pivot, Rules(max_steps=len(steps)))
 
     class Ignorant:
         def blank(self, count: int) -> torch.Tensor:
             return torch.zeros((count, 1))
 
-        def __call__(self, windows: torch.Tensor, _: torch.Tensor | None = None) -> Decision:
+        def __call__(self, windows: torch.Tensor, _: torch.Tensor | None = None) -> Outputs:
             zero = torch.zeros(len(windows))
-            return Decision(torch.zeros((len(windows), 12, 9)), zero, zero, zero, zero[:, None])
+            return Outputs(torch.zeros((len(windows), 12, 9)), zero, zero, zero[:, None])
 
     off = about(compose(torch.tensor([6.0, -5, 4, 8, -6, 6, *[0] * 6]).double()), pivot[0])
-    options = SearchSettings(probes=((8.0, 4.0, 4.0, 2.0, 2.0, 1.0, 1.0, 0.5, 0.5),), keep=(1,))
-    found = search([(Ignorant(), scene)], off[None], kind="rigid", settings=options)[0]
+    options = SearchSettings(candidate_steps=(steps,), keep=(1,))
+    (found,) = search(dynamics, [Ignorant()], off[None], settings=options)
     points = pivot + 40 * torch.randn((50, 3), generator=torch.Generator().manual_seed(0)).double()
-    ends = torch.stack([off, found.transforms[-1]])
+    ends = torch.stack([off, found.transform_world])
     before, after = (move(ends, points) - points).norm(dim=-1).mean(dim=-1)
     assert float(before) > 8
     assert float(after) < 1
-    assert found.merit == pytest.approx(
-        float(similarity(window, scene.look_moving(found.transforms[-1:]))[0])
-    )
+    none = torch.zeros(1, dtype=torch.int64)
+    seen = dynamics.look_moving(0, none, found.transform_world[None])
+    assert found.score == pytest.approx(float(similarity(window, seen)[0]))
+    # Pairs of their own are compared each with its own.
+    both = similarity(torch.cat([window, window.flip(2)]), torch.cat([seen, seen]))
+    alone = torch.cat([similarity(window, seen), similarity(window.flip(2), seen)])
+    torch.testing.assert_close(both, alone)
 
 
 def entropy(counts: NDArray[np.float64]) -> float:

@@ -58,6 +58,8 @@ def test_counting_with_torch_gives_the_same() -> None:
     fixed, moving = windows()
     moving[:, :, :3] = -1
     voxels = fixed.flatten()
-    label = torch.where(voxels < 0, -1, (voxels * BINS / 1.2).long().clamp(max=BINS - 1)).int()
+    label = torch.where(voxels < 0, -1, (voxels * BINS / 1.2).long().clamp(max=BINS - 1)).int()[
+        None
+    ]
     numba = module._joint(label, moving.flatten(1))
     assert torch.equal(module._count(label, moving.flatten(1)), numba)

@@ -25,11 +25,11 @@ from medrl.volume.read import read
 
 SETTINGS = TrainSettings(
     name="toy",
-    imitation=ImitationSettings(steps=3, batch=4, bank=2, renew=1),
-    reinforcement=ActorCriticSettings(steps=2, agents=3, horizon=2, bank=2, renew=1),
+    imitation=ImitationSettings(steps=3, batch=4, pairs=2, renew=1),
+    reinforcement=ActorCriticSettings(steps=2, agents=3, horizon=2, pairs=2, renew=1),
     threads=1,
 )
-STAGES = ("coarse-imitation", "coarse-reinforcement", "fine-imitation", "fine-reinforcement")
+STAGES = ("fine-imitation", "fine-reinforcement", "coarse-imitation", "coarse-reinforcement")
 
 
 class _Interrupted(Exception):  # noqa: N818
@@ -40,20 +40,20 @@ class _Interrupted(Exception):  # noqa: N818
 def small(levels, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small networks, one round of calibration, few walks to judge by, and every step told."""
     monkeypatch.setattr(refine, "_SCHEDULE", ((2, 1.0, 2_000, 5, 1.0),))
-    monkeypatch.setattr(recipe, "COARSE", levels[0])
-    monkeypatch.setattr(recipe, "FINE", levels[1])
-    monkeypatch.setattr(recipe, "calibrate", partial(calibrate, rounds=1))
-    monkeypatch.setattr(recipe, "_JUDGED", 8)
-    monkeypatch.setattr(recipe, "_JUDGED_STEPS", 2)
+    monkeypatch.setattr(recipe, "FINE", levels[0])
+    monkeypatch.setattr(recipe, "COARSE", levels[1])
+    monkeypatch.setattr(recipe, "calibrate", partial(calibrate, rounds=2))
+    monkeypatch.setattr(recipe, "_COMPARED", 8)
+    monkeypatch.setattr(recipe, "_COMPARED_STEPS", 2)
     monkeypatch.setattr(stage, "_REPORT_EVERY", 1)
-    monkeypatch.setattr(stage, "_CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr(recipe, "run_stage", partial(stage.run_stage, checkpoint_every=1))
 
 
 def test_a_training_that_is_interrupted_goes_on_to_a_model_that_runs(
     heads: Path, tmp_path: Path, levels
 ) -> None:
     def interrupt(what: str, done: int, total: int, numbers: object) -> None:
-        if (what, done) == ("coarse-imitation", 2):
+        if (what, done) == ("fine-imitation", 2):
             raise _Interrupted
 
     with pytest.raises(_Interrupted):
@@ -109,7 +109,7 @@ def test_reading_is_the_same_for_a_seed(heads: Path, levels) -> None:
 
     scans = read_datalist(heads)["training"][:1]
     one, two, three = (
-        load_sources(scans, spacing=levels[1].spacing, seed=seed)[0] for seed in (0, 0, 1)
+        load_sources(scans, spacing=levels[0].spacing, seed=seed)[0] for seed in (0, 0, 1)
     )
     assert torch.equal(one.points, two.points)
     assert torch.equal(one.volume, three.volume)

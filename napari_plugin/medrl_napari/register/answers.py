@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +92,7 @@ class Answer:
         found = self.registration
         if found is None:
             return ""
-        sure = "unknown" if math.isnan(found.confidence) else f"{found.confidence:.2f}"
+        sure = "unknown" if found.confidence is None else f"{found.confidence:.2f}"
         facts = (
             f"confidence {sure}, predicted error {found.predicted_error_mm:.1f} mm, "
             f"{'refined' if found.refined else 'not refined'}, {self.seconds:.1f} s"
@@ -110,7 +109,7 @@ class Answer:
         found = self.registration
         if found is None:
             return []
-        (path,) = found.path.agents
+        (path,) = found.trajectory.agents
         transforms = [] if path.transforms is None else list(path.transforms)
         stops = [
             (
@@ -141,7 +140,7 @@ def register(request: Request, preview: Preview, starts: Starts, report: Report)
     began = time.perf_counter()
     registrar = load_model("registration", request.model)
     preview.get_ready()
-    total = sum(len(probes) + 1 for probes in registrar.model.settings.search.probes)
+    total = registrar.model.steps
     done = 0
 
     def watch(step: Step) -> None:

@@ -156,7 +156,7 @@ class RegisterWidget(Panel):
         self._answer = answer
         registration = answer.registration
         if registration is not None:
-            (path,) = registration.path.agents
+            (path,) = registration.trajectory.agents
             self._starts.best = path.start
             self.table.show_starts(self._starts)
             self._set_stops(answer.stops())
