@@ -9,7 +9,15 @@ from medrl.bundles.folder import (
     read_manifest,
     save,
 )
-from medrl.bundles.manifest import FORMAT, VERSION, Manifest, check_manifest, new_manifest
+from medrl.bundles.manifest import (
+    FORMAT,
+    VERSION,
+    Manifest,
+    check_manifest,
+    check_names,
+    named,
+    new_manifest,
+)
 
 __all__ = [
     "FORMAT",
@@ -19,9 +27,11 @@ __all__ = [
     "assemble",
     "available",
     "check_manifest",
+    "check_names",
     "damaged",
     "find",
     "load_weights",
+    "named",
     "new_manifest",
     "read_manifest",
     "save",

@@ -21,12 +21,8 @@ def render_card(manifest: Manifest) -> str:
     for key, value in manifest["card"].items():
         if key != "title":
             lines += [f"## {_heading(key)}", "", *_body(value), ""]
-    if manifest.get("landmarks"):
-        lines += [f"## Landmarks ({len(manifest['landmarks'])})", ""]
-        lines += [f"- {name}" for name in manifest["landmarks"]] + [""]
-    for key, heading in (("targets", "Targets"), ("channels", "Images")):
-        if names := named(manifest, key):
-            lines += [f"## {heading} ({len(names)})", "", *(f"- {name}" for name in names), ""]
+    for key, names in named(manifest).items():
+        lines += [f"## {_heading(key)} ({len(names)})", "", *(f"- {name}" for name in names), ""]
     for key in ("metrics", "versions"):
         content = manifest[key]  # type: ignore[literal-required]
         if content:

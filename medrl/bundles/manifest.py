@@ -25,7 +25,8 @@ class Manifest(TypedDict):
 
     ``settings`` is what the code of the task needs to build the network and prepare a scan.
     ``card`` says what a person should know: title, intended use, training data, licence.
-    ``metrics`` are figures on held-out scans. ``landmarks`` is there for landmark models.
+    ``metrics`` are figures on held-out scans. Systems may add lists of names, such as
+    ``landmarks``.
     """
 
     format: str
@@ -93,29 +94,42 @@ def check_manifest(content: object, *, source: str) -> Manifest:
     for key in ("settings", "card", "metrics", "versions"):
         if not isinstance(content.get(key), dict):
             raise MedrlError(f"{source}: {key!r} must be an object")
-    if content["task"] == "landmark" or "landmarks" in content:
-        _check_landmarks(content.get("landmarks"), source)
+    for key, value in content.items():
+        if isinstance(value, list):
+            check_names(content, key, source=source)
     if "weights" in content:
         _check_weights(content["weights"], source)
     return cast(Manifest, content)
 
 
-def named(manifest: Manifest, key: str) -> list[str]:
-    """Names of what a model's settings list, such as ``targets`` or ``channels``; none if not."""
-    entries = manifest["settings"].get(key)
-    if not isinstance(entries, list):
-        return []
-    return [str(e["name"]) for e in entries if isinstance(e, dict) and "name" in e]
+def check_names(content: Mapping[str, Any], key: str, *, source: str) -> tuple[str, ...]:
+    """Names that a `model.json` lists, such as those of landmarks.
 
-
-def _check_landmarks(names: object, source: str) -> None:
-    """Names must be texts, each once."""
+    Raises:
+        MedrlError: If it lists none, one is empty or there twice.
+    """
+    names = content.get(key)
     if not isinstance(names, list) or not names:
-        raise MedrlError(f"{source}: 'landmarks' must be a list of names")
+        raise MedrlError(f"{source}: {key!r} must be a list of names")
     if not all(isinstance(name, str) and name.strip() for name in names):
-        raise MedrlError(f"{source}: every landmark must have a name")
+        raise MedrlError(f"{source}: every one of the {key} must have a name")
     if len(set(names)) != len(names):
-        raise MedrlError(f"{source}: a landmark is named twice")
+        raise MedrlError(f"{source}: one of the {key} is named twice")
+    return tuple(names)
+
+
+def named(manifest: Manifest) -> dict[str, list[str]]:
+    """What a model knows, by kind, such as landmarks, targets or channels.
+
+    These are lists of names in the manifest itself, and of objects with a name in its settings.
+    """
+    kinds: dict[str, list[str]] = {}
+    for key, entries in {**manifest, **manifest["settings"]}.items():
+        if isinstance(entries, list) and entries:
+            names = [entry.get("name") if isinstance(entry, dict) else entry for entry in entries]
+            if all(isinstance(name, str) for name in names):
+                kinds[key] = [str(name) for name in names]
+    return kinds
 
 
 def _check_weights(weights: object, source: str) -> None:

@@ -47,8 +47,8 @@ def main(argv: Sequence[str]) -> int:
                         "task": bundle.manifest["task"],
                         "title": bundle.manifest["card"].get("title", ""),
                         "landmarks": bundle.manifest.get("landmarks", []),
-                        "targets": named(bundle.manifest, "targets"),
-                        "images": named(bundle.manifest, "channels"),
+                        "targets": named(bundle.manifest).get("targets", []),
+                        "images": named(bundle.manifest).get("channels", []),
                     }
                     for bundle in bundles
                 ],
@@ -81,5 +81,5 @@ def finds(manifest: Manifest) -> str:
         return f"{len(landmarks)} landmarks"
     if manifest["task"] == "registration":
         return "the transform between two scans"
-    targets, images = named(manifest, "targets"), named(manifest, "channels")
+    targets, images = (named(manifest).get(kind, []) for kind in ("targets", "channels"))
     return f"{', '.join(targets)} on {', '.join(images)}" if targets else "-"

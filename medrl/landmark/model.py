@@ -200,13 +200,13 @@ class LandmarkModel:
         Raises:
             MedrlError: If it is not a landmark bundle of this version, or damaged.
         """
-        from medrl.bundles import load_weights, read_manifest
+        from medrl.bundles import check_names, load_weights, read_manifest
 
         manifest = read_manifest(bundle)
         if manifest["task"] != "landmark":
             raise MedrlError(f"{bundle} is a {manifest['task']} model, not a landmark model")
         settings = ModelSettings.from_json(manifest["settings"])
-        names = tuple(manifest["landmarks"])
+        names = check_names(manifest, "landmarks", source=str(bundle))
         tensors = load_weights(bundle)
         content: dict[str, Any] = dict(manifest)
         model = LandmarkModel.from_tensors(

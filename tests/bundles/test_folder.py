@@ -15,12 +15,15 @@ from torch import nn
 from medrl.bundles import (
     assemble,
     available,
+    check_names,
     find,
     load_weights,
+    named,
     read_manifest,
     save,
     settings_from,
 )
+from medrl.bundles.card import render_card
 from medrl.errors import MedrlError
 
 
@@ -143,7 +146,7 @@ def edit(bundle: Path, **changes):
         ({"settings": []}, "'settings' must be an object"),
         ({"landmarks": ["AC", "AC"]}, "named twice"),
         ({"landmarks": ["AC", 3]}, "must have a name"),
-        ({"landmarks": None}, "'landmarks' must be a list"),
+        ({"landmarks": []}, "'landmarks' must be a list"),
         ({"weights": {"sha256": "12", "tensors": {}}}, "64 hexadecimal"),
         ({"weights": {"sha256": "0" * 64, "tensors": {"a": 3}}}, "map names to shapes"),
     ],
@@ -154,6 +157,17 @@ def test_wrong_manifest(bundle: Path, changes, line: str):
         load_weights(bundle)
     assert "model.json" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_names_of_what_a_model_knows(bundle: Path):
+    settings = {"targets": [{"name": "whole"}], "channels": [{"name": "MR"}], "sizes": [1, 2]}
+    edit(bundle, settings=settings)
+    content = read_manifest(bundle)
+    assert named(content) == {"landmarks": ["AC", "PC"], "targets": ["whole"], "channels": ["MR"]}
+    assert "## Targets (1)\n\n- whole" in render_card(content)
+    assert check_names(content, "landmarks", source="it") == ("AC", "PC")
+    with pytest.raises(MedrlError, match="it: 'organs' must be a list of names"):
+        check_names(content, "organs", source="it")
 
 
 def test_cut_off_manifest(bundle: Path):
