@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medrl.trajectory import Recording, Step, Trajectory
+from medrl_napari.boxes import box_corners, cube_corners, cut_edges, whole_edges
 from medrl_napari.scans import KEY, LayerData, add
 from medrl_napari.space import AXES, AXES_4D, Floats, Frame
 
@@ -29,17 +29,6 @@ _FEATURES: dict[ColorBy, str] = {"scale_mm": "level", "value": "value", "agent":
 #: Agents within half of this of a slice are shown on it (mm).
 _SLAB_MM = 10.0
 _POINT_MM, _SELECTED_MM = 4.0, 7.0
-
-
-def _edges_of_a_cube() -> Floats:
-    """(12, 2, 3): where each edge of the cube from -1 to 1 begins, and how far it goes."""
-    corners = np.array(list(product((-1.0, 1.0), repeat=3)))
-    steps = 2 * np.eye(3)
-    pairs = [(c, step) for axis, step in enumerate(steps) for c in corners if c[axis] < 0]
-    return np.array(pairs)
-
-
-_CUBE = _edges_of_a_cube()
 
 
 def trajectory_layers(
@@ -153,7 +142,7 @@ class AgentsView:
         self._draw_windows()
 
     def window_edges(self, across: int | None, at: float) -> tuple[Floats, Floats]:
-        """The windows that the current moment's agents look through.
+        """What the current moment's agents look through, and what they have boxed.
 
         Args:
             across: Axis of (z, y, x) across a slice that cuts them; None for whole boxes.
@@ -163,22 +152,19 @@ class AgentsView:
             Their edges (E, 2, 3), each a start and a way, in napari's world, and colours (E, 4).
         """
         table, dims = self._table, self.viewer.dims
-        if table is None or self.window_voxels is None:
+        if table is None:
             return np.empty((0, 2, 3)), np.empty((0, 4))
-        centers, sides, colors = table.at(int(dims.current_step[0]), self._selected)
-        half = sides * self.window_voxels / 2
-        edges = _CUBE
-        if across is not None:
-            meets = np.abs(centers[:, across] - at) <= half
-            centers, half, colors = centers[meets].copy(), half[meets], colors[meets]
-            centers[:, across] = at
-            # Of the edges in this plane, which are there twice, one set, and flat.
-            flat = (_CUBE[:, 1, across] == 0) & (_CUBE[:, 0, across] < 0)
-            edges = _CUBE[flat].copy()
-            edges[:, 0, across] = 0
-        vectors = edges[None] * half[:, None, None, None]
-        vectors[:, :, 0] += centers[:, None]
-        return vectors.reshape(-1, 2, 3), np.repeat(colors, len(edges), axis=0)
+        moment = int(dims.current_step[0])
+        centers, sides, colors = table.at(moment, self._selected)
+        window = self.window_voxels or 0
+        shown = cube_corners(centers, sides * window / 2)[: len(centers) if window else 0]
+        boxes, box_colors = table.boxes_at(moment, self._selected)
+        corners = np.concatenate([shown, boxes])
+        colors = np.concatenate([colors[: len(shown)], box_colors])
+        if across is None:
+            return whole_edges(corners), np.repeat(colors, 12, axis=0)
+        edges, owners = cut_edges(corners, across, at)
+        return edges, colors[owners]
 
     def remove(self) -> None:
         """Take the layers away, and follow the viewer no more."""
@@ -328,18 +314,29 @@ class _Table:
             ]
             or [np.empty((0, 5))]
         )
-        scales = np.concatenate([agent.scales_mm for agent in agents] or [np.empty(0)])
-        values = np.concatenate([agent.values for agent in agents] or [np.empty(0)])
-        known = values[np.isfinite(values)]
-        # Tracks take no NaN; what is unknown counts as the lowest.
-        values = np.where(np.isfinite(values), values, known.min() if known.size else 0.0)
+        scales = _joined([agent.scales_mm for agent in agents])
         self.scales = np.unique(scales)
-        self.features = {"scale_mm": scales, "value": values, "level": self._level(scales)}
+        self.features = {
+            "scale_mm": scales,
+            "value": _joined([agent.values for agent in agents]),
+            "level": self._level(scales),
+        }
+        # Extras that all agents tell of, a number a step, are there to colour the tracks by.
+        told = set.intersection(*(set(agent.extras) for agent in agents)) if agents else set()
+        for name in sorted(told - set(self.features)):
+            columns = [agent.extras[name] for agent in agents]
+            if all(column.ndim == 1 for column in columns):
+                self.features[name] = _joined(columns)
         # An agent that has ended stays where it is.
         steps = np.arange(self.length)
         last = [np.minimum(steps, len(place) - 1) for place in places]
         self._places = np.array([p[rows] for p, rows in zip(places, last, strict=True)])
         self._scales = np.array([a.scales_mm[r] for a, r in zip(agents, last, strict=True)])
+        self._boxes = {
+            number: box_corners(agent.boxes_world[rows], frame)
+            for number, (agent, rows) in enumerate(zip(agents, last, strict=True))
+            if agent.boxes_world is not None
+        }
 
     @property
     def rows_now(self) -> Floats:
@@ -371,6 +368,19 @@ class _Table:
         scales = self._scales[wanted, moment]
         return self._places[wanted, moment], scales, self._colors(scales)
 
+    def boxes_at(self, moment: int, name: str | None) -> tuple[Floats, Floats]:
+        """What agents have boxed at a moment: corners (R, 2, 2, 2, 3) and colours (R, 4).
+
+        Args:
+            moment: Which.
+            name: Whose; None for all.
+        """
+        moment = min(max(moment, 0), self.length - 1)
+        wanted = [n for n in self._boxes if name is None or self.names[n] == name]
+        boxes = [self._boxes[number][moment] for number in wanted]
+        colors = self._colors(self._scales[wanted, moment])
+        return np.array(boxes).reshape(-1, 2, 2, 2, 3), colors
+
     def _level(self, scales: Floats) -> Floats:
         """0 for the coarsest scale to 1 for the finest."""
         rank = len(self.scales) - 1 - np.searchsorted(self.scales, scales)
@@ -379,6 +389,13 @@ class _Table:
     def _colors(self, scales: Floats) -> Floats:
         colors = _scale_colormap(self.scales).map(self._level(scales))
         return np.asarray(colors, dtype=np.float64).reshape(-1, 4)
+
+
+def _joined(columns: Sequence[Floats]) -> Floats:
+    """A column of all agents. Tracks take no NaN: what is unknown counts as the lowest."""
+    values = np.concatenate([*columns, np.empty(0)])
+    known = values[np.isfinite(values)]
+    return np.where(np.isfinite(values), values, known.min() if known.size else 0.0)
 
 
 def _scale_colormap(scales: Floats) -> Any:

@@ -90,12 +90,27 @@ def _moved(layer: Layer, path: Path, frame: Frame, viewer: ViewerModel) -> Layer
 def _moved_image(layer: Image, path: Path, frame: Frame, viewer: ViewerModel) -> LayerData:
     scan = shown_of(layer, viewer=viewer).scan
     back = _back(path, _other_scan(layer, viewer), scan)
+    return moved_image(layer, scan, back, frame, name=_name(layer, path))
+
+
+def moved_image(
+    layer: Image, scan: MetaTensor, back: Floats, frame: Frame, *, name: str
+) -> LayerData:
+    """An image layer where a transform of its scan's world brings it, with its colours.
+
+    Args:
+        layer: The layer as it lies.
+        scan: Its scan (1, I, J, K).
+        back: (4, 4), the scan's world to the world in which it is to be shown, RAS mm.
+        frame: The viewer's.
+        name: What to call the new layer.
+    """
     shown = _brought(scan, back, frame)
     columns = as_affine(shown.scan.affine)[:3, :3] / spacing_of(shown.scan.affine)
     if np.abs(columns.T @ columns - np.eye(3)).max() > _SHEARED:
         # Few programs read scans whose axes are not at right angles.
         shown = _straight(shown, shown.images()[0])
-    data, settings, kind = image_layer(shown, name=_name(layer, path))
+    data, settings, kind = image_layer(shown, name=name)
     kept = {key: getattr(layer, key) for key in ("contrast_limits", "colormap", "gamma")}
     return data, {**settings, **kept}, kind
 

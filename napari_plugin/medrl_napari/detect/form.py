@@ -10,10 +10,11 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel
 
 from medrl.bundles import find, read_manifest
 from medrl.errors import MedrlError
+from medrl.landmark.picture import short_name
 from medrl_napari.agents import ColorBy
-from medrl_napari.detect.choice import LandmarkChoice
 from medrl_napari.detect.table import LandmarkTable
 from medrl_napari.dock import Panel
+from medrl_napari.tick_list import TickList
 from medrl_napari.widgets import LayerChoice, ModelChoice, WholeRows, button, is_scan, row
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class DetectForm(Panel):
         self.life.callback(self.scans.release)
         self.models = ModelChoice("landmark")
         self.model: Model | None = None
-        self.landmarks = LandmarkChoice()
+        self.landmarks = TickList("Landmarks", label=short_name)
         self.run_button = button(
             "Find landmarks", "Let the agents search the scan (Enter in the list)"
         )

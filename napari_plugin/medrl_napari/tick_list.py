@@ -1,8 +1,8 @@
-"""Which landmarks to look for: a list to tick, with a filter."""
+"""Names to choose some of: a list to tick, with a filter."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from qtpy.QtCore import QEvent, QObject, Qt, Signal
 from qtpy.QtWidgets import (
@@ -15,29 +15,33 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from medrl.landmark.picture import short_name
-
 _NAME = Qt.ItemDataRole.UserRole
 _ROWS = 6
 _ENTER = (Qt.Key.Key_Return, Qt.Key.Key_Enter)
 
 
-class LandmarkChoice(QWidget):
-    """A list of landmarks to tick; all are at first."""
+class TickList(QWidget):
+    """A list of names to tick; all are at first."""
 
     accepted = Signal()
     """Enter was pressed."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        """Offer nothing yet."""
-        super().__init__(parent)
+    def __init__(self, what: str, *, label: Callable[[str], str] = str) -> None:
+        """Offer nothing yet.
+
+        Args:
+            what: What the names are of, in the plural.
+            label: What is shown for a name.
+        """
+        super().__init__()
+        self._what, self._label = what, label
         self.filter = QLineEdit()
         self.filter.setClearButtonEnabled(True)
-        self.filter.setToolTip("Show only landmarks whose name contains this")
+        self.filter.setToolTip(f"Show only {what} whose name contains this")
         self.filter.textChanged.connect(self._filter)
         self.filter.returnPressed.connect(self.accepted)
         self.list = QListWidget()
-        self.list.setToolTip("Tick what to look for (Space). Enter starts the search.")
+        self.list.setToolTip("Tick what is wanted (Space). Enter starts.")
         self.list.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Maximum)
         self.list.setUniformItemSizes(True)
         self.list.installEventFilter(self)
@@ -57,14 +61,14 @@ class LandmarkChoice(QWidget):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The ticked landmarks, in the list's order, whether the filter shows them or not."""
+        """The ticked names, in the list's order, whether the filter shows them or not."""
         return tuple(str(it.data(_NAME)) for it in self._items() if _is_ticked(it))
 
     def offer(self, names: Sequence[str]) -> None:
-        """Fill the list with landmarks, all of them ticked."""
+        """Fill the list with names, all of them ticked."""
         self.list.clear()
         for name in names:
-            item = QListWidgetItem(short_name(name))
+            item = QListWidgetItem(self._label(name))
             item.setData(_NAME, name)
             item.setToolTip(name)
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
@@ -74,6 +78,12 @@ class LandmarkChoice(QWidget):
         self.list.setFixedHeight(_ROWS * max(height, 1) + 2 * self.list.frameWidth() + 2)
         self.filter.clear()
         self._count()
+
+    def tick(self, names: Sequence[str]) -> None:
+        """Tick these, and no others."""
+        for item in self._items():
+            wanted = item.data(_NAME) in names
+            item.setCheckState(Qt.CheckState.Checked if wanted else Qt.CheckState.Unchecked)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
         """Take Enter in the list; the other keys are the list's own."""
@@ -99,7 +109,7 @@ class LandmarkChoice(QWidget):
 
     def _count(self) -> None:
         self.filter.setPlaceholderText(
-            f"Landmarks: {len(self.names)} of {self.list.count()} ticked"
+            f"{self._what}: {len(self.names)} of {self.list.count()} ticked"
         )
 
     def _button(self, text: str, tip: str) -> QToolButton:

@@ -1,0 +1,1 @@
+"""One panel for the agents of any system that is registered."""
