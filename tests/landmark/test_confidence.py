@@ -4,7 +4,10 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 
+from medrl.bundles import find, load_weights
 from medrl.landmark.confidence import GOOD_MM, Confidence, _transform
+from medrl.landmark.detect import LandmarkDetector
+from medrl.landmark.model import LandmarkModel, ModelSettings
 
 
 def simulated(count=4000, seed=0):
@@ -45,3 +48,23 @@ def test_missing_shape_evidence_counts_as_average():
     unknown = features[:50].copy()
     unknown[:, 4] = np.nan
     assert np.isfinite(fitted(unknown)).all()
+
+
+def test_a_model_keeps_its_confidence_in_full(tmp_path):
+    settings = ModelSettings(spacings=(2.0,), window=9, channels=(4,), features=8)
+    network = settings.build_network(2).eval()
+    confidence = Confidence.fit(*simulated())
+    model = LandmarkModel(("a", "b"), settings, (network,), confidence=confidence)
+    folder = model.save(tmp_path / "m", name="m", card={"title": "M"})
+    again, _ = LandmarkModel.load(folder)
+    assert again.confidence is not None
+    for one, other in zip(vars(again.confidence).values(), vars(confidence).values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_models_of_before_have_it_among_their_weights():
+    confidence = LandmarkDetector.load("brain-t1").model.confidence
+    assert confidence is not None
+    tensors = load_weights(find("brain-t1"))
+    np.testing.assert_array_equal(confidence.weights, tensors["confidence.weights"].double())
+    assert confidence.bias == float(tensors["confidence.bias"][0])
