@@ -6,16 +6,24 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QFrame, QLayout, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
+from medrl_napari.agents import AgentsView
 from medrl_napari.jobs import Job, Report
+from medrl_napari.names import thin_names
+from medrl_napari.replay import Replay
 from medrl_napari.widgets import ProgressLine, StatusLine, WholeRows
 
 if TYPE_CHECKING:
     import napari
     from qtpy.QtCore import QSize
     from qtpy.QtGui import QKeyEvent, QResizeEvent
+
+    from medrl_napari.space import Frame
+
+#: How soon after an answer the paths are shown that led to it: it is on the screen by then.
+_PATHS_MS = 20
 
 
 class Panel(QScrollArea):
@@ -189,3 +197,61 @@ class Panel(QScrollArea):
             self.cancel()
             self.leave()
             self.life.close()
+
+
+class AgentsDock(Panel):
+    """A panel whose jobs are agents that are watched while they walk, and replayed afterwards."""
+
+    finished = Signal(object)
+    """A job has ended well, and all that came of it is shown; its result."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        """Show no agents yet."""
+        super().__init__(viewer)
+        self.agents: AgentsView | None = None
+        self.replay = Replay(viewer, parent=self)
+        thin_names(viewer)
+
+    def agents_in(self, frame: Frame) -> AgentsView:
+        """The view of the agents: the same as before if it can be, as layers are slow to make."""
+        if self.agents is None or not self.agents.frame.same_as(frame):
+            self.remove_agents()
+            self.agents = AgentsView(self.viewer, frame)
+        return self.agents
+
+    def remove_agents(self) -> None:
+        """Show no agents."""
+        if self.agents is not None:
+            self.agents.remove()
+            self.agents = None
+
+    def show_paths(self, result: Any, frame: Frame, *, wanted: Callable[[], bool]) -> None:
+        """Replay a result's trajectory, as soon as the result itself is on the screen.
+
+        Args:
+            result: With a ``trajectory``.
+            frame: The viewer's.
+            wanted: Whether it is still the result that is shown.
+        """
+
+        def show() -> None:
+            if not self._closed and not self.running and wanted():
+                self.agents_in(frame).show(result.trajectory)
+                self.replay.start()
+                self.finished.emit(result)
+
+        QTimer.singleShot(_PATHS_MS, show)
+
+    def watch(self, steps: list[Any]) -> None:
+        """Show the last steps of agents that are under way."""
+        if self.agents is not None:
+            self.agents.show_steps(steps)
+
+    def work(self, *args: Any, **options: Any) -> None:
+        """As all panels do; a replay ends."""
+        self.replay.stop()
+        super().work(*args, **options)
+
+    def leave(self) -> None:
+        """Replay no more."""
+        self.replay.stop()

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 SIZE_MM = 4.0
 _COLOR = "#39d98a"
 _NAMES = ("name", "label")
-_MOST_LABELS = 8
 
 
 def points_layer(
@@ -57,8 +56,6 @@ def points_layer(
             "size": 9,
             "color": "white",
             "translation": (0, -4, 0),
-            # More would hide each other, and what they name.
-            "visible": len(names) <= _MOST_LABELS,
         },
         "metadata": {KEY: {"kind": kind, "frame": frame, "scan": scan}},
         "ndim": 3,

@@ -16,6 +16,7 @@ from medrl.volume.points import Markup, read_markups, read_points
 from medrl.volume.read import SUFFIXES, read
 from medrl.volume.series import list_series
 from medrl_napari.agents import AgentsView, trajectory_layers
+from medrl_napari.names import thin_names
 from medrl_napari.points import points_layer
 from medrl_napari.scans import KEY, LayerData, frame_in, image_layers, labels_layer, show
 from medrl_napari.space import AXES, STRAIGHT, Frame
@@ -59,6 +60,8 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
 
     paths = [path] if isinstance(path, str) else list(path)
     viewer = napari.current_viewer()
+    if viewer is not None:
+        thin_names(viewer)
     frame = frame_in(viewer)
     layers: list[LayerData] = []
     for one in paths:

@@ -271,12 +271,13 @@ class ProgressLine(QProgressBar):
 class Table(QTableWidget):
     """A table of lines, as wide as there is room: what does not fit is cut with dots."""
 
-    def __init__(self, columns: Sequence[tuple[str, str]], *, stretch: int) -> None:
+    def __init__(self, columns: Sequence[tuple[str, str]], *, stretch: int | None) -> None:
         """Show nothing yet.
 
         Args:
             columns: Title and tip of each.
-            stretch: Which column takes the room that the others leave.
+            stretch: Which column takes the room that the others leave; None for none: then one
+                scrolls to those that do not fit.
         """
         super().__init__(0, len(columns))
         self.setHorizontalHeaderLabels([title for title, _ in columns])
@@ -285,7 +286,9 @@ class Table(QTableWidget):
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        policy = Qt.ScrollBarPolicy
+        scrolls = policy.ScrollBarAlwaysOff if stretch is not None else policy.ScrollBarAlwaysOn
+        self.setHorizontalScrollBarPolicy(scrolls)
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerItem)
         self.setWordWrap(False)
         self.setShowGrid(False)
@@ -297,13 +300,16 @@ class Table(QTableWidget):
         head.setHighlightSections(False)
         head.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         head.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        head.setSectionResizeMode(stretch, QHeaderView.ResizeMode.Stretch)
+        if stretch is not None:
+            head.setSectionResizeMode(stretch, QHeaderView.ResizeMode.Stretch)
 
     def height_of(self, rows: int) -> int:
         """How high it must be to show so many rows."""
         frame = 2 * self.frameWidth()
-        head = self.horizontalHeader().sizeHint().height()
-        return int(head + frame + rows * self.verticalHeader().defaultSectionSize())
+        rest = self.horizontalHeader().sizeHint().height() + frame
+        if self.horizontalScrollBarPolicy() != Qt.ScrollBarPolicy.ScrollBarAlwaysOff:
+            rest += self.horizontalScrollBar().sizeHint().height()
+        return int(rest + rows * self.verticalHeader().defaultSectionSize())
 
 
 class WholeRows(QWidget):

@@ -13,7 +13,7 @@ from medrl.errors import MedrlError
 from medrl.landmark.picture import short_name
 from medrl_napari.agents import ColorBy
 from medrl_napari.detect.table import LandmarkTable
-from medrl_napari.dock import Panel
+from medrl_napari.dock import AgentsDock
 from medrl_napari.tick_list import TickList
 from medrl_napari.widgets import LayerChoice, ModelChoice, WholeRows, button, is_scan, row
 
@@ -65,7 +65,7 @@ class Model:
         )
 
 
-class DetectForm(Panel):
+class DetectForm(AgentsDock):
     """The parts of the landmark widget, from top to bottom.
 
     Attributes:

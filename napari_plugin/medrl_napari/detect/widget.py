@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QTimer, Signal
+from qtpy.QtCore import QTimer
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import QFileDialog
 
@@ -17,8 +17,6 @@ from medrl_napari.detect.points import Corrections, LandmarkPoints
 from medrl_napari.detect.result import Result, at_the_center
 from medrl_napari.detect.table import STEP_KEYS
 from medrl_napari.models import load_model
-from medrl_napari.names import thin_names
-from medrl_napari.replay import Replay
 from medrl_napari.scans import center_views, shown_of
 from medrl_napari.space import Frame
 
@@ -31,15 +29,10 @@ if TYPE_CHECKING:
 
 #: How soon agents are shown where they begin.
 _START_MS = 150
-#: How soon after the answer the paths are shown that led to it.
-_PATHS_MS = 20
 
 
 class DetectWidget(DetectForm):
     """Runs landmark agents on a scan, shows them walk, and takes corrections of what they found."""
-
-    finished = Signal(object)
-    """A search has ended well; its `Detection`."""
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         """Offer the viewer's scans and the models that ship."""
@@ -48,8 +41,6 @@ class DetectWidget(DetectForm):
         self._begin: Trajectory | None = None
         self._starter = QTimer(self, singleShot=True, interval=_START_MS)
         self._starter.timeout.connect(self._show_begin)
-        self._agents: AgentsView | None = None
-        self._replay = Replay(napari_viewer, parent=self)
         self._points: LandmarkPoints | None = None
         self._result: Result | None = None
         self.run_button.clicked.connect(self.run)
@@ -61,7 +52,6 @@ class DetectWidget(DetectForm):
         self.save_button.clicked.connect(lambda: self.save_results())
         self.datalist_button.clicked.connect(lambda: self.save_corrections())
         self.follow(napari_viewer.layers.events.removed, self._on_removed)
-        thin_names(napari_viewer)
         self.enable()
         self.status.say("Choose a scan and find its landmarks.")
 
@@ -97,10 +87,9 @@ class DetectWidget(DetectForm):
             return Result(shown, layer.name, detection)
 
         self._searched = layer
-        self._agents_in(shown.frame).window_voxels = model.window
+        self.agents_in(shown.frame).window_voxels = model.window
         saying = f"Looking for {len(names)} landmarks in {layer.name} …"
-        self._replay.stop()
-        self.work(work, saying, self._on_found, frame=self._on_frame)
+        self.work(work, saying, self._on_found, frame=self.watch)
         # While the scan is prepared; if it is refused at once, nothing has flashed up.
         self._begin = at_the_center(
             shown.scan, names, scale_mm=model.coarsest_mm, window=model.window
@@ -195,13 +184,13 @@ class DetectWidget(DetectForm):
 
     def _show_begin(self) -> None:
         """Show the agents where they begin."""
-        if self._agents is not None and self._begin is not None:
-            self._agents.show(self._begin)
+        if self.agents is not None and self._begin is not None:
+            self.agents.show(self._begin)
 
-    def _on_frame(self, steps: list[Step]) -> None:
+    def watch(self, steps: list[Step]) -> None:
+        """Agents are under way: they need not be shown where they begin."""
         self._starter.stop()
-        if self._agents is not None:
-            self._agents.show_steps(steps)
+        super().watch(steps)
 
     def failed(self, line: str) -> None:
         """Show what was found before."""
@@ -214,27 +203,20 @@ class DetectWidget(DetectForm):
         self._restore()
         self.status.say("Cancelled: the scan was closed." if closed else "Cancelled.")
 
-    def _agents_in(self, frame: Frame) -> AgentsView:
-        """The view of the agents: the same as before if it can be, as layers are slow to make."""
-        if self._agents is None or not self._agents.frame.same_as(frame):
-            self._remove_agents()
-            self._agents = AgentsView(self.viewer, frame)
-            self._color_paths()
-        return self._agents
-
-    def _remove_agents(self) -> None:
-        if self._agents is not None:
-            self._agents.remove()
-            self._agents = None
+    def agents_in(self, frame: Frame) -> AgentsView:
+        """The view of the agents, with paths coloured as chosen."""
+        agents = super().agents_in(frame)
+        agents.color_by = COLORINGS[self.coloring.currentText()]
+        return agents
 
     def _restore(self) -> None:
         """Show the agents of the last result again, if there is one, and no others."""
         if self._searched is None:
             return
         if self._result is None:
-            self._remove_agents()
+            self.remove_agents()
         else:
-            self._agents_in(self._result.shown.frame).show(self._result.detection.trajectory)
+            self.agents_in(self._result.shown.frame).show(self._result.detection.trajectory)
 
     def _on_found(self, result: Result) -> None:
         landmarks = result.detection.landmarks
@@ -252,14 +234,8 @@ class DetectWidget(DetectForm):
         line = f"{len(there)} of {len(landmarks)} found in {result.detection.seconds:.1f} s. "
         line += "The slider t replays the search."
         self._say_found(line, result.detection.warnings)
-        # The answer is on the screen before what may take longer to draw.
-        QTimer.singleShot(_PATHS_MS, lambda: self._show_paths(result))
-
-    def _show_paths(self, result: Result) -> None:
-        if self._result is result and not self._closed and not self.running:
-            self._agents_in(result.shown.frame).show(result.detection.trajectory)
-            self._replay.start()
-            self.finished.emit(result.detection)
+        frame, wanted = result.shown.frame, lambda: self._result is result
+        self.show_paths(result.detection, frame, wanted=wanted)
 
     def _new_points(self, result: Result) -> LandmarkPoints:
         points = LandmarkPoints(
@@ -295,8 +271,8 @@ class DetectWidget(DetectForm):
 
     def _look_at(self, name: str) -> None:
         """Bring a landmark into view and point out its agent."""
-        if self._agents is not None:
-            self._agents.select(name)
+        if self.agents is not None:
+            self.agents.select(name)
         if self._points is not None:
             place = self._points.place(name)
             if place is not None:
@@ -340,8 +316,8 @@ class DetectWidget(DetectForm):
         self.reset_button.setEnabled(self.table.current in moved)
 
     def _color_paths(self) -> None:
-        if self._agents is not None:
-            self._agents.color_by = COLORINGS[self.coloring.currentText()]
+        if self.agents is not None:
+            self.agents.color_by = COLORINGS[self.coloring.currentText()]
 
     def _drag(self, wanted: bool) -> None:
         """Let the mouse move points, or the view."""
@@ -372,6 +348,6 @@ class DetectWidget(DetectForm):
 
     def leave(self) -> None:
         """Leave the points to the viewer."""
-        self._replay.stop()
+        super().leave()
         if self._points is not None:
             self._let_go(self._points)

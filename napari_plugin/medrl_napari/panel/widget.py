@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from qtpy.QtCore import QTimer, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QTableWidgetItem, QVBoxLayout, QWidget
 
 from medrl import systems
@@ -16,13 +16,10 @@ from medrl.bundles import read_manifest
 from medrl.errors import MedrlError
 from medrl.files import stem_of
 from medrl.results.findings import Points
-from medrl_napari.agents import AgentsView
-from medrl_napari.dock import Panel
+from medrl_napari.dock import AgentsDock
 from medrl_napari.models import load_predictor
-from medrl_napari.names import thin_names
 from medrl_napari.panel.findings import layers_of
 from medrl_napari.panel.form import OptionsForm
-from medrl_napari.replay import Replay
 from medrl_napari.scans import Shown, add, center_views, shown_of
 from medrl_napari.widgets import LayerChoice, ModelChoice, Table, WholeRows, button, is_scan, row
 
@@ -32,9 +29,7 @@ if TYPE_CHECKING:
 
     from medrl.bundles.manifest import Manifest
     from medrl.systems import System
-
-#: How soon after the answer the paths are shown that led to it.
-_PATHS_MS = 20
+    from medrl_napari.space import Frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +53,9 @@ class Run:
     result: Any = None
 
     @property
-    def main(self) -> str:
-        """The role in whose place the result is shown."""
-        return self.system.roles[0]
+    def frame(self) -> Frame:
+        """In which the result is shown."""
+        return self.shown[self.system.roles[0]].frame
 
     @property
     def stem(self) -> str:
@@ -78,7 +73,7 @@ class RowTable(Table):
 
     def __init__(self) -> None:
         """Show nothing yet."""
-        super().__init__((("", ""),), stretch=0)
+        super().__init__((("", ""),), stretch=None)
         self.currentCellChanged.connect(lambda now, *_: self.chosen.emit(now))
 
     def show_rows(self, rows: list[dict[str, Any]]) -> None:
@@ -97,11 +92,8 @@ class RowTable(Table):
         self.blockSignals(False)
 
 
-class AgentPanel(Panel):
+class AgentPanel(AgentsDock):
     """Runs any trained model of any registered system on the scans that are open."""
-
-    finished = Signal(object)
-    """A run has ended well and is shown; its result."""
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         """Offer all models that ship; others come by their folders."""
@@ -119,13 +111,10 @@ class AgentPanel(Panel):
         self._run: Run | None = None
         self._rows: list[dict[str, Any]] = []
         self._points: dict[str, np.ndarray] = {}
-        self._agents: AgentsView | None = None
-        self._replay = Replay(napari_viewer, parent=self)
         self._form = QFormLayout()
         self._form.setVerticalSpacing(3)
         self._form.addRow("Model", self.models)
         self.life.callback(self._release_choices)
-        thin_names(napari_viewer)
         choices = QWidget()
         inside = QVBoxLayout(choices)
         inside.setContentsMargins(0, 0, 0, 0)
@@ -159,11 +148,7 @@ class AgentPanel(Panel):
         except MedrlError as error:
             self.status.error(str(error))
             return
-        frame = wanted.shown[wanted.main].frame
-        agents = self._agents
-        if agents is None or not agents.frame.same_as(frame):
-            self._remove_agents()
-            self._agents = agents = AgentsView(self.viewer, frame)
+        agents = self.agents_in(wanted.frame)
         window = cast("Any", self._manifest)["settings"].get("window")
         agents.window_voxels = window if isinstance(window, int) else None
 
@@ -180,8 +165,7 @@ class AgentPanel(Panel):
                 raise result
             return Run(**{**vars(wanted), "result": result})
 
-        self._replay.stop()
-        self.work(work, f"{wanted.system.verb.capitalize()} …", self._show, frame=agents.show_steps)
+        self.work(work, f"{wanted.system.verb.capitalize()} …", self._show, frame=self.watch)
 
     def save(self, folder: Path | None = None) -> None:
         """Write the result's files.
@@ -216,10 +200,6 @@ class AgentPanel(Panel):
         self.run_button.setEnabled(not busy and self._system is not None)
         self.cancel_button.setEnabled(busy)
         self.save_button.setEnabled(not busy and self._run is not None)
-
-    def leave(self) -> None:
-        """Replay no more."""
-        self._replay.stop()
 
     def failed(self, line: str) -> None:
         """Show the paths of the last result again."""
@@ -302,19 +282,10 @@ class AgentPanel(Panel):
             if isinstance(finding, Points)
             for name, position in zip(finding.names, finding.positions_world, strict=True)
         }
-        frame = run.shown[run.main].frame
-        for layer in layers_of(findings, frame, run.images, name=system.verb):
+        for layer in layers_of(findings, run.frame, run.images, name=system.verb):
             add(self.viewer, layer)
         self._say(run)
-        # The answer is on the screen before what may take longer to draw.
-        QTimer.singleShot(_PATHS_MS, lambda: self._show_paths(run))
-
-    def _show_paths(self, run: Run) -> None:
-        if self._run is run and not self._closed and not self.running:
-            if self._agents is not None:
-                self._agents.show(run.result.trajectory)
-                self._replay.start()
-            self.finished.emit(run.result)
+        self.show_paths(result, run.frame, wanted=lambda: self._run is run)
 
     def _say(self, run: Run) -> None:
         result, doubt = run.result, run.system.doubt(run.result)
@@ -331,22 +302,16 @@ class AgentPanel(Panel):
             return
         one = self._rows[number]
         name = str(one.get(self._run.system.group or "", one.get("name", "")))
-        if self._agents is not None:
-            self._agents.select(name)
+        if self.agents is not None:
+            self.agents.select(name)
         if name in self._points:
-            frame = self._run.shown[self._run.main].frame
-            center_views(self.viewer, frame.to_napari(self._points[name]))
+            center_views(self.viewer, self._run.frame.to_napari(self._points[name]))
 
     def _restore(self) -> None:
-        if self.result is None:
-            self._remove_agents()
-        elif self._agents is not None:
-            self._agents.show(self.result.trajectory)
-
-    def _remove_agents(self) -> None:
-        if self._agents is not None:
-            self._agents.remove()
-            self._agents = None
+        if self._run is None:
+            self.remove_agents()
+        else:
+            self.agents_in(self._run.frame).show(self.result.trajectory)
 
 
 def _text_of(value: Any) -> str:
