@@ -15,8 +15,8 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,43 +24,28 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from evaluation import ixi
-from evaluation.images import Array, LabelledImage, corrupt, half
+from evaluation.images import LabelledImage, corrupt, half
 from evaluation.results import RESULTS, save
 
-from medrl.evaluation import (
-    Measurements,
-    Table,
-    auc,
-    compare,
-    confusion,
-    interval_by_subject,
-    measure,
-    plain,
-    reliability,
-    summarize,
-)
+from medrl.evaluation import Measurements, Table, compare, plain, summarize
 from medrl.landmark.baselines import AffineAtlas, MeanPosition
+from medrl.landmark.confidence import GOOD_MM
 from medrl.landmark.detect import LandmarkDetector
+from medrl.landmark.evaluate import (
+    AGENTS,
+    Labelled,
+    Method,
+    agents,
+    errors,
+    guesses,
+    measure_methods,
+    presence,
+    trust,
+)
 
-#: Errors below this count as good; the confidence is the probability of it.
-GOOD_MM = 4.0
 #: Presence this near to a face of the scan is a matter of taste, and also counted without.
 NEAR_FACE_MM = 4.0
-LIMITS_MM = (5.0, 10.0)
 COLUMNS = ("mean", "median", "p95", "max", "above_5", "above_10")
-AGENTS = "agents"
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a method says of one landmark; a position if it calls it present."""
-
-    position_world: Array
-    present: bool = True
-    confidence: float = float("nan")
-
-
-Method = Callable[[LabelledImage], dict[str, Found]]
 
 
 def corrupted(subject: str, count: int) -> Iterator[LabelledImage]:
@@ -80,56 +65,12 @@ def halves(subject: str, rounds: int) -> Iterator[LabelledImage]:
                 yield replace(head, name=f"{head.name} {index} {axis} {keep_low}")
 
 
-def agents(detector: LandmarkDetector) -> Method:
-    """The model."""
-
-    def detect(head: LabelledImage) -> dict[str, Found]:
-        return {
-            found.name: Found(found.position_world, found.status != "absent", found.confidence)
-            for found in detector.detect(head.scan()).landmarks
-        }
-
-    return detect
-
-
-def baseline(method: MeanPosition | AffineAtlas) -> Method:
-    """A method that knows no model, and calls nothing absent."""
-    return lambda head: {
-        name: Found(point)
-        for name, point in zip(ixi.LANDMARKS, method.predict(head.scan()), strict=True)
-    }
-
-
-def error_mm(head: LabelledImage, answer: dict[str, Found]) -> dict[str, float]:
-    """Distances of landmarks that are in the scan; who calls one absent has missed it."""
-    return {
-        name: float(np.linalg.norm(answer[name].position_world - head.points_world[name]))
-        for name in present(head)
-        if answer[name].present
-    }
-
-
-def present(head: LabelledImage) -> list[str]:
-    """Landmarks that are in the scan."""
-    return [name for name, there in head.present.items() if there]
-
-
-#: All that is measured of an answer, by landmark.
-METRICS: dict[str, Callable[[LabelledImage, dict[str, Found]], dict[str, float]]] = {
-    "error_mm": error_mm,
-    "said_present": lambda _, answer: {n: float(found.present) for n, found in answer.items()},
-    "confidence": lambda _, answer: {n: found.confidence for n, found in answer.items()},
-    "margin_mm": lambda head, answer: {n: head.margin_mm(n) for n in answer},
-}
-
-
-def run(heads: list[LabelledImage], methods: dict[str, Method]) -> Measurements:
-    """Measure methods on heads."""
-    return measure(
+def run(heads: Sequence[LabelledImage], methods: dict[str, Method]) -> Measurements:
+    """Measure methods on heads; seconds are the processor's."""
+    return measure_methods(
         heads,
         methods,
-        METRICS,
-        groups=present,
+        load=lambda head: Labelled(head.name, head.scan(), head.points_world, head.subject),
         subject=lambda head: head.subject,
         clock=time.process_time,
         progress=lambda done, total, name: print(f"{done}/{total} {name}", flush=True),
@@ -137,49 +78,13 @@ def run(heads: list[LabelledImage], methods: dict[str, Method]) -> Measurements:
 
 
 def accuracy(measured: Measurements) -> dict[str, Any]:
-    """Errors of a method, all together and one by one."""
-    errors = measured.select(metric="error_mm")
-    sums = {
-        name: summarize(part.values, above=LIMITS_MM) for name, part in errors.by("group").items()
-    }
-    worst = sorted((row for row in errors.rows if row.value > 5), key=lambda row: -row.value)
+    """Errors of a method, all together and one by one, and the large ones."""
+    rows = measured.select(metric="error_mm").rows
+    large = sorted((row for row in rows if row.value > 5), key=lambda row: -row.value)
     return {
-        "all": summarize(errors.values, above=LIMITS_MM),
-        "landmarks": dict(sorted(sums.items())),
-        "above_5_mm": [[row.case, row.group, row.value] for row in worst],
+        **errors(measured),
+        "above_5_mm": [[row.case, row.group, row.value] for row in large],
     }
-
-
-def trust(measured: Measurements) -> dict[str, Any]:
-    """What the agents' confidence is worth, on the answers that have an error."""
-    errors = measured.select(metric="error_mm", method=AGENTS)
-    sure = measured.column("confidence", AGENTS)
-    judged = [row for row in errors.rows if np.isfinite(row.value)]
-    bad = np.array([row.value >= GOOD_MM for row in judged])
-    doubt = 1 - np.array([sure[row.case, row.group] for row in judged])
-    if not len(judged) or np.isnan(doubt).any():
-        return {"judged": len(judged), "auc": None}
-    interval = interval_by_subject(
-        lambda rows: auc(doubt[rows], bad[rows]), [row.subject for row in judged]
-    )
-    return {
-        "judged": len(judged),
-        f"above_{GOOD_MM:g}_mm": int(bad.sum()),
-        "auc": auc(doubt, bad),
-        "auc_95_percent_interval": interval,
-        "reliability": reliability(1 - doubt, ~bad),
-    }
-
-
-def presence(measured: Measurements) -> dict[str, Any]:
-    """How often the agents tell presence right, with and without landmarks close to the cut."""
-    said, margins = measured.column("said_present", AGENTS), measured.column("margin_mm", AGENTS)
-    result: dict[str, Any] = {}
-    for name, least in (("all", 0.0), (f"further_than_{NEAR_FACE_MM:g}_mm", NEAR_FACE_MM)):
-        keys = [key for key, margin in margins.items() if abs(margin) >= least]
-        told = confusion([margins[key] >= 0 for key in keys], [said[key] > 0 for key in keys])
-        result[name] = {"counts": told, "accuracy": told.accuracy}
-    return result
 
 
 def main() -> None:
@@ -196,13 +101,14 @@ def main() -> None:
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     out = options.out or RESULTS / f"landmark_accuracy_{options.split}.json"
     subjects = ixi.subjects(options.split)
-    own = {AGENTS: agents(LandmarkDetector.load(options.model))}
-    own[AGENTS](ixi.load(subjects[0]))  # compiles what is compiled on first use
+    detector = LandmarkDetector.load(options.model)
+    detector.detect(ixi.load(subjects[0]).scan())  # compiles what is compiled on first use
+    own = {AGENTS: agents(detector)}
     training = ixi.samples("train")
     others: list[MeanPosition | AffineAtlas] = [MeanPosition(training, ixi.LANDMARKS)]
     for count in {1, options.atlases} - {0} if options.atlases else ():
         others.append(AffineAtlas(training, ixi.LANDMARKS, count=count, spacing=2.0))
-    whole = {**own, **{method.name: baseline(method) for method in others}}
+    whole = {**own, **{other.name: guesses(other, ixi.LANDMARKS) for other in others}}
     measured = {
         "as is": run([ixi.load(s) for s in subjects], whole),
         "corrupted": run([h for s in subjects for h in corrupted(s, options.corruptions)], own),
@@ -223,7 +129,13 @@ def main() -> None:
             if method != AGENTS
         },
         "confidence": {name: trust(found) for name, found in measured.items()},
-        "presence": {name: presence(found) for name, found in measured.items()},
+        "presence": {
+            name: {
+                f"further_than_{margin:g}_mm_from_a_face": presence(found, least_margin_mm=margin)
+                for margin in (0.0, NEAR_FACE_MM)
+            }
+            for name, found in measured.items()
+        },
         "cpu_s": {method: summarize(rows.values) for method, rows in seconds.items()},
     }
     save(out, result, CLAIMS)
@@ -271,16 +183,20 @@ def confidence_in_words(result: dict[str, Any]) -> str:
     figures = result["confidence"]["corrupted"]
     if figures["auc"] is None:
         return "the model has none"
-    low, high = figures["auc_95_percent_interval"]
+    low, high = figures["auc_interval"]
     error = figures["reliability"]["calibration_error"]
     return f"AUC {figures['auc']:.3f} ({low:.2f} to {high:.2f}), calibration error {error:.3f}"
 
 
+def presence_in_words(result: dict[str, Any]) -> str:
+    """Share of landmarks whose presence in half heads is told right."""
+    told = next(iter(result["presence"]["halves"].values()))
+    return f"{(told['true_positive'] + told['true_negative']) / sum(told.values()):.1%} right"
+
+
 CLAIMS: dict[str, Callable[[dict[str, Any]], str]] = {
     "The model finds 25 landmarks in heads it has not seen, also corrupted ones": in_words,
-    "It tells which landmarks are not in half a head": lambda result: (
-        f"{result['presence']['halves']['all']['accuracy']:.1%} right"
-    ),
+    "It tells which landmarks are not in half a head": presence_in_words,
     "Its confidence tells errors above 4 mm under corruption": confidence_in_words,
     "It takes a fraction of a second on one thread": lambda result: (
         f"{result['cpu_s'][AGENTS]['median']:.2f} CPU-s (median)"
@@ -315,11 +231,11 @@ def draw(path: Path, measured: dict[str, Measurements], result: dict[str, Any]) 
     right.plot([0, 1], [0, 1], "k:", linewidth=1)
     for name, figures in result["confidence"].items():
         if figures["auc"] is not None:
-            bins = figures["reliability"].bins
+            bins = figures["reliability"]["bins"]
             right.scatter(
-                [b.stated for b in bins],
-                [b.observed for b in bins],
-                s=[12 * np.sqrt(b.count) for b in bins],
+                [b["stated"] for b in bins],
+                [b["observed"] for b in bins],
+                s=[12 * np.sqrt(b["count"]) for b in bins],
                 alpha=0.6,
                 label=f"{name} (AUC {figures['auc']:.2f})",
             )

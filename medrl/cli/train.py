@@ -152,7 +152,7 @@ def run_landmark(command: Landmark) -> int:
                     for name, figures in summary["methods"]["agents"]["landmarks"].items()
                 },
                 "presence": summary["presence"],
-                "confidence_auc": summary["confidence_auc"],
+                "confidence_auc": summary["confidence"]["auc"],
             }
         }
     _finish(bundle, metrics=metrics, licence=licence)

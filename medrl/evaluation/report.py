@@ -79,7 +79,7 @@ class Evaluation:
     """All that comes out of an evaluation.
 
     Attributes:
-        summary: The figures, ready for JSON.
+        summary: The figures; made ready for JSON by :func:`plain`.
         tables: What a person is shown.
         lines: Sentences below the tables.
         files: Rows by the name of the CSV file that they go to.
@@ -91,6 +91,9 @@ class Evaluation:
     lines: Sequence[str] = ()
     files: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     failed: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "summary", plain(self.summary))
 
     def write(self, folder: Path) -> Path:
         """Write the summary as ``evaluation.json``, and the CSV files, into an existing folder.

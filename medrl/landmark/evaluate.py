@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -11,15 +11,36 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
+from medrl.evaluation import (
+    Evaluation,
+    Measurements,
+    Table,
+    auc,
+    compare,
+    confusion,
+    interval_by_subject,
+    measure,
+    reliability,
+    summarize,
+)
 from medrl.landmark.confidence import GOOD_MM
-from medrl.landmark.data import Sample, points_array
-from medrl.landmark.detect import LandmarkDetector
+from medrl.landmark.data import Sample
+from medrl.landmark.detect import Landmark, LandmarkDetector
 from medrl.volume.read import read
-from medrl.volume.space import as_affine, inside
+from medrl.volume.space import as_affine, depth_inside
 
 Array = NDArray[np.float64]
 
 AGENTS = "agents"
+LIMITS_MM = (5.0, 10.0)
+_COLUMNS = {
+    "mean": "mean",
+    "median": "median",
+    "p95": "95 %",
+    "max": "max",
+    "above_5": "> 5 mm",
+    "above_10": "> 10 mm",
+}
 
 
 class Baseline(Protocol):
@@ -32,109 +53,161 @@ class Baseline(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Figures:
-    """Summary of errors in mm.
-
-    Attributes:
-        count: Errors summed up.
-        mean: Mean.
-        median: Median.
-        p95: 95th percentile.
-        max: Largest.
-        above_5: Share above 5 mm, 0 to 1.
-        above_10: Share above 10 mm, 0 to 1.
-    """
-
-    count: int
-    mean: float | None
-    median: float | None
-    p95: float | None
-    max: float | None
-    above_5: float | None
-    above_10: float | None
-
-
 @dataclass(frozen=True, eq=False)
-class Evaluation:
-    """Errors of S scans and K landmarks.
+class Labelled:
+    """A scan and its labels.
 
     Attributes:
-        scans: Names of the scans that could be read.
-        landmarks: Names of the landmarks.
-        errors_mm: (S, K) by method, the agents first; NaN where a landmark is not labelled, not in
-            the scan, or the method gave no answer.
-        present: (S, K) bool, labelled and within the scan.
-        outside: (S, K) bool, labelled and outside the scan.
-        status: (S, K), what the agents said: found, corrected or absent.
-        confidence: (S, K), what the agents said; NaN unknown.
-        seconds: (S,), time to search each scan.
-        failed: What went wrong, by scan.
+        name: Of the scan.
+        scan: MetaTensor (1, I, J, K).
+        points_world: Landmarks by name, each (3,) RAS mm, those outside the scan included.
+        subject: Whose scan it is.
     """
 
-    scans: tuple[str, ...]
-    landmarks: tuple[str, ...]
-    errors_mm: dict[str, Array]
-    present: NDArray[np.bool_]
-    outside: NDArray[np.bool_]
-    status: NDArray[np.str_]
-    confidence: Array
-    seconds: Array
-    failed: dict[str, str]
+    name: str
+    scan: MetaTensor
+    points_world: Mapping[str, Array]
+    subject: str = ""
 
-    def summary(self) -> dict[str, Any]:
-        """Everything a report needs, ready for JSON.
-
-        Returns:
-            Per method the figures over all landmarks and for each landmark; how often presence
-            was told right; how well the confidence tells errors of 4 mm and more.
-        """
-        said = self.status != "absent"
-        methods = {
-            name: {
-                "all": asdict(figures(errors)),
-                "landmarks": {
-                    landmark: asdict(figures(errors[:, k]))
-                    for k, landmark in enumerate(self.landmarks)
-                },
-            }
-            for name, errors in self.errors_mm.items()
-        }
+    @property
+    def margins_mm(self) -> dict[str, float]:
+        """Distance of each landmark from the nearest face of the scan; negative outside."""
+        affine, shape = as_affine(self.scan.affine), tuple(self.scan.shape[1:])
         return {
-            "scans": len(self.scans),
-            "failed": self.failed,
-            "methods": methods,
-            "presence": {
-                "present_said_present": int((self.present & said).sum()),
-                "present_said_absent": int((self.present & ~said).sum()),
-                "absent_said_present": int((self.outside & said).sum()),
-                "absent_said_absent": int((self.outside & ~said).sum()),
-            },
-            "confidence_auc": _auc(self.confidence, self.errors_mm[AGENTS]),
-            "seconds_median": float(np.median(self.seconds)) if len(self.seconds) else None,
+            name: float(depth_inside(point, affine, shape))
+            for name, point in self.points_world.items()
         }
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One row a scan, landmark and method: what a spreadsheet wants."""
-        return [
-            {
-                "scan": scan,
-                "landmark": landmark,
-                "method": method,
-                "error_mm": None if np.isnan(errors[s, k]) else float(errors[s, k]),
-                "labelled": _place(self.present[s, k], self.outside[s, k]),
-                "status": str(self.status[s, k]) if method == AGENTS else "",
-                "confidence": float(self.confidence[s, k]) if method == AGENTS else None,
-            }
-            for method, errors in self.errors_mm.items()
-            for s, scan in enumerate(self.scans)
-            for k, landmark in enumerate(self.landmarks)
-        ]
+    @property
+    def present(self) -> list[str]:
+        """Landmarks that are in the scan."""
+        return [name for name, margin in self.margins_mm.items() if margin >= 0]
+
+
+#: From a scan to its landmarks by name; one that is called absent, or left out, is a miss.
+Method = Callable[[Labelled], Mapping[str, Landmark]]
+
+
+def agents(detector: LandmarkDetector) -> Method:
+    """The model as a method."""
+    return lambda labelled: {
+        found.name: found for found in detector.detect(labelled.scan).landmarks
+    }
+
+
+def guesses(baseline: Baseline, landmarks: Sequence[str]) -> Method:
+    """A baseline as a method; it calls nothing absent."""
+
+    def predict(labelled: Labelled) -> dict[str, Landmark]:
+        found = zip(landmarks, baseline.predict(labelled.scan), strict=True)
+        return {
+            name: Landmark(name, point, "found", float("nan"), "")
+            for name, point in found
+            if np.isfinite(point).all()
+        }
+
+    return predict
+
+
+def error_mm(labelled: Labelled, answer: Mapping[str, Landmark]) -> dict[str, float]:
+    """Distances of the landmarks that are in the scan and were found."""
+    return {
+        name: float(np.linalg.norm(answer[name].position_world - labelled.points_world[name]))
+        for name in labelled.present
+        if name in answer and answer[name].status != "absent"
+    }
+
+
+def said_present(labelled: Labelled, answer: Mapping[str, Landmark]) -> dict[str, float]:
+    """1 for a landmark that the method found, 0 for one that it calls absent."""
+    return {
+        name: float(name in answer and answer[name].status != "absent")
+        for name in labelled.points_world
+    }
+
+
+def confidence(labelled: Labelled, answer: Mapping[str, Landmark]) -> dict[str, float]:
+    """What the method says of each landmark; NaN if nothing."""
+    return {
+        name: answer[name].confidence if name in answer else float("nan")
+        for name in labelled.points_world
+    }
+
+
+def measure_methods(
+    samples: Sequence[Any],
+    methods: Mapping[str, Method],
+    *,
+    load: Callable[[Any], Labelled] | None = None,
+    **options: Any,
+) -> Measurements:
+    """Measure methods on labelled scans, by landmark.
+
+    Args:
+        samples: The scans, each with a name.
+        methods: By name.
+        load: Reads a scan and its labels.
+        options: Of :func:`medrl.evaluation.measure`.
+    """
+    metrics: dict[str, Callable[[Labelled, Mapping[str, Landmark]], dict[str, float]]] = {
+        "error_mm": error_mm,
+        "said_present": said_present,
+        "confidence": confidence,
+        "margin_mm": lambda labelled, _: labelled.margins_mm,
+    }
+    return measure(samples, methods, metrics, load=load, groups=lambda one: one.present, **options)
+
+
+def errors(measured: Measurements) -> dict[str, Any]:
+    """Sums of the errors of one method: over all landmarks, and for each."""
+    rows = measured.select(metric="error_mm")
+    return {
+        "all": summarize(rows.values, above=LIMITS_MM),
+        "landmarks": {
+            name: summarize(own.values, above=LIMITS_MM)
+            for name, own in sorted(rows.by("group").items())
+        },
+    }
+
+
+def presence(measured: Measurements, *, least_margin_mm: float = 0.0) -> dict[str, int]:
+    """How often the agents told presence right.
+
+    Args:
+        measured: Rows of the agents, and of others.
+        least_margin_mm: Leave out landmarks nearer to a face of the scan than this.
+    """
+    said, margins = measured.column("said_present", AGENTS), measured.column("margin_mm", AGENTS)
+    keys = [key for key, margin in margins.items() if abs(margin) >= least_margin_mm]
+    return asdict(confusion([margins[key] >= 0 for key in keys], [said[key] > 0 for key in keys]))
+
+
+def trust(measured: Measurements) -> dict[str, Any]:
+    """What the agents' confidence is worth, on the answers that have an error.
+
+    Returns:
+        How many were judged and how many of those are off by 4 mm and more; how well the
+        confidence tells these (area under the ROC curve with its 95 % interval by subject), and
+        whether it means what it says. None for what cannot be said.
+    """
+    sure = measured.column("confidence", AGENTS)
+    rows = [r for r in measured.select(metric="error_mm", method=AGENTS).rows if r.value == r.value]
+    good = np.array([row.value < GOOD_MM for row in rows], dtype=bool)
+    stated = np.array([sure[row.case, row.group] for row in rows])
+    found: dict[str, Any] = {"judged": len(rows), "bad": int((~good).sum())}
+    if not len(rows) or np.isnan(stated).any():
+        return {**found, "auc": None, "auc_interval": None, "reliability": None}
+    area = auc(stated, good)
+    interval = interval_by_subject(
+        lambda chosen: auc(stated[chosen], good[chosen]), [row.subject for row in rows]
+    )
+    told = {"auc": area, "auc_interval": interval} if area == area else {"auc": None}
+    return {**found, "auc_interval": None, **told, "reliability": asdict(reliability(stated, good))}
 
 
 def evaluate(
     detector: LandmarkDetector,
-    cases: Sequence[Sample],
+    samples: Sequence[Sample],
     *,
     baselines: Sequence[Baseline] = (),
     progress: Callable[[int, int, str], None] | None = None,
@@ -143,95 +216,84 @@ def evaluate(
 
     Args:
         detector: The model.
-        cases: Labelled scans.
+        samples: Labelled scans; landmarks that the model does not know are left out.
         baselines: Other guesses to measure on the same scans.
         progress: Called with the scans done, their number, and the name of the next.
 
     Returns:
-        The errors. A scan that cannot be used is listed, the others go on.
+        The figures. A scan that cannot be used is listed, the others go on.
 
     Raises:
         MedrlError: If no scan could be used or none of the model's landmarks is labelled.
     """
     names = detector.landmark_names
-    truths = [points_array(case, names) for case in cases]
-    if not any(np.isfinite(truth).any() for truth in truths):
+    if not any(set(names) & set(sample.points_world) for sample in samples):
         raise MedrlError("no scan is labelled with a landmark that the model knows")
-    methods = (AGENTS, *(baseline.name for baseline in baselines))
-    errors: dict[str, list[Array]] = {method: [] for method in methods}
-    scans, present, outside, status, confidence, seconds = [], [], [], [], [], []
-    failed: dict[str, str] = {}
-    for n, (case, truth) in enumerate(zip(cases, truths, strict=True)):
-        if progress is not None:
-            progress(n, len(cases), case.name)
-        try:
-            scan = read(case.image)
-            detection = detector.detect(scan)
-        except MedrlError as error:
-            failed[str(case.image)] = str(error)
-            continue
-        labelled = np.isfinite(truth).all(axis=1)
-        within = labelled & inside(
-            np.nan_to_num(truth), as_affine(scan.affine), tuple(scan.shape[1:])
-        )
-        found = np.stack([lm.position_world for lm in detection.landmarks])
-        said = np.array([lm.status for lm in detection.landmarks])
-        guesses = {AGENTS: np.where((said != "absent")[:, None], found, np.nan)}
-        guesses |= {baseline.name: baseline.predict(scan) for baseline in baselines}
-        for method, guess in guesses.items():
-            distance = np.linalg.norm(guess - truth, axis=1)
-            errors[method].append(np.where(within, distance, np.nan))
-        scans.append(case.name)
-        present.append(within)
-        outside.append(labelled & ~within)
-        status.append(said)
-        confidence.append(np.array([lm.confidence for lm in detection.landmarks]))
-        seconds.append(detection.seconds)
-    if progress is not None:
-        progress(len(cases), len(cases), "")
-    if not scans:
-        raise MedrlError(f"no scan could be used: {next(iter(failed.values()))}")
+
+    def load(sample: Sample) -> Labelled:
+        known = {name: sample.points_world[name] for name in names if name in sample.points_world}
+        return Labelled(sample.name, read(sample.image), known)
+
+    methods = {baseline.name: guesses(baseline, names) for baseline in baselines}
+    measured = measure_methods(
+        samples, {AGENTS: agents(detector), **methods}, load=load, progress=progress
+    )
+    if not measured.select(method=AGENTS, metric="said_present").rows:
+        raise MedrlError(f"no scan could be used: {measured.failures[0].reason}")
+    by_method = {name: errors(rows) for name, rows in measured.by("method").items()}
+    summary = {
+        "scans": len(measured.unique("case")),
+        "failed": {failure.case: failure.reason for failure in measured.failures},
+        "methods": by_method,
+        "agents_minus": {name: compare(measured, "error_mm", AGENTS, name) for name in methods},
+        "presence": presence(measured),
+        "confidence": trust(measured),
+        "seconds": summarize(measured.select(metric="seconds", method=AGENTS).values),
+    }
+    by_landmark = [
+        {"method": method, "landmark": landmark, **figures}
+        for method, both in by_method.items()
+        for landmark, figures in {"all": both["all"], **both["landmarks"]}.items()
+    ]
     return Evaluation(
-        scans=tuple(scans),
-        landmarks=names,
-        errors_mm={method: np.stack(rows) for method, rows in errors.items()},
-        present=np.stack(present),
-        outside=np.stack(outside),
-        status=np.stack(status),
-        confidence=np.stack(confidence),
-        seconds=np.array(seconds),
-        failed=failed,
+        summary=summary,
+        tables=_tables(summary),
+        lines=[_in_words(summary)],
+        files={"landmarks.csv": by_landmark, "rows.csv": measured.records()},
+        failed=[failure.reason for failure in measured.failures],
     )
 
 
-def figures(errors_mm: Array) -> Figures:
-    """Sum up errors of any shape; NaN are left out."""
-    given = np.asarray(errors_mm, dtype=np.float64)
-    given = given[np.isfinite(given)]
-    if not len(given):
-        return Figures(0, None, None, None, None, None, None)
-    return Figures(
-        count=len(given),
-        mean=float(given.mean()),
-        median=float(np.median(given)),
-        p95=float(np.percentile(given, 95)),
-        max=float(given.max()),
-        above_5=float((given > 5).mean()),
-        above_10=float((given > 10).mean()),
-    )
+def _tables(summary: Mapping[str, Any]) -> list[Table]:
+    """The figures of every method, and those of the agents for each landmark."""
+    methods = summary["methods"]
+    _, *others = methods
+    overall = [[method, *_cells(both["all"])] for method, both in methods.items()]
+    single = [
+        [landmark, *_cells(figures), *(methods[m]["landmarks"][landmark]["mean"] for m in others)]
+        for landmark, figures in methods[AGENTS]["landmarks"].items()
+    ]
+    title = f"Error in mm, {summary['scans']} scans"
+    return [
+        Table(title, ["method", *_COLUMNS.values()], overall),
+        Table("", ["landmark", *_COLUMNS.values(), *others], single),
+    ]
 
 
-def _auc(confidence: Array, error_mm: Array) -> float | None:
-    """Chance that a good answer has more confidence than a bad one (Mann-Whitney), or None."""
-    known = np.isfinite(confidence) & np.isfinite(error_mm)
-    good = error_mm < GOOD_MM
-    yes, no = confidence[known & good], confidence[known & ~good]
-    if not len(yes) or not len(no):
-        return None
-    wins = np.sign(yes[:, None] - no[None]).mean()
-    return float(0.5 * (1 + wins))
+def _cells(figures: Mapping[str, Any]) -> list[object]:
+    shares = {name: figures[name] for name in ("above_5", "above_10")}
+    shown = {name: "-" if share is None else f"{share:.1%}" for name, share in shares.items()}
+    return [shown.get(name, figures[name]) for name in _COLUMNS]
 
 
-def _place(present: bool, outside: bool) -> str:
-    """Where a label is."""
-    return "in the scan" if present else "outside the scan" if outside else "no"
+def _in_words(summary: Mapping[str, Any]) -> str:
+    """How presence was told, and what the confidence is worth."""
+    told = summary["presence"]
+    inside = told["true_positive"] + told["false_negative"]
+    outside = told["false_positive"] + told["true_negative"]
+    line = f"of {inside} landmarks in the scans, {told['false_negative']} called absent"
+    if outside:
+        line += f"; of {outside} outside, {told['false_positive']} called present"
+    if summary["confidence"]["auc"] is not None:
+        line += f"; confidence tells errors above 4 mm with AUC {summary['confidence']['auc']:.3f}"
+    return line

@@ -51,20 +51,18 @@ def test_evaluate(medrl, bundle: Path, datalist: Path, tmp_path: Path):
     assert set(summary["methods"]) == {"agents", "mean position"}
 
     # The figures once more, from the single errors; the mean position from the point files.
-    with (tmp_path / "errors.csv").open(newline="") as stream:
-        rows = [r for r in csv.DictReader(stream) if r["error_mm"]]
+    with (tmp_path / "rows.csv").open(newline="") as stream:
+        rows = [r for r in csv.DictReader(stream) if r["metric"] == "error_mm" and r["value"]]
     for method, figures in summary["methods"].items():
-        errors = [float(r["error_mm"]) for r in rows if r["method"] == method]
+        errors = [float(r["value"]) for r in rows if r["method"] == method]
         assert figures["all"]["mean"] == pytest.approx(np.mean(errors), abs=1e-3)
         assert figures["all"]["p95"] == pytest.approx(np.percentile(errors, 95), abs=1e-3)
     mean = np.mean([points(datalist, "training", n)["AC"] for n in range(6)], axis=0)
     first = next(
-        r
-        for r in rows
-        if (r["scan"], r["landmark"], r["method"]) == ("test0", "AC", "mean position")
+        r for r in rows if (r["case"], r["group"], r["method"]) == ("test0", "AC", "mean position")
     )
     error = np.linalg.norm(mean - points(datalist, "test", 0)["AC"])
-    assert float(first["error_mm"]) == pytest.approx(error, abs=1e-3)
+    assert float(first["value"]) == pytest.approx(error, abs=1e-3)
     with (tmp_path / "landmarks.csv").open(newline="") as stream:
         assert {r["landmark"] for r in csv.DictReader(stream)} >= {"all", "AC", "PC"}
 

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from medrl.errors import MedrlError
 from medrl.landmark.baselines import AffineAtlas, MeanPosition
 from medrl.landmark.data import Sample
-from medrl.landmark.evaluate import evaluate, figures
+from medrl.landmark.evaluate import evaluate
 from medrl.volume.itk import from_sitk
 from medrl.volume.read import write_nifti
 
@@ -60,45 +60,62 @@ def cases(tmp_path: Path) -> list[Sample]:
     ]
 
 
-def test_errors_presence_and_confidence(cases):
+def single(evaluation, metric="error_mm", method="agents"):
+    """Values of one method by scan and landmark."""
+    return {
+        (row["case"], row["group"]): row["value"]
+        for row in evaluation.files["rows.csv"]
+        if row["metric"] == metric and row["method"] == method
+    }
+
+
+def test_errors_and_presence(cases):
     detector = FakeDetector((0, 3, 4))
     detector.truth = iter([case.points_world for case in cases])
     result = evaluate(detector, cases, baselines=[MeanPosition(cases, NAMES)])
-    expected = [[5, 10, 15], [np.nan, 10, np.nan]]
-    np.testing.assert_allclose(result.errors_mm["agents"], expected)
-    np.testing.assert_allclose(result.errors_mm["mean position"][:, 1], [5, 5])
-    summary = result.summary()
+    assert single(result) == {
+        ("s1", "A"): 5,
+        ("s1", "B"): 10,
+        ("s1", "C"): pytest.approx(15),
+        ("s2", "B"): 10,
+    }
+    assert single(result, method="mean position")["s2", "B"] == 5
+    summary = result.summary
     assert summary["presence"] == {
-        "present_said_present": 4,
-        "present_said_absent": 0,
-        "absent_said_present": 1,
-        "absent_said_absent": 0,
+        "true_positive": 4,
+        "false_negative": 0,
+        "false_positive": 1,
+        "true_negative": 0,
     }
     every = summary["methods"]["agents"]["all"]
-    assert (every["count"], every["mean"], every["max"]) == (4, 10, 15)
+    assert (every["count"], every["missed"], every["mean"], every["max"]) == (4, 0, 10, 15)
     assert (every["above_5"], every["above_10"]) == (0.75, 0.25)
     assert summary["methods"]["agents"]["landmarks"]["A"]["mean"] == 5
-    assert summary["confidence_auc"] is None
-    rows = {(r["scan"], r["landmark"]): r for r in result.rows() if r["method"] == "agents"}
-    assert rows["s2", "C"]["labelled"] == "outside the scan"
-    assert rows["s2", "A"]["labelled"] == "no"
-    assert rows["s1", "C"]["error_mm"] == 15
+    assert summary["agents_minus"]["mean position"]["pairs"] == 4
+    assert summary["confidence"]["auc"] is None
+    assert summary["confidence"]["bad"] == 4
+    assert single(result, "margin_mm")["s2", "C"] < 0
+    assert "of 4 landmarks in the scans, 0 called absent; of 1 outside, 1 called" in result.lines[0]
 
 
-def test_absent_answers_are_no_errors_but_counted(cases):
+def test_a_landmark_called_absent_is_a_miss(cases):
     detector = FakeDetector((0, 0, 1.5), absent=("B", "C"))
     detector.truth = iter([case.points_world for case in cases])
-    result = evaluate(detector, cases)
-    assert np.isnan(result.errors_mm["agents"][:, 1:]).all()
-    presence = result.summary()["presence"]
-    assert (presence["present_said_absent"], presence["absent_said_absent"]) == (3, 1)
+    summary = evaluate(detector, cases).summary
+    every = summary["methods"]["agents"]["all"]
+    assert (every["count"], every["missed"], every["above_10"]) == (1, 3, 0.75)
+    told = summary["presence"]
+    assert (told["false_negative"], told["true_negative"]) == (3, 1)
 
 
-def test_confidence_auc(cases):
+def test_what_the_confidence_is_worth(cases):
     # Errors 1.5, 3.0, 4.5 mm: only C is bad, and it has the lowest confidence.
     detector = FakeDetector((0, 0, 1.5))
     detector.truth = iter([case.points_world for case in cases])
-    assert evaluate(detector, cases).summary()["confidence_auc"] == 1.0
+    told = evaluate(detector, cases).summary["confidence"]
+    assert (told["judged"], told["bad"], told["auc"]) == (4, 1, 1.0)
+    expected = np.mean([0.1**2, 0.2**2, 0.2**2, 0.2**2])
+    assert told["reliability"]["brier"] == pytest.approx(expected)
 
 
 def test_a_bad_scan_does_not_stop_the_others(cases, tmp_path: Path):
@@ -107,17 +124,13 @@ def test_a_bad_scan_does_not_stop_the_others(cases, tmp_path: Path):
     detector = FakeDetector((0, 0, 1))
     detector.truth = iter([cases[0].points_world])
     result = evaluate(detector, [broken, cases[0]])
-    assert result.scans == ("s1",)
-    assert "empty" in result.failed[str(broken.image)]
+    assert {case for case, _ in single(result)} == {"s1"}
+    assert "empty" in result.summary["failed"]["broken"]
+    assert [str(broken.image) in line for line in result.failed] == [True]
     with pytest.raises(MedrlError, match="no scan could be used"):
         evaluate(detector, [broken])
     with pytest.raises(MedrlError, match="labelled"):
         evaluate(detector, [Sample(cases[0].image, {"Z": np.zeros(3)})])
-
-
-def test_figures_of_nothing():
-    assert figures(np.array([np.nan])).mean is None
-    assert figures(np.array([])).count == 0
 
 
 def test_affine_atlas_undoes_a_known_affine(data_root: Path, tmp_path: Path):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from medrl.cli import complain
 from medrl.cli.terminal import stdout
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from medrl.evaluation import Evaluation
 
 Split = Literal["training", "validation", "test"]
 
@@ -74,6 +78,22 @@ def write(
             write_points_csv(folder / name, rows)
     except OSError as error:
         raise MedrlError(f"cannot write the figures to {folder}: {error.strerror}") from None
+
+
+def finish(command: Command, evaluation: Evaluation, manifest: Mapping[str, Any]) -> int:
+    """Write an evaluation, and print it; the exit code."""
+    summary = {**provenance(manifest, command), **evaluation.summary}
+    evaluation = replace(evaluation, summary=summary)
+    evaluation.write(command.out)
+    show(
+        command,
+        evaluation.summary,
+        [table.rich() for table in evaluation.tables],
+        *evaluation.lines,
+    )
+    for line in evaluation.failed:
+        complain(line)
+    return 1 if evaluation.failed else 0
 
 
 def show(
