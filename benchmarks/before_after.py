@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from evaluation.results import RESULTS, print_table, save
 BEFORE = "71f8bd8"
 #: Largest difference of a landmark, or of a point that a transform carries, mm.
 TOLERANCE_MM = 1e-3
-#: Largest difference of a landmark's confidence.
+#: Largest difference of a landmark's confidence; that of registrations is fitted anew.
 TOLERANCE_CONFIDENCE = 1e-3
 #: Learners, and steps of each in a round.
 LEARNERS = {
@@ -48,17 +49,18 @@ ROUNDS = 9
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
+Answer = dict[str, Any]
+
 
 class Edition:
-    """A process that answers with one edition of medrl."""
+    """A process that answers with one edition of medrl.
+
+    Args:
+        name: A module of :mod:`comparison`.
+        tree: The checkout whose medrl it imports.
+    """
 
     def __init__(self, name: str, tree: Path) -> None:
-        """Start it.
-
-        Args:
-            name: A module of :mod:`comparison`.
-            tree: The checkout whose medrl it imports.
-        """
         self.name = name
         worker = Path(__file__).parent / "comparison" / "worker.py"
         roots = os.pathsep.join(str(tree / part) for part in (".", "datasets"))
@@ -71,7 +73,7 @@ class Edition:
             env={**os.environ, "PYTHONPATH": roots},
         )
 
-    def ask(self, call: str, **arguments: Any) -> dict[str, Any]:
+    def ask(self, call: str, **arguments: Any) -> Answer:
         """Call a function of the edition's module."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -79,14 +81,12 @@ class Edition:
         line = self._process.stdout.readline()
         if not line:
             raise SystemExit(f"the edition {self.name!r} died in {call}, see above")
-        answer: dict[str, Any] = json.loads(line)
+        answer: Answer = json.loads(line)
         return answer
 
     def close(self) -> None:
-        """End it."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        """End the process."""
+        self._process.communicate()
 
 
 @contextmanager
@@ -102,136 +102,116 @@ def checkout(commit: str) -> Iterator[Path]:
             subprocess.run([*git, "remove", "--force", str(tree)], check=True)
 
 
-class Comparison:
-    """Two editions that answer in turn."""
-
-    def __init__(self, before: Edition, after: Edition, folder: Path) -> None:
-        """Compare two editions; masks and posed scans go into the folder."""
-        self.editions = (before, after)
-        self.folder = folder
-
-    def both(self, call: str, **arguments: Any) -> list[dict[str, Any]]:
-        """What the earlier and the present edition answer."""
-        return [edition.ask(call, **arguments) for edition in self.editions]
-
-    def landmarks(self, root: Path, limit: int | None) -> dict[str, Any]:
-        """Positions, statuses and confidences of brain-t1."""
-        cases = []
-        for name, scan in list(inputs.heads(root).items())[:limit]:
-            before, after = self.both("detect", scan=str(scan))
-            points = [np.array(answer["positions"]) for answer in (before, after)]
-            sure = [np.array(answer["confidence"]) for answer in (before, after)]
-            cases.append(
-                {
-                    "case": name,
-                    "landmarks": len(points[0]),
-                    "largest_mm": float(np.linalg.norm(points[1] - points[0], axis=1).max()),
-                    "same_status": before["status"] == after["status"]
-                    and before["names"] == after["names"],
-                    "largest_confidence": float(np.nanmax(np.abs(sure[1] - sure[0]))),
-                    "seconds": seconds(before, after),
-                }
-            )
-        same = all(
-            case["largest_mm"] <= TOLERANCE_MM
-            and case["same_status"]
-            and case["largest_confidence"] <= TOLERANCE_CONFIDENCE
-            for case in cases
-        )
-        return {"same": same, "cases": cases, "speed": speed(cases)}
-
-    def masks(self, root: Path, model: str, limit: int | None) -> dict[str, Any]:
-        """Masks of a seed model, voxel for voxel, and the seeds that lead to them."""
-        cases = []
-        chosen = {k: v for k, v in inputs.segmentations(root).items() if v["model"] == model}
-        for name, request in list(chosen.items())[:limit]:
-            files = [self.folder / f"{edition.name}.npz" for edition in self.editions]
-            before, after = (
-                edition.ask("segment", **request, into=str(file))
-                for edition, file in zip(self.editions, files, strict=True)
-            )
-            masks = [np.load(file)["mask"] > 0 for file in files]
-            seeds = [np.array(answer["seeds"]).reshape(-1, 4) for answer in (before, after)]
-            same = seeds[0].shape == seeds[1].shape
-            cases.append(
-                {
-                    "case": name,
-                    "voxels": int(masks[0].sum()),
-                    "different_voxels": int((masks[0] != masks[1]).sum()),
-                    "seeds": len(seeds[0]),
-                    "same_seeds": bool(same and np.allclose(seeds[0], seeds[1], atol=TOLERANCE_MM)),
-                    "seconds": seconds(before, after),
-                }
-            )
-        equal = all(not case["different_voxels"] and case["same_seeds"] for case in cases)
-        return {"same": equal, "cases": cases, "speed": speed(cases)}
-
-    def transforms(self, root: Path, limit: int | None) -> dict[str, Any]:
-        """Transforms of rigid-head; its confidence is fitted anew and only shown."""
-        cases = []
-        for name, request in list(inputs.pairs(root, self.folder).items())[:limit]:
-            before, after = self.both("register", **request)
-            points = inputs.spread_points(Path(request["fixed"]))
-            moved = [
-                nib.affines.apply_affine(np.array(answer["transform"]), points)
-                for answer in (before, after)
-            ]
-            cases.append(
-                {
-                    "case": name,
-                    "largest_mm": float(np.linalg.norm(moved[1] - moved[0], axis=1).max()),
-                    "confidence": [before["confidence"], after["confidence"]],
-                    "seconds": seconds(before, after),
-                }
-            )
-        same = all(case["largest_mm"] <= TOLERANCE_MM for case in cases)
-        return {"same": same, "cases": cases, "speed": speed(cases)}
-
-    def learners(self, root: Path, rounds: int) -> dict[str, Any]:
-        """Seconds of a training step; the first rounds, in which things are made, do not count."""
-        data = inputs.learning(root)
-        found = {}
-        for name, steps in LEARNERS.items():
-            times = []
-            for number in range(rounds + 2):
-                order = self.editions if number % 2 else self.editions[::-1]
-                told = {
-                    edition.name: edition.ask("train", learner=name, steps=steps, data=data)
-                    for edition in order
-                }
-                times.append([told[e.name]["cpu_seconds"] / steps for e in self.editions])
-            found[name] = speed([{"seconds": pair} for pair in times[2:]])
-        return found
+def landmarks(before: Answer, after: Answer) -> Answer:
+    """Positions, statuses and confidences."""
+    points, sure = (
+        [np.array(answer[key]) for answer in (before, after)] for key in ("positions", "confidence")
+    )
+    told = all(before[key] == after[key] for key in ("names", "status"))
+    moved = float(np.linalg.norm(points[1] - points[0], axis=1).max())
+    doubt = float(np.nanmax(np.abs(sure[1] - sure[0])))
+    return {
+        "largest_mm": moved,
+        "same_status": told,
+        "largest_confidence": doubt,
+        "same": told and moved <= TOLERANCE_MM and doubt <= TOLERANCE_CONFIDENCE,
+    }
 
 
-def seconds(before: dict[str, Any], after: dict[str, Any]) -> list[float]:
-    """CPU seconds of two answers."""
-    return [before["cpu_seconds"], after["cpu_seconds"]]
+def masks(before: Answer, after: Answer) -> Answer:
+    """Voxel for voxel, and the seeds that led to them."""
+    one, other = (np.load(answer["mask"])["mask"] > 0 for answer in (before, after))
+    seeds = [np.array(answer["seeds"]).reshape(-1, 4) for answer in (before, after)]
+    placed = seeds[0].shape == seeds[1].shape and np.allclose(*seeds, rtol=0, atol=TOLERANCE_MM)
+    different = int((one != other).sum())
+    return {
+        "voxels": int(one.sum()),
+        "different_voxels": different,
+        "seeds": len(seeds[0]),
+        "same": bool(placed) and not different,
+    }
 
 
-def speed(cases: list[dict[str, Any]]) -> dict[str, float]:
-    """Medians of the seconds before and after, and their ratio.
+def transforms(before: Answer, after: Answer) -> Answer:
+    """Over points spread over the fixed scan."""
+    points = inputs.spread_points(Path(before["fixed"]))
+    moved = [
+        nib.affines.apply_affine(np.array(answer["transform"]), points)
+        for answer in (before, after)
+    ]
+    largest = float(np.linalg.norm(moved[1] - moved[0], axis=1).max())
+    sure = [before["confidence"], after["confidence"]]
+    return {"largest_mm": largest, "confidence": sure, "same": largest <= TOLERANCE_MM}
 
-    The first of many cases, in which models are loaded, is left out.
-    """
-    times = np.array([case["seconds"] for case in cases])
+
+def compare_models(
+    editions: tuple[Edition, Edition], root: Path, folder: Path, limit: int | None
+) -> dict[str, Answer]:
+    """Ask both editions of every holdout case, in turn."""
+    cases = {name: {"scan": str(scan)} for name, scan in inputs.heads(root).items()}
+    segmented = inputs.segmentations(root)
+    pairs = inputs.pairs(root, folder)
+    found: dict[str, Answer] = {}
+    for model, call, requests, same in (
+        ("brain-t1", "detect", cases, landmarks),
+        ("hippocampus-t1", "segment", _of(segmented, "hippocampus-t1"), masks),
+        ("sarcoma-pet-ct", "segment", _of(segmented, "sarcoma-pet-ct"), masks),
+        ("rigid-head", "register", pairs, transforms),
+    ):
+        rows = []
+        for name, request in islice(requests.items(), limit):
+            answers = []
+            for edition in editions:
+                mask = {"into": str(folder / f"{edition.name}.npz")} if call == "segment" else {}
+                answers.append({**request, **edition.ask(call, **request, **mask)})
+            rows.append({"case": name, **same(*answers), "seconds": _seconds(answers)})
+            print(model, rows[-1], flush=True)
+        found[model] = {"same": all(row["same"] for row in rows), "cases": rows, **_speed(rows)}
+    return found
+
+
+def compare_learners(editions: tuple[Edition, Edition], root: Path, rounds: int) -> Answer:
+    """Seconds of a step; the first two rounds, in which things are made, do not count."""
+    data = inputs.learning(root)
+    found = {}
+    for name, steps in LEARNERS.items():
+        rows = []
+        for number in range(rounds + 2):
+            order = editions if number % 2 else editions[::-1]
+            told = {e: e.ask("train", learner=name, steps=steps, data=data) for e in order}
+            rows.append({"seconds": [s / steps for s in _seconds([told[e] for e in editions])]})
+        found[name] = _speed(rows[1:])
+        print(name, found[name], flush=True)
+    return found
+
+
+def _of(requests: dict[str, Answer], model: str) -> dict[str, Answer]:
+    return {name: request for name, request in requests.items() if request["model"] == model}
+
+
+def _seconds(answers: list[Answer]) -> list[float]:
+    return [answer["cpu_seconds"] for answer in answers]
+
+
+def _speed(rows: list[Answer]) -> dict[str, float]:
+    """Medians of the seconds before and after, and their ratio; without the first, which loads."""
+    times = np.array([row["seconds"] for row in rows])
     before, after = np.median(times[1:] if len(times) > 1 else times, axis=0)
-    return {"before": float(before), "after": float(after), "ratio": float(after / before)}
+    return {"before_s": float(before), "after_s": float(after), "ratio": float(after / before)}
 
 
-def answers_in_words(result: dict[str, Any]) -> str:
+def answers_in_words(result: Answer) -> str:
     """How many answers of each model are what they were."""
     return "; ".join(
-        f"{name} {'all' if found['same'] else 'NOT all'} of {len(found['cases'])} cases"
-        for name, found in result["systems"].items()
+        f"{name} {sum(case['same'] for case in found['cases'])} of {len(found['cases'])} cases"
+        for name, found in result["models"].items()
     )
 
 
-def speed_in_words(result: dict[str, Any]) -> str:
+def speed_in_words(result: Answer) -> str:
     """Time after as a share of the time before."""
-    told = {name: found["speed"]["ratio"] for name, found in result["systems"].items()}
-    told |= {f"step of {n}": found["ratio"] for n, found in result["training_steps"].items()}
-    return ", ".join(f"{name} {ratio:.2f}" for name, ratio in told.items())
+    told = {**result["models"], **{f"step of {n}": f for n, f in result["learners"].items()}}
+    return ", ".join(f"{name} {found['ratio']:.2f}" for name, found in told.items())
 
 
 CLAIMS = {
@@ -244,38 +224,32 @@ def main() -> None:
     """Compare and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--before", default=BEFORE, help="the commit to compare with")
-    parser.add_argument("--limit", type=int, help="cases of each system; all if left out")
+    parser.add_argument("--limit", type=int, help="cases of each model; all if left out")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of training steps")
     parser.add_argument("--out", type=Path, default=RESULTS / "before_after.json")
     options = parser.parse_args()
-    root, limit = data_root().resolve(), options.limit
-    os.environ["MEDRL_DATA"] = str(root)
+    root = data_root().resolve()
     with checkout(options.before) as tree, tempfile.TemporaryDirectory() as folder:
-        before, after = Edition("before", tree), Edition("after", _REPOSITORY)
-        comparison = Comparison(before, after, Path(folder))
-        systems = {
-            "brain-t1": comparison.landmarks(root, limit),
-            "hippocampus-t1": comparison.masks(root, "hippocampus-t1", limit),
-            "sarcoma-pet-ct": comparison.masks(root, "sarcoma-pet-ct", limit),
-            "rigid-head": comparison.transforms(root, limit),
-        }
-        steps = comparison.learners(root, options.rounds)
-        before.close()
-        after.close()
+        editions = (Edition("before", tree), Edition("after", _REPOSITORY))
+        models = compare_models(editions, root, Path(folder), options.limit)
+        learners = compare_learners(editions, root, options.rounds)
+        for edition in editions:
+            edition.close()
     result = {
         "before": options.before,
         "tolerance_mm": TOLERANCE_MM,
-        "systems": systems,
-        "training_steps": steps,
+        "models": models,
+        "learners": learners,
     }
     save(options.out, result, CLAIMS)
+    columns = ("before_s", "after_s", "ratio")
     rows: list[list[object]] = [
-        [name, len(found["cases"]), "yes" if found["same"] else "NO", *found["speed"].values()]
-        for name, found in systems.items()
+        [name, len(f["cases"]), "yes" if f["same"] else "NO", *(f[c] for c in columns)]
+        for name, f in models.items()
     ]
-    rows += [[f"a step of {name}", "", "", *found.values()] for name, found in steps.items()]
-    print_table(["", "cases", "same", "before, s", "after, s", "ratio"], rows)
-    if not all(found["same"] for found in systems.values()):
+    rows += [[f"a step of {n}", "", "", *(f[c] for c in columns)] for n, f in learners.items()]
+    print_table(["", "cases", "same", *columns], rows)
+    if not all(found["same"] for found in models.values()):
         raise SystemExit("not everything is as it was, see above")
 
 

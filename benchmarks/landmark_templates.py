@@ -2,9 +2,9 @@
 
 Five T1 templates with AFIDs fiducials. No ground truth exists for the model's landmarks there, so
 the checks are relations that anatomy fixes (in the frame of the anterior and posterior commissure,
-AC and PC), distances to the one fiducial with the same definition (genu), to published centroids
-of the AAL parcellation, which was drawn on Colin27, and to what the model itself says of turned
-copies. T2- and PD-weighted templates, which the model is not for, show what happens then.
+AC and PC), distances to the one fiducial with the same definition (genu), and to what the model
+itself says of turned copies. T2- and PD-weighted templates, which the model is not for, show what
+happens then.
 """
 
 from __future__ import annotations
@@ -34,24 +34,6 @@ from medrl_datasets import afids_templates
 
 CLAIM = "It finds the structures in templates from other scanners"
 OUT_OF_SCOPE = ("MNI152Lin_T2w", "MNI152Lin_PDw")
-
-#: Centroids of AAL regions, MNI RAS mm (Tzourio-Mazoyer et al. 2002; the parcellation was drawn on
-#: Colin27). Its regions are not those of the model's labels: agreement to a few mm is all there
-#: can be.
-AAL_CENTROIDS = {
-    "Hippocampus_L_centroid": (-25.0, -20.7, -10.1),
-    "Hippocampus_R_centroid": (29.2, -19.8, -10.3),
-    "Amygdala_L_centroid": (-23.3, -0.7, -17.1),
-    "Amygdala_R_centroid": (27.3, 0.6, -17.5),
-    "Caudate_L_centroid": (-11.5, 11.0, 9.2),
-    "Caudate_R_centroid": (14.8, 12.1, 9.4),
-    "Putamen_L_centroid": (-23.9, 3.9, 2.4),
-    "Putamen_R_centroid": (27.8, 4.9, 2.5),
-    "Pallidum_L_centroid": (-17.8, 0.0, 0.2),
-    "Pallidum_R_centroid": (21.2, 0.2, 0.2),
-    "Thalamus_L_centroid": (-10.9, -17.6, 8.0),
-    "Thalamus_R_centroid": (13.0, -17.6, 8.1),
-}
 
 
 def load(template: str) -> LabelledImage:
@@ -106,14 +88,6 @@ def examine(
         {"name": c.name, "mm": c.value, "low": c.low, "high": c.high, "holds": c.holds}
         for c in checks
     ]
-    if case.name.startswith("Colin27"):
-        aal = {
-            name: float(np.linalg.norm(points[name] - np.array(centroid)))
-            for name, centroid in AAL_CENTROIDS.items()
-            if name in points
-        }
-        result["distance_to_aal_centroids_mm"] = aal
-        result["mean_distance_to_aal_centroids_mm"] = float(np.mean(list(aal.values())))
     return result
 
 
@@ -195,8 +169,6 @@ def report(result: dict[str, Any]) -> str:
         if "distance_to_t1_mm" in figures:
             gap = figures["distance_to_t1_mm"]
             remark = f"out of scope; {gap['mean']:.1f} mm (max {gap['max']:.1f}) from T1"
-        if "mean_distance_to_aal_centroids_mm" in figures:
-            remark = f"{figures['mean_distance_to_aal_centroids_mm']:.1f} mm to AAL centroids"
         rows.append(
             [
                 name,

@@ -33,7 +33,10 @@ def segment(model: str, scans: dict[str, str], click: list[float], into: str) ->
     found = _predictor(model).segment(scans, [f"fg:{x!r},{y!r},{z!r}"])
     np.savez_compressed(into, mask=found.mask.numpy())
     placed = [seed for seed in found.seeds if seed.who == "agent"]
-    return {"seeds": [[*seed.points_world[0].tolist(), seed.label] for seed in placed]}
+    return {
+        "mask": into,
+        "seeds": [[*seed.points_world[0].tolist(), seed.label] for seed in placed],
+    }
 
 
 def register(fixed: str, moving: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def segment(model: str, scans: dict[str, str], click: list[float], into: str) ->
     session.add_seed(click, "fg")
     placed = session.accept_all()
     np.savez_compressed(into, mask=session.mask().numpy())
-    return {"seeds": [[*seed.position_world.tolist(), seed.label] for seed in placed]}
+    return {"mask": into, "seeds": [[*seed.position_world.tolist(), seed.label] for seed in placed]}
 
 
 def register(fixed: str, moving: str) -> dict[str, Any]:
