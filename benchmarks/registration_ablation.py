@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from evaluation.registration_pairs import ScanPair, heads
-from evaluation.results import RESULTS, print_table, save
+from evaluation.arms import run_arms
+from evaluation.registration_pairs import heads
+from evaluation.results import RESULTS, print_table
 from torch import Generator
 
 from medrl.bundles import find
-from medrl.evaluation import read_json
 from medrl.registration.actor_critic import ActorCriticLearner, ActorCriticSettings
 from medrl.registration.data import load_sources, read_datalist
 from medrl.registration.dynamics import FieldOfView, RegistrationDynamics
@@ -42,7 +42,12 @@ from medrl.rl.checkpoint import load_module
 
 CLAIM = "What each part of the registration agents is worth"
 OUT = RESULTS / "registration_ablation.json"
-LEARNING = {"GRU + imitation": 0.0, "GRU + actor-critic": ActorCriticSettings().actor_weight}
+#: Weight of the actor's loss; None for the imitation that all begin with.
+LEARNING: dict[str, float | None] = {
+    "imitation alone": None,
+    "GRU + imitation": 0.0,
+    "GRU + actor-critic": ActorCriticSettings().actor_weight,
+}
 BANDS = ("60", "any")
 
 
@@ -55,7 +60,8 @@ class Blind(RegistrationModel):
     ) -> RegistrationDynamics:
         """Without anything out of view."""
         seeing = super().dynamics(fixed, moving, kind=kind)
-        lit = FieldOfView(torch.full((1, 1, 4), torch.inf), torch.ones(1, dtype=torch.bool))
+        no_face = torch.tensor([[[0.0, 0.0, 0.0, torch.inf]]], dtype=torch.float64)
+        lit = FieldOfView(no_face, torch.ones(1, dtype=torch.bool))
         views = [replace(view, fixed=view.fixed.clamp(min=0), fov=lit) for view in seeing.views]
         return RegistrationDynamics(views, seeing.pivot, seeing.rules)
 
@@ -87,104 +93,98 @@ SEARCH: dict[str, Change] = {
 }
 
 
-def learn(run: Path, batches: int) -> dict[str, dict[str, float]]:
-    """Errors of walks after each way to learn, mm."""
+def learn(weight: float | None, run: Path, batches: int) -> dict[str, float]:
+    """Errors of walks after learning with a weight of the actor; None for imitation alone."""
     scans = read_datalist(run / "data" / "datalist.json")
-    sources = {
-        split: load_sources(scans[split], spacing=FINE.spacing, seed=0)
-        for split in ("training", "validation")
-    }
-    rigid = PoseDistribution(resize=0.0)
 
     def sampler(split: str, seed: int) -> PairSampler:
         return PairSampler(
-            sources[split],
+            load_sources(scans[split], spacing=FINE.spacing, seed=0),
             COARSE,
             working=FINE.spacing,
             synthesis=Synthesis(),
-            poses=rigid,
+            poses=PoseDistribution(resize=0.0),
             size=32,
             generator=Generator().manual_seed(seed),
         )
 
-    checkpoint = run / "checkpoints" / "coarse-imitation.safetensors"
-    imitated = RegistrationNetwork(COARSE)
-    load_module(checkpoint, imitated)
-    networks = [(imitated, False)]
-    for weight in LEARNING.values():
-        network = RegistrationNetwork(COARSE)
-        load_module(checkpoint, network)
-        settings = ActorCriticSettings(steps=batches, actor_weight=weight)
-        generator = Generator().manual_seed(0)
-        learner = ActorCriticLearner(network, sampler("training", 0), settings, generator=generator)
+    network = RegistrationNetwork(COARSE)
+    load_module(run / "checkpoints" / "coarse-imitation.safetensors", network)
+    if weight is not None:
+        learner = ActorCriticLearner(
+            network,
+            sampler("training", 0),
+            ActorCriticSettings(steps=batches, actor_weight=weight),
+            generator=Generator().manual_seed(0),
+        )
         while learner.step < learner.total_steps:
             learner.train_step()
-        networks.append((network, True))
-    errors = compare(sampler("validation", 1), networks, seed=1)
-    names = ("imitation alone", *LEARNING)
-    return {
-        name: {"error_mm": float(np.expm1(value))}
-        for name, value in zip(names, errors, strict=True)
-    }
+    (error,) = compare(sampler("validation", 1), [(network, weight is not None)], seed=1)
+    return {"error_mm": float(np.expm1(error))}
 
 
-def measure(registrar: Registrar, cases: list[ScanPair]) -> dict[str, float]:
+def search(change: Change, model: str) -> dict[str, float]:
     """Errors of the agents alone, and what they cost."""
+    loaded, _ = RegistrationModel.load(find(model))
+    registrar = Registrar(change(loaded))
+    pairs = [planned.make() for planned in heads("val") if planned.band in BANDS]
     errors, begin = [], time.process_time()
-    for case in cases:
-        found = registrar.candidates(case.fixed, case.moving, refine=False)[0]
-        errors.append(case.error_mm(found.agent_world))
-    seconds = (time.process_time() - begin) / len(cases)
+    for pair in pairs:
+        found = registrar.candidates(pair.fixed, pair.moving, refine=False)[0]
+        errors.append(pair.error_mm(found.agent_world))
+    seconds = (time.process_time() - begin) / len(pairs)
     return {
         "below_2_mm": int(np.sum(np.array(errors) < 2)),
         "below_10_mm": int(np.sum(np.array(errors) < 10)),
-        "cases": len(cases),
+        "cases": len(pairs),
         "median_mm": float(np.median(errors)),
         "cpu_s": seconds,
     }
 
 
+def figures(name: str, *, model: str, run: str | None, batches: int) -> dict[str, float]:
+    """Measure an arm of either kind."""
+    if name in SEARCH:
+        return search(SEARCH[name], model)
+    return learn(LEARNING[name], Path(str(run)), batches)
+
+
 def measured(result: dict[str, Any]) -> str:
     """Errors of walks after learning, and of the search with one thing changed."""
-    learning = ", ".join(f"{k} {v['error_mm']:.1f} mm" for k, v in result["learning"].items())
-    search = ", ".join(
-        f"{k}: {v['below_2_mm']}/{v['cases']}, {v['median_mm']:.2f} mm"
-        for k, v in result["search"].items()
-    )
-    return f"coarse walks without lookahead: {learning}; search: {search}"
+    arms = result["arms"].items()
+    learning = [f"{name} {f['error_mm']:.1f} mm" for name, f in arms if name in LEARNING]
+    searching = [
+        f"{name}: {f['below_2_mm']}/{f['cases']}, {f['median_mm']:.2f} mm"
+        for name, f in arms
+        if name in SEARCH
+    ]
+    return f"coarse walks without lookahead: {', '.join(learning)}; search: {', '.join(searching)}"
 
 
 def main() -> None:
     """Run the arms that have no result yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="rigid-head")
-    parser.add_argument("--run", type=Path, help="folder of a training, for the learning arms")
+    parser.add_argument("--run", help="folder of a training, for the learning arms")
     parser.add_argument("--batches", type=int, default=150)
+    parser.add_argument("--workers", type=int, default=2, help="arms at a time")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    result = read_json(options.out) or {"split": "IXI val", "learning": {}, "search": {}}
-    if options.run and not result["learning"]:
-        result["learning"] = learn(options.run, options.batches)
-        result["batches"] = options.batches
-        save(options.out, result, {CLAIM: measured})
-    model, _ = RegistrationModel.load(find(options.model))
-    cases = [planned.make() for planned in heads("val") if planned.band in BANDS]
-    for name, change in SEARCH.items():
-        if name not in result["search"]:
-            result["search"][name] = measure(Registrar(change(model)), cases)
-            save(options.out, result, {CLAIM: measured})
-            print(name, result["search"][name], flush=True)
-    rows: list[list[object]] = [
-        [name, f"{f['error_mm']:.1f}"] for name, f in result["learning"].items()
-    ]
+    arms = run_arms(
+        options.out,
+        [*(LEARNING if options.run else ()), *SEARCH],
+        figures,
+        workers=options.workers,
+        claims={CLAIM: measured},
+        model=options.model,
+        run=options.run,
+        batches=options.batches,
+    )
+    rows = [[name, f["error_mm"]] for name, f in arms.items() if name in LEARNING]
     print_table(["learning, coarse level", "error after 8 steps, mm"], rows)
-    rows = [
-        [name, *(f"{f[k]} of {f['cases']}" for k in ("below_2_mm", "below_10_mm")),
-         f"{f['median_mm']:.2f}", f"{f['cpu_s']:.2f}"]
-        for name, f in result["search"].items()
-    ]  # fmt: skip
-    print_table(["search", "below 2 mm", "below 10 mm", "median mm", "CPU-s"], rows)
+    keys = ("below_2_mm", "below_10_mm", "cases", "median_mm", "cpu_s")
+    rows = [[name, *(f[key] for key in keys)] for name, f in arms.items() if name in SEARCH]
+    print_table(["search", "below 2 mm", "below 10 mm", "of", "median mm", "CPU-s"], rows)
 
 
 if __name__ == "__main__":
