@@ -178,7 +178,7 @@ def compare_learners(editions: tuple[Edition, Edition], root: Path, rounds: int)
         rows = []
         for number in range(rounds + 2):
             order = editions if number % 2 else editions[::-1]
-            told = {e: e.ask("train", learner=name, steps=steps, data=data) for e in order}
+            told = {e: e.ask("train", name=name, steps=steps, data=data) for e in order}
             rows.append({"seconds": [s / steps for s in _seconds([told[e] for e in editions])]})
         found[name] = _speed(rows[1:])
         print(name, found[name], flush=True)

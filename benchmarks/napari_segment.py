@@ -28,6 +28,7 @@ from qtpy.QtWidgets import QApplication
 import medrl
 from medrl.bundles import find
 from medrl.cli.demo import write_template
+from medrl.evaluation import summarize
 from medrl.seednet.model import SeedModel
 from medrl_napari.scans import add, center_views, image_layer, show
 from medrl_napari.segment import operations
@@ -156,7 +157,7 @@ def measure(side: int, head: Path, clicks: int) -> dict[str, Any]:
     return {
         "window": windows[0],
         "first_click_ms": first,
-        "click_ms": {kind: quantiles(values) for kind, values in figures.items()},
+        "click_ms": {kind: summarize(values) for kind, values in figures.items()},
         "target_ms": TARGETS[side],
     }
 
@@ -169,16 +170,6 @@ def affine_of(widget: SegmentWidget) -> np.ndarray:
 def _window(session: Any) -> list[int]:
     low, high = session._current_state().box
     return [b - a for a, b in zip(low, high, strict=True)]
-
-
-def quantiles(values: list[float]) -> dict[str, float]:
-    """Least, median, 90 % and most."""
-    return {
-        "min": float(np.min(values)),
-        "median": float(np.median(values)),
-        "p90": float(np.percentile(values, 90)),
-        "max": float(np.max(values)),
-    }
 
 
 def measured(result: dict[str, Any]) -> str:
@@ -204,9 +195,9 @@ def main() -> None:
     rows: list[list[object]] = []
     for side, f in sizes.items():
         idle, busy = f["click_ms"]["idle"], f["click_ms"]["while it proposes"]
-        own = [idle["median"], idle["p90"], busy["median"], busy["p90"], f["first_click_ms"]]
+        own = [idle["median"], idle["p95"], busy["median"], busy["p95"], f["first_click_ms"]]
         rows.append([f"{side}^3", *own, f["target_ms"]])
-    header = ["window", "click, ms", "90 %", "while proposing", "90 %", "first click", "target"]
+    header = ["window", "click, ms", "95 %", "while proposing", "95 %", "first click", "target"]
     print_table(header, rows)
     save(options.out, {"model": "hippocampus-t1", "sizes": sizes}, {CLAIM: measured})
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Generator
 
 import medrl
-
-torch.set_num_threads(1)
 
 
 def detect(scan: str) -> dict[str, Any]:
@@ -48,29 +44,16 @@ def register(fixed: str, moving: str) -> dict[str, Any]:
     }
 
 
-def train(learner: str, steps: int, data: dict[str, Any]) -> dict[str, Any]:
-    """Some steps of a learner, which goes on from one call to the next."""
-    step = _learner(learner, data)
-    for _ in range(steps):
-        step()
-    return {}
+def learner(name: str, data: dict[str, Any]) -> Any:
+    """A learner of a system on a few scans."""
+    system, kind = name.split(" ")
+    make = {"landmark": _landmark, "seednet": _seednet, "registration": _registration}[system]
+    return make(kind, data[system])
 
 
 @cache
 def _predictor(model: str) -> Any:
     return medrl.load(model)
-
-
-_LEARNERS: dict[str, Callable[[], object]] = {}
-
-
-def _learner(name: str, data: dict[str, Any]) -> Callable[[], object]:
-    if name not in _LEARNERS:
-        system, kind = name.split(" ")
-        torch.manual_seed(0)
-        make = {"landmark": _landmark, "seednet": _seednet, "registration": _registration}[system]
-        _LEARNERS[name] = make(kind, data[system]).train_step
-    return _LEARNERS[name]
 
 
 def _landmark(kind: str, data: dict[str, Any]) -> Any:

@@ -1,21 +1,15 @@
 """The public faces and the learners as they were before the systems shared an engine."""
 
-# mypy: ignore-errors
-
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Generator
 
 import medrl
-
-torch.set_num_threads(1)
 
 
 def detect(scan: str) -> dict[str, Any]:
@@ -48,12 +42,11 @@ def register(fixed: str, moving: str) -> dict[str, Any]:
     }
 
 
-def train(learner: str, steps: int, data: dict[str, Any]) -> dict[str, Any]:
-    """Some steps of a learner, which goes on from one call to the next."""
-    step = _learner(learner, data)
-    for _ in range(steps):
-        step()
-    return {}
+def learner(name: str, data: dict[str, Any]) -> Any:
+    """A learner of a system on a few scans."""
+    system, kind = name.split(" ")
+    make = {"landmark": _landmark, "seednet": _seednet, "registration": _registration}[system]
+    return make(kind, data[system])
 
 
 @cache
@@ -69,18 +62,6 @@ def _session(model: str) -> Any:
 @cache
 def _registrar() -> Any:
     return medrl.Registrar.load("rigid-head")
-
-
-_LEARNERS: dict[str, Callable[[], object]] = {}
-
-
-def _learner(name: str, data: dict[str, Any]) -> Callable[[], object]:
-    if name not in _LEARNERS:
-        system, kind = name.split(" ")
-        torch.manual_seed(0)
-        make = {"landmark": _landmark, "seednet": _seednet, "registration": _registration}[system]
-        _LEARNERS[name] = make(kind, data[system]).train_step
-    return _LEARNERS[name]
 
 
 def _landmark(kind: str, data: dict[str, Any]) -> Any:
