@@ -17,9 +17,8 @@ from PIL import Image
 from torch import Generator
 
 from medrl import LandmarkDetector, read
+from medrl.cli import main as medrl
 from medrl.cli.demo import write_template
-from medrl.cli.register import main as run_register
-from medrl.cli.segment import main as run_segment
 from medrl.landmark.picture import draw_detection
 from medrl.registration.cases import make_case
 from medrl.results.picture import save_picture
@@ -55,7 +54,7 @@ def draw_segmentation(path: Path, head: Path) -> None:
     """The left hippocampus from one click, as `medrl segment` draws it."""
     click = "fg:" + ",".join(str(value) for value in CLICK_WORLD)
     with tempfile.TemporaryDirectory() as folder:
-        run_segment([str(head), "--seed", click, "-o", folder])
+        medrl(["segment", str(head), "--seed", click, "-o", folder])
         path.write_bytes((Path(folder) / "mni152_t1.png").read_bytes())
 
 
@@ -65,7 +64,7 @@ def draw_registration(path: Path, head: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         moving = Path(folder) / "turned.nii.gz"
         write_nifti(moving, case.moving)
-        run_register([str(head), str(moving), "-o", folder])
+        medrl(["register", str(head), str(moving), "-o", folder])
         picture = Image.open(Path(folder) / "turned_to_mni152_t1.before-after.png")
         # 256 colours are a third of the size, and look the same.
         picture.convert("RGB").quantize(256).save(path, optimize=True)

@@ -346,6 +346,11 @@ class System(ABC):
         raise MedrlError(f"{self.name} models cannot be evaluated")
 
 
+    def metrics(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """What of an evaluation's summary goes into the manifest of the model."""
+        return dict(summary)
+
+
 # Which there are --------------------------------------------------------------------------------
 
 

@@ -208,9 +208,4 @@ def root_of(cases: Sequence[Case]) -> Path | None:
     case = next((case for case in cases if case.layout == "bids"), None)
     if case is None:
         return None
-    return _source(case).path.parents[case.name.count("/")]
-
-
-def _source(case: Case) -> Source:
-    """The image that a case is named after."""
-    return case.sources.get("scan") or case.sources["moving"]
+    return case.source.path.parents[case.name.count("/")]

@@ -15,19 +15,11 @@ from medrl.files import stem_of
 if TYPE_CHECKING:
     from medrl.dicom import Pseudonyms
 
-Verb = Literal["detect", "segment", "register"]
 Layout = Literal["folder", "bids"]
 
 #: Headers whose voxels are in other files beside them.
 _DETACHED = (".nhdr", ".mhd")
 _MAX_HEADER = 2**16
-
-#: What each verb needs of a case.
-ROLES: dict[Verb, tuple[str, ...]] = {
-    "detect": ("scan",),
-    "segment": ("scan",),
-    "register": ("fixed", "moving"),
-}
 
 
 @dataclass(frozen=True)
@@ -65,7 +57,7 @@ class Case:
 
     Attributes:
         name: Of the case and its folder below the output folder, parts separated by ``/``.
-        sources: Its scans by role: ``scan``; ``fixed`` and ``moving``; names of further channels.
+        sources: Its scans by role, the last of which it is named after; names of further channels.
         options: What a manifest says of it beyond that, such as its seeds.
         copies: Folder below which copies of its files lie, where they themselves are out of reach.
         layout: Whether the results are a folder, or files of a BIDS derivative.
@@ -93,6 +85,11 @@ class Case:
             raise MedrlError(f"{self.name!r} is no name for results: it holds odd characters")
 
     @property
+    def source(self) -> Source:
+        """The scan that it is named after, if it has no further channels."""
+        return list(self.sources.values())[-1]
+
+    @property
     def stem(self) -> str:
         """What the files of the results are called."""
         return PurePosixPath(self.name).name
@@ -112,7 +109,7 @@ class Case:
         for source in self.sources.values():
             yield from source.files()
         for value in self.options.values():
-            if "\0" not in value and Path(value).is_file():
+            if os.path.isfile(value):
                 yield Path(value).absolute()
 
     def relocated(self, folder: Path) -> Case:

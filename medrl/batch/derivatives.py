@@ -20,42 +20,20 @@ from typing import Any
 
 import medrl
 from medrl.batch.bids import DESCRIPTION, BidsName, parse_name, read_description, root_of
-from medrl.batch.cases import Case, Verb
+from medrl.batch.cases import Case
 from medrl.batch.record import Record
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
+from medrl.systems import Artifact, System
 
 _VERSION = "1.10.0"
 #: Entities of raw images that come after ``space`` in the order that BIDS prescribes.
 _AFTER_SPACE = ("split", "recording", "chunk")
-#: What BIDS knows no names for, and the tables of the run.
+#: What BIDS has no names for: forms of masks, and the tables of the run.
 _IGNORED = (
-    *("*_landmarks.*", "*_agents.*", "*_seeds.*", "*_xfm.*", "*_dseg.png"),
-    *("*_inv-*_dseg.*", "*_flip-*_dseg.*", "*_mt-*_dseg.*", "sub-*/**/pet/*_dseg.*", "ct"),
-    *("results.csv", "results.parquet", "failures.csv", "run.json", "report.html", ".medrl/"),
+    *("*_dseg.png", "*_inv-*_dseg.*", "*_flip-*_dseg.*", "*_mt-*_dseg.*", "sub-*/**/pet/*_dseg.*"),
+    *("ct", "results.csv", "results.parquet", "failures.csv", "run.json", "report.html", ".medrl/"),
 )
-#: How a result's ending becomes a suffix and an ending; None stands for that of its source.
-_NAMES: dict[str, tuple[str | None, str]] = {
-    ".mrk.json": ("landmarks", ".mrk.json"),
-    ".csv": ("landmarks", ".tsv"),
-    ".seg.nii.gz": ("dseg", ".nii.gz"),
-    ".seeds.mrk.json": ("seeds", ".mrk.json"),
-    ".trajectory.json": ("agents", ".trajectory.json"),
-    ".tfm": ("xfm", ".tfm"),
-    ".matrix.txt": ("xfm", ".txt"),
-    ".report.json": ("xfm", ".json"),
-    ".before-after.png": ("xfm", ".png"),
-    ".checkerboard.png": ("xfm", ".png"),
-    ".nii.gz": (None, ".nii.gz"),
-}
-#: What the files of a suffix are, for their sidecar.
-_TOLD = {
-    "landmarks": "Landmarks found by agents; coordinates are RAS+ mm in the world of the image",
-    "dseg": "Objects segmented from seeds",
-    "seeds": "Where the objects were marked, by the user and by the agent",
-    "agents": "The path of every agent",
-    "xfm": "Brings the image onto the other one: points of that one's world go to the image's",
-}
 _README = """# {name}
 
 Made by `{made}`. For research; not for diagnosis.
@@ -63,24 +41,17 @@ Made by `{made}`. For research; not for diagnosis.
 `report.html` shows the whole run, `results.csv` is its table, `failures.csv` lists what failed and
 why, `run.json` says with which versions and options. World coordinates are RAS+ mm.
 """
-_LANDMARK_COLUMNS = {
-    "name": {"Description": "Of the landmark"},
-    **{key: {"Description": "RAS+ world coordinate", "Units": "mm"} for key in "xyz"},
-    "status": {"Description": "found, corrected, or absent: not in the image"},
-    "confidence": {"Description": "From 0 to 1"},
-    "note": {"Description": "What the detector has to say of it"},
-}
 
 
 def describe_dataset(
-    root: Path, cases: Sequence[Case], verb: Verb, fingerprint: Mapping[str, Any]
+    root: Path, cases: Sequence[Case], system: System, fingerprint: Mapping[str, Any]
 ) -> None:
     """Make an output folder a BIDS derivative, if its cases come from a BIDS dataset.
 
     Args:
         root: The output folder.
         cases: Of the run.
-        verb: What is done to them.
+        system: What is done to them.
         fingerprint: Of the task: the model and its checksum.
 
     Raises:
@@ -102,11 +73,10 @@ def describe_dataset(
     within = root.resolve().is_relative_to(raw.resolve())
     where = os.path.relpath(raw.resolve(), root.resolve()) if within else raw.resolve().as_uri()
     links = {"URL": where, "DOI": source.get("DatasetDOI")}
-    made = (
-        f"medrl batch {verb}, model {fingerprint.get('model')}, sha256 {fingerprint.get('sha256')}"
-    )
+    model, checksum = fingerprint.get("model"), fingerprint.get("sha256")
+    made = f"medrl batch {system.verb}, model {model}, sha256 {checksum}"
     content = {
-        "Name": f"medrl {verb}: {source.get('Name', 'unnamed')}",
+        "Name": f"medrl {system.verb}: {source.get('Name', 'unnamed')}",
         "BIDSVersion": _VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "medrl", "Version": medrl.__version__, "Description": made}],
@@ -115,19 +85,22 @@ def describe_dataset(
     }
     _write_json(root / DESCRIPTION, content)
     with atomic_path(root / ".bidsignore") as temporary:
-        temporary.write_text("\n".join(_IGNORED) + "\n", encoding="utf-8")
+        unknown = {a.suffix for a in system.artifacts.values() if a.suffix not in (None, "dseg")}
+        lines = [*(f"*_{suffix}.*" for suffix in sorted(map(str, unknown))), *_IGNORED]
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with atomic_path(root / "README.md") as temporary:
         text = _README.format(name=content["Name"], made=made)
         temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
-def arrange(folder: Path, case: Case, record: Record) -> Record:
+def arrange(folder: Path, case: Case, record: Record, system: System) -> Record:
     """Rename the results of a BIDS image, and add what BIDS wants beside them.
 
     Args:
         folder: With the results, named after the case, and nothing else.
         case: Whose they are.
         record: Of them.
+        system: Whose artifacts they are.
 
     Returns:
         The record, with the new name of the picture.
@@ -135,27 +108,27 @@ def arrange(folder: Path, case: Case, record: Record) -> Record:
     source = parse_name(case.stem)
     if source is None:
         raise MedrlError(f"{case.name}: is not named as BIDS has it")
-    onto = _label(case.sources["fixed"].path) if "moving" in case.sources else None
+    onto = _label(next(iter(case.sources.values())).path) if len(case.sources) > 1 else None
     names: dict[str, str] = {}
-    suffixes: dict[str, BidsName] = {}
-    files = sorted(folder.iterdir())
-    masks = any(path.name.endswith(".seg.nii.gz") for path in files)
-    for path in files:
+    described: dict[str, tuple[BidsName, Artifact]] = {}
+    for path in sorted(folder.iterdir()):
         known = path.name.startswith(case.stem)
         ending = path.name.removeprefix(case.stem) if known else f".{path.name}"
-        name, new_ending = _name_for(source, ending, onto, masks=masks)
-        names[path.name] = f"{_text(name)}{new_ending}"
-        if ending == ".csv":
+        artifact = _artifact(system, ending)
+        name = _name_for(source, artifact, ending, onto)
+        names[path.name] = f"{_text(name)}{artifact.ending}"
+        if ending == ".csv" and artifact.ending == ".tsv":
             _write_tsv(folder / names[path.name], _read_rows(path))
             path.unlink()
         else:
             path.rename(folder / names[path.name])
-        if new_ending != ".png":
-            suffixes[_text(name)] = name
-    for stem, name in suffixes.items():
-        _add_sidecar(folder / f"{stem}.json", case, name, onto)
+        if artifact.ending != ".png":
+            described.setdefault(_text(name), (name, artifact))
+    for stem, (name, artifact) in described.items():
+        _add_sidecar(folder / f"{stem}.json", case, name, artifact, system)
         if name.suffix == "dseg":
-            rows = [{"index": row["label"], "name": row["target"]} for row in record.rows]
+            kind = system.group or "object"
+            rows = [{"index": row["label"], "name": row[kind]} for row in record.rows]
             _write_tsv(folder / f"{stem}.tsv", rows)
     return replace(record, picture=names.get(record.picture or "", record.picture))
 
@@ -163,16 +136,22 @@ def arrange(folder: Path, case: Case, record: Record) -> Record:
 # -------------------------------------------------------------------------------------------------
 
 
-def _name_for(
-    source: BidsName, ending: str, onto: str | None, *, masks: bool
-) -> tuple[BidsName, str]:
-    """What a result is called, and its new ending."""
-    main = "dseg" if masks else "landmarks" if onto is None else "xfm"
-    suffix, new_ending = _NAMES.get(ending, (main, ending))
+def _artifact(system: System, ending: str) -> Artifact:
+    """What a file is; the main artifact's kind if the system says nothing of it."""
+    known = [one for one in system.artifacts if ending.endswith(one)]
+    if known:
+        return system.artifacts[max(known, key=len)]
+    main = next(iter(system.artifacts.values()), None)
+    suffix = system.name if main is None else main.suffix
+    return Artifact(suffix, ending, f"What medrl {system.verb} leaves")
+
+
+def _name_for(source: BidsName, artifact: Artifact, ending: str, onto: str | None) -> BidsName:
+    """What a result is called."""
     description = "medrl"
     if onto is None:
         said = {"space": source.suffix}
-    elif suffix is None:
+    elif artifact.suffix is None:
         said = {"space": onto}
     else:
         said = {"from": source.suffix, "to": onto, "mode": "image"}
@@ -181,7 +160,7 @@ def _name_for(
     before = {key: v for key, v in source.entities.items() if key not in _AFTER_SPACE}
     after = {key: v for key, v in source.entities.items() if key in _AFTER_SPACE}
     entities = {**before, **said, **after, "desc": description}
-    return BidsName(entities, suffix or source.suffix), new_ending
+    return BidsName(entities, artifact.suffix or source.suffix)
 
 
 def _text(name: BidsName) -> str:
@@ -195,27 +174,23 @@ def _label(path: Path) -> str:
     return template[1] if template else re.sub(r"[^0-9a-zA-Z]", "", stem) or "fixed"
 
 
-def _add_sidecar(path: Path, case: Case, name: BidsName, onto: str | None) -> None:
+def _add_sidecar(
+    path: Path, case: Case, name: BidsName, artifact: Artifact, system: System
+) -> None:
     """Say where results come from, in addition to what is there of them."""
-    scan = case.sources.get("scan") or case.sources["moving"]
-    itself = f"bids:raw:{case.name}{scan.path.name.removeprefix(case.stem)}"
-    sources, reference = [itself], itself
-    if onto is not None:
-        fixed = case.sources["fixed"].path.name
-        sources.append(fixed)
-        reference = fixed
-    content: dict[str, Any] = {
-        "Description": _TOLD.get(name.suffix, "The image on the grid of the other one"),
-        "Sources": sources,
-    }
+    sources = [f"bids:raw:{case.name}{case.source.path.name.removeprefix(case.stem)}"]
+    reference = sources[0]
+    if len(case.sources) > 1:
+        reference = next(iter(case.sources.values())).path.name
+        sources.append(reference)
+    content: dict[str, Any] = {"Description": artifact.meaning, "Sources": sources}
     if "space" in name.entities:
         content["SpatialReference"] = reference
-    if name.suffix == "landmarks":
-        content |= _LANDMARK_COLUMNS
-    if name.suffix not in _TOLD:
+    content |= artifact.columns
+    if artifact.suffix is None:
         content["SkullStripped"] = False  # raw images are as they were recorded
     if path.exists():
-        content["Registration"] = json.loads(path.read_text(encoding="utf-8"))
+        content[system.name.capitalize()] = json.loads(path.read_text(encoding="utf-8"))
     _write_json(path, content)
 
 

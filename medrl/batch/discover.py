@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from medrl.batch.bids import Selection, find_images, is_raw_dataset
-from medrl.batch.cases import ROLES, Case, Source, Verb, name_of
+from medrl.batch.cases import Case, Source, name_of
 from medrl.data.datalist import SPLITS
 from medrl.errors import MedrlError
 from medrl.files import SCAN_ENDINGS
+from medrl.systems import System
 
 #: Endings of scans in one file; .raw and .img files belong to a header beside them.
 _FILES = tuple(ending for ending in SCAN_ENDINGS if ending != ".dcm")
@@ -26,15 +27,13 @@ _MANIFESTS = (".csv", ".tsv", ".json")
 _WORDS = ("name", "series", "label", "landmarks")
 #: Another word for the scan, that of MONAI's datalists.
 _ALIASES = {"image": "scan"}
-#: Files that stand beside a scan and say where to begin.
-_SEEDS = ".seeds.mrk.json"
 
 
 def discover(
     where: str | os.PathLike[str],
-    verb: Verb,
+    system: System,
     *,
-    fixed: Path | None = None,
+    shared: Mapping[str, Path] | None = None,
     leave_out: Path | None = None,
     selection: Selection | None = None,
     split: str | None = None,
@@ -45,9 +44,8 @@ def discover(
         where: A folder (any depth), a BIDS dataset, a glob, a manifest (.csv, .tsv or .json), or
             one scan. In a folder every scan file is a case, and every DICOM series, told apart by
             its UID.
-        verb: What is to be done; says what roles scans have.
-        fixed: For ``register``: the scan that all others are brought onto, unless a manifest names
-            pairs.
+        system: What is to be done; says what roles scans have.
+        shared: Scans by role that are the same for all cases, unless a manifest says otherwise.
         leave_out: A folder that is not searched, such as the one for results.
         selection: Which images of a BIDS dataset.
         split: Which list of a datalist, such as ``test``; all if left out.
@@ -58,7 +56,7 @@ def discover(
     Raises:
         MedrlError: If there is nothing, or a manifest is not as expected.
     """
-    text = os.fspath(where)
+    text, shared = os.fspath(where), shared or {}
     path = Path(text)
     bids = path.is_dir() and is_raw_dataset(path)
     if selection is not None and selection.given and not bids:
@@ -71,11 +69,11 @@ def discover(
         found = find_images(path, selection or Selection())
         if not found:
             raise MedrlError(f"{text}: the BIDS dataset holds no such images")
-        return [_with_roles(case, verb, fixed) for case in found]
+        return [_with_roles(case, system, shared) for case in found]
     if path.is_dir():
         found = _in_folder(path, leave_out)
     elif path.is_file() and path.name.lower().endswith(_MANIFESTS):
-        return _distinct(_in_manifest(path, verb, fixed, split))
+        return _distinct(_in_manifest(path, system, shared, split))
     elif path.is_file():
         found = [Case(name_of(path, path.parent), {"scan": Source(path)})]
     elif glob.has_magic(text):
@@ -86,7 +84,7 @@ def discover(
         raise MedrlError(f"{text}: no such file or folder")
     if not found:
         raise MedrlError(f"{text}: holds no scans (NIfTI, NRRD, MHA/MHD, or DICOM series)")
-    return _distinct([_with_roles(case, verb, fixed) for case in found])
+    return _distinct([_with_roles(case, system, shared) for case in found])
 
 
 # -------------------------------------------------------------------------------------------------
@@ -144,28 +142,28 @@ def _series_in(root: Path, files: Sequence[Path]) -> list[Case]:
     return cases
 
 
-def _in_manifest(path: Path, verb: Verb, fixed: Path | None, split: str | None) -> list[Case]:
+def _in_manifest(
+    path: Path, system: System, shared: Mapping[str, Path], split: str | None
+) -> list[Case]:
     """The rows of a table, or the entries of a JSON list."""
     rows = _json_rows(path, split) if path.name.lower().endswith(".json") else _table_rows(path)
     cases = []
     for number, row in enumerate(rows, 1):
         entry = {_ALIASES.get(key, key): value for key, value in row.items() if value}
-        missing = [r for r in ROLES[verb] if r not in entry and not (r == "fixed" and fixed)]
+        missing = [role for role in system.roles if role not in entry and role not in shared]
         if missing:
             raise MedrlError(f"{path}: entry {number} does not say {' and '.join(missing)}")
-        sources, options = {}, {}
+        sources = {role: Source(scan) for role, scan in shared.items() if role not in entry}
+        options = {}
         for key, value in entry.items():
             target = path.parent / value
-            if key in ROLES[verb] or (key not in _WORDS and _is_scan(target)):
+            if key in system.roles or (key not in _WORDS and _is_scan(target)):
                 if not os.path.exists(target):
                     raise MedrlError(f"{path}: entry {number}: {target} does not exist")
                 sources[key] = Source(target, entry.get("series") if key == "scan" else None)
             elif key not in _WORDS:
                 options[key] = str(target.absolute()) if os.path.isfile(target) else value
-        if "fixed" in ROLES[verb] and "fixed" not in sources and fixed is not None:
-            sources["fixed"] = Source(fixed)
-        last = sources[ROLES[verb][-1]].path
-        name = entry.get("name") or name_of(last, path.parent)
+        name = entry.get("name") or name_of(sources[system.roles[-1]].path, path.parent)
         cases.append(Case(name, sources, options))
     if not cases:
         raise MedrlError(f"{path}: names no scans")
@@ -219,17 +217,20 @@ def _is_scan(path: Path) -> bool:
     )
 
 
-def _with_roles(case: Case, verb: Verb, fixed: Path | None) -> Case:
-    """A found scan in the role that it has."""
-    source = case.sources["scan"]
-    if verb == "register":
-        if fixed is None:
-            raise MedrlError("say what to register onto: --fixed SCAN, or a manifest of pairs")
-        return replace(case, sources={"fixed": Source(fixed), "moving": source})
-    if verb == "segment":
-        seeds = source.path.parent / f"{case.stem}{_SEEDS}"
-        return replace(case, options={"seeds": str(seeds.absolute())} if seeds.is_file() else {})
-    return case
+def _with_roles(case: Case, system: System, shared: Mapping[str, Path]) -> Case:
+    """A found scan in the last role, with what the others are, and what lies beside it."""
+    *others, own = system.roles
+    for role in others:
+        if role not in shared:
+            raise MedrlError(
+                f"say which scan is {role}: --{role} SCAN, or a manifest with a column {role}"
+            )
+    sources = {role: Source(shared[role]) for role in others}
+    return replace(
+        case,
+        sources={**sources, own: case.source},
+        options=dict(system.sidecar(case.source.path)),
+    )
 
 
 def _distinct(cases: Iterable[Case]) -> list[Case]:

@@ -75,7 +75,7 @@ class EventLog:
             medrl=medrl.__version__,
             host=platform.node(),
             process=os.getpid(),
-            verb=task.verb,
+            verb=task.system.verb,
             task=task.fingerprint(),
             options=dict(options),
             cases=len(known.todo) + len(known.done) + len(known.failed),

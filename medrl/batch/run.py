@@ -100,7 +100,7 @@ def run(
     store = Store(root)
     with store.locked(shard):
         store.agree(task.fingerprint())
-        describe_dataset(root, cases, task.verb, task.fingerprint())
+        describe_dataset(root, cases, task.system, task.fingerprint())
         if not shard:
             store.sweep()
         for case in cases:
@@ -129,9 +129,9 @@ def run(
             trouble = error
         try:
             entry.end("finished" if trouble is None else str(trouble) or "interrupted")
-            write_tables(store, {"verb": task.verb, "task": task.fingerprint()})
+            write_tables(store, {"verb": task.system.verb, "task": task.fingerprint()})
             if not isinstance(trouble, KeyboardInterrupt):
-                write_report(store, task.verb, task.fingerprint())
+                write_report(store, task.system, task.fingerprint())
         finally:
             if trouble is not None:
                 raise trouble

@@ -26,7 +26,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from medrl.batch.cases import Case
-from medrl.batch.derivatives import arrange
 from medrl.batch.record import Record
 from medrl.batch.thumbnails import make_thumbnail
 from medrl.engines import Output
@@ -138,8 +137,6 @@ class Store(Output[Case]):
         Raises:
             MedrlError: If that cannot be.
         """
-        if case.layout == "bids":
-            record = arrange(folder, case, record)
         content = {"case": case.plain(), **asdict(record)}
         content["seconds"] = {phase: round(value, 3) for phase, value in seconds.items()}
         if case.layout == "bids":

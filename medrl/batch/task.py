@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from medrl.batch.cases import Case, Verb
+from medrl.batch.cases import Case, Source
+from medrl.batch.derivatives import arrange
 from medrl.batch.record import Record
 from medrl.batch.store import Store
-from medrl.engines import Processor, Task
+from medrl.engines import Processor, Progress, Task
+from medrl.systems import System, get
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
+
+    from medrl.dicom import Pseudonyms
+
+
+class CaseTask(Task[Case, Store]):
+    """What is done to every case of a batch."""
+
+    @property
+    @abstractmethod
+    def system(self) -> System:
+        """Whose agents do it."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """Model and options, in terms of JSON: results of others are other results."""
 
 
 class CaseProcessor(Processor[Case]):
     """A task that has been opened; its results become folders of a store."""
 
-    store: Store
+    def __init__(self, system: System, store: Store) -> None:
+        """Write results of a system into a store."""
+        self.system = system
+        self.store = store
 
     def write(self, job: Case, result: Any, seconds: Mapping[str, float]) -> Any:
         """Make the case done; its record, in terms of JSON."""
@@ -32,6 +53,8 @@ class CaseProcessor(Processor[Case]):
         try:
             record = self.save(job, result, folder)
             took = {**seconds, "writing": time.perf_counter() - began}
+            if job.layout == "bids":
+                record = arrange(folder, job, record, self.system)
             return self.store.finish(job, folder, record, took)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -41,34 +64,187 @@ class CaseProcessor(Processor[Case]):
         """Write a result into an empty folder; raises MedrlError if it cannot be written."""
 
 
-class CaseTask(Task[Case, Store]):
-    """What is done to every case."""
+@dataclass(frozen=True)
+class SystemTask(CaseTask):
+    """Let the agents of a system do what they do to every case.
 
-    verb: ClassVar[Verb]
+    Attributes:
+        name: Of the system.
+        model: Name or folder.
+        options: Of the type of the system's `options`.
+        device: Torch device.
+        picture: Draw pictures.
+        batch_size: How many cases go together.
+        pseudonyms: Take patients' identities out.
+    """
 
-    @abstractmethod
+    name: str
+    model: str
+    options: Any
+    device: str = "cpu"
+    picture: bool = True
+    batch_size: int = 1
+    pseudonyms: Pseudonyms | None = None
+
+    @property
+    def system(self) -> System:
+        """Whose agents do it."""
+        return get(self.name)
+
+    def open(self, threads: int, output: Store) -> CaseProcessor:
+        """Load the model, for work with some threads."""
+        from medrl.bundles import find
+
+        _prepare_process(threads)
+        predictor = self.system.load(find(self.model), device=self.device)
+        self.system.check(predictor, self.options)
+        return _SystemProcessor(self, predictor, output)
+
     def fingerprint(self) -> dict[str, Any]:
-        """Model and options, in terms of JSON: results of others are other results."""
+        """Options and model, in terms of JSON; how and where it runs makes no difference.
+
+        Raises:
+            MedrlError: If there is no such model.
+        """
+        from medrl.bundles import find, read_manifest
+
+        manifest = read_manifest(find(self.model))
+        weights = manifest.get("weights")
+        options = asdict(self.options)
+        return {
+            **{key: list(v) if isinstance(v, tuple) else v for key, v in options.items()},
+            "picture": self.picture,
+            "verb": self.system.verb,
+            # Which key was used, not the key.
+            "deidentified": self.pseudonyms and self.pseudonyms.fingerprint,
+            "model": manifest["name"],
+            "sha256": None if weights is None else weights["sha256"],
+        }
 
 
-def read_scan(case: Case, role: str = "scan") -> MetaTensor:
-    """Read a scan of a case without a word; what there is to say are its remarks.
+class _SystemProcessor(CaseProcessor):
+    """Reads the scans of a case, predicts, writes what the system's command writes."""
+
+    def __init__(self, task: SystemTask, predictor: Any, store: Store) -> None:
+        super().__init__(task.system, store)
+        self._task = task
+        self._predictor = predictor
+        #: Scans that cases share, by role, with what was read.
+        self._shared: dict[str, tuple[Source, MetaTensor]] = {}
+
+    def read(self, job: Case) -> tuple[Any, Any]:
+        given = parse_given(self.system.given, job)
+        self.system.check_given(given, job.sources)
+        scans = {role: self._scan(job, role) for role in job.sources}
+        options = _options_of(self._task.options, job)
+        return self.system.read(self._predictor, scans, given, options), options
+
+    def work(
+        self,
+        jobs: Sequence[Case],
+        data: Sequence[tuple[Any, Any]],
+        report: Callable[[Progress], None],
+    ) -> list[Any]:
+        results: dict[int, Any] = {}
+        for options in dict.fromkeys(options for _, options in data):
+            alike = [number for number, (_, own) in enumerate(data) if own == options]
+            found = self.system.predict(self._predictor, [data[n][0] for n in alike], options)
+            results |= zip(alike, found, strict=True)
+        return [
+            result if isinstance(result, Exception) else (result, options)
+            for result, (_, options) in zip(
+                (results[number] for number in range(len(data))), data, strict=True
+            )
+        ]
+
+    def save(self, case: Case, result: Any, folder: Path) -> Record:
+        found, options = result
+        files = self.system.save(
+            found,
+            folder,
+            case.stem,
+            options,
+            picture=self._task.picture,
+            pseudonyms=self._task.pseudonyms,
+        )
+        notes = [*found.warnings, *getattr(files, "remarks", ())]
+        if doubt := self.system.doubt(found):
+            notes.append(f"{doubt}; look at it before you use it")
+        pictures = [path.name for path in files.values() if path.suffix == ".png"]
+        return Record(self.system.rows(found), notes, pictures[0] if pictures else None)
+
+    def _scan(self, case: Case, role: str) -> MetaTensor:
+        """A scan of a case; one that is not the case's own may be that of the case before."""
+        source = case.sources[role]
+        known = self._shared.get(role)
+        if known is not None and known[0] == source:
+            return known[1]
+        own = role == self.system.roles[-1]
+        hidden = case.name if own else role
+        scan = read_scan(
+            case.here(source.path), hidden if case.hidden else str(source.path), source.series
+        )
+        if not own:
+            self._shared[role] = source, scan
+        return scan
+
+
+def read_scan(
+    path: Path, label: str, series: str | None = None, *, may_be_blank: bool = False
+) -> MetaTensor:
+    """Read a scan without a word; what there is to say are its remarks.
+
+    Args:
+        path: File or folder.
+        label: What results, remarks and errors call it.
+        series: SeriesInstanceUID, where a folder holds several.
+        may_be_blank: Take a scan whose voxels are all equal, such as a mask.
 
     Raises:
         MedrlError: If it cannot be read.
     """
     from medrl.volume.read import read
 
-    source = case.sources[role]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        scan = read(case.here(source.path), series=source.series)
-    hidden = case.name if role in ("scan", "moving") else role
-    scan.meta["filename_or_obj"] = hidden if case.hidden else str(source.path)
+        scan = read(path, series=series, allow_constant=may_be_blank)
+    scan.meta["filename_or_obj"] = label
     return scan
 
 
-def become_worker(threads: int) -> None:
+def parse_given(kind: type[Any], case: Case) -> Any:
+    """What comes with a case, of the texts that a manifest or a file beside the scan gives.
+
+    Args:
+        kind: A frozen dataclass of texts, paths, and tuples of these, all with defaults.
+        case: Its options are texts by name; those that are no fields are left out.
+
+    Returns:
+        An instance; paths are those of copies, where the case has some.
+    """
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for name in (field.name for field in fields(kind) if field.name in case.options):
+        text, hint = case.options[name], hints[name]
+        parts = (hint, *get_args(hint))
+        value: Any = text
+        if Path in parts:
+            value = case.here(text) if os.path.exists(case.here(text)) else Path(text)
+        values[name] = (value,) if tuple in parts or Ellipsis in parts else value
+    return kind(**values)
+
+
+def _options_of(options: Any, case: Case) -> Any:
+    """The options of a run; texts among them that a case comes with go before."""
+    texts = {
+        name: case.options[name]
+        for name, hint in get_type_hints(type(options)).items()
+        if name in case.options and str in (hint, *get_args(hint))
+    }
+    return replace(options, **texts)
+
+
+def _prepare_process(threads: int) -> None:
     """Let the libraries that compute use so many threads, and those that read be silent.
 
     What there is to say of a scan are its remarks; libraries quote odd values, which may be names.
@@ -82,31 +258,3 @@ def become_worker(threads: int) -> None:
     mute_libraries()
     torch.set_num_threads(threads)
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-
-
-def task_fingerprint(task: Any) -> dict[str, Any]:
-    """Options and model of a task, in terms of JSON; how and where it runs makes no difference.
-
-    Args:
-        task: A dataclass of options, one of them being `model`.
-
-    Raises:
-        MedrlError: If there is no such model.
-    """
-    from medrl.bundles import find, read_manifest
-
-    manifest = read_manifest(find(task.model))
-    weights = manifest.get("weights")
-    options = {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in asdict(task).items()
-        if key not in ("device", "model", "pseudonyms", "batch_size")
-    }
-    pseudonyms = getattr(task, "pseudonyms", None)
-    return {
-        **options,
-        # Which key was used, not the key.
-        "deidentified": None if pseudonyms is None else pseudonyms.fingerprint,
-        "model": manifest["name"],
-        "sha256": None if weights is None else weights["sha256"],
-    }

@@ -12,14 +12,12 @@ from importlib import import_module
 
 from medrl import __version__
 from medrl.errors import MedrlError, describe
+from medrl.systems import all_systems, by_verb
 
 _PROG = "medrl"
 
 #: Each is a module of this package with `main(argv) -> int`.
-COMMANDS = {
-    "detect": "find landmarks in scans",
-    "segment": "segment an object of a scan from seeds, with an agent that adds its own",
-    "register": "align a moving scan with a fixed one",
+_COMMANDS = {
     "apply": "move a scan or points by a transform",
     "batch": "work through many scans; what is ended goes on where it stopped",
     "view": "look at a scan and what was found in it, in napari (extra `napari`)",
@@ -31,6 +29,11 @@ COMMANDS = {
     "export": "turn a model into a bundle for MONAI's own tools",
     "datasets": "the public data sets: cards, splits, export",
 }
+
+
+def commands() -> dict[str, str]:
+    """What each command does: the verbs of all systems, and what goes for all of them."""
+    return {system.verb: system.summary for system in all_systems()} | _COMMANDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,6 +91,17 @@ def debugging() -> bool:
     return logging.getLogger(_PROG).level == logging.DEBUG
 
 
+def explain(error: Exception) -> str:
+    """What to say of an error with a scan; with --debug one that nobody has foreseen is raised."""
+    if isinstance(error, MedrlError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "does not fit in memory; crop or downsample it"
+    if debugging():
+        raise error
+    return unexpected(error)
+
+
 def _dispatch(arguments: list[str]) -> int:
     """Find the command and run it; only its own module is imported."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -97,17 +111,21 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"{_PROG} {__version__}")
         return 0
     name, *rest = arguments
-    if name not in COMMANDS:
-        close = get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(COMMANDS)}"
+    if name not in (known := commands()):
+        close = get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
         raise MedrlError(f"there is no command {name!r}; {hint}")
     if not debugging():
         _hush()
     if name != "train":
         # Small networks leave PyTorch's threads waiting most of the time: let them sleep, not spin.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    run: Callable[[list[str]], int] = import_module(f"medrl.cli.{name}").main
-    return run(rest)
+    if name in _COMMANDS:
+        run: Callable[[list[str]], int] = import_module(f"medrl.cli.{name}").main
+        return run(rest)
+    from medrl.cli import verb
+
+    return verb.main(by_verb(name), rest)
 
 
 def _help() -> str:
@@ -118,7 +136,7 @@ def _help() -> str:
         "Agents that look at a 3D scan through a moving window and decide where to go next.",
         "",
         "commands:",
-        *(f"  {name:<10}{what}" for name, what in COMMANDS.items()),
+        *(f"  {name:<10}{what}" for name, what in commands().items()),
         "",
         f"`{_PROG} COMMAND --help` explains a command; {_PROG} --version prints the version.",
         "--debug, anywhere on the line, shows the traceback of an error.",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from medrl.cli import complain, debugging, unexpected
+from medrl.cli import complain, explain
 from medrl.cli.terminal import parse, stdout
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder, stem_of
@@ -84,16 +84,9 @@ def main(argv: Sequence[str]) -> int:
     target = _target(command)
     try:
         line = _apply_to_points(command, target) if points else _apply_to_scan(command, target)
-    except MedrlError as error:
-        complain(str(error))
-        return 1
-    except MemoryError:
-        complain(f"{command.what}: does not fit in memory; crop or downsample it")
-        return 1
     except Exception as error:
-        if debugging():
-            raise
-        complain(f"{command.what}: {unexpected(error)}")
+        line = explain(error)
+        complain(line if isinstance(error, MedrlError) else f"{command.what}: {line}")
         return 1
     console = stdout()
     console.print(line, markup=False, soft_wrap=True)

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from medrl.cli import complain
-from medrl.cli.terminal import check_device, parse, scan_progress
+from medrl.cli.deidentify import pseudonyms_of
+from medrl.cli.engine import make_engine
+from medrl.cli.terminal import (
+    choose,
+    find_model,
+    flat,
+    model_field,
+    options_type,
+    parse,
+    scan_progress,
+)
 from medrl.errors import MedrlError
+from medrl.systems import System, all_systems
 
 if TYPE_CHECKING:
     from medrl.batch.bids import Selection
@@ -20,12 +31,11 @@ if TYPE_CHECKING:
     from medrl.batch.events import EventLog
     from medrl.batch.run import Summary
     from medrl.batch.task import CaseTask
-    from medrl.dicom import Pseudonyms
     from medrl.engines import Engine, Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Options:
+class Options:
     """What every batch asks for."""
 
     where: Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="input", metavar="INPUT")]
@@ -96,110 +106,25 @@ class _Options:
     """File with the key of the pseudonyms, made if missing; left out: one in your configuration
     folder. Keep it apart from the results."""
 
-    def pseudonyms(self) -> Pseudonyms | None:
-        """What identities are replaced by, if they are."""
-        from medrl.cli.deidentify import pseudonyms_of
-
-        return pseudonyms_of(self.deidentify, self.key, self.out)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Detect(_Options):
-    """Find landmarks in many scans."""
-
-    model: str = "brain-t1"
-    """Name of a model (see `medrl models`) or the folder of one."""
-
-    landmarks: tuple[str, ...] = ()
-    """Report only these; all if left out."""
+    model: str | None = None
+    """Name of a model (see `medrl models`) or the folder of one; the usual one if left out."""
 
     together: int | None = None
-    """Scans whose agents share batches; 1 on a CPU and 8 on a GPU if left out."""
-
-    def task(self) -> CaseTask:
-        """What is done to each scan."""
-        from medrl.batch.tasks.detect import DetectTask
-
-        return DetectTask(
-            self.model,
-            self.landmarks,
-            self.device,
-            self.picture,
-            _together(self.together, self.device),
-            pseudonyms=self.pseudonyms(),
-        )
+    """Scans whose agents share batches; as suits the device if left out."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Segment(_Options):
-    """Segment an object in many scans, from seeds.
-
-    Seeds of a.nii.gz are read from a.seeds.mrk.json beside it, or named in the column `seeds` of a
-    manifest: a file, or fg:x,y,z (RAS mm). Further columns: target, channel, and images of other
-    channels by their names.
-    """
-
-    model: str = "hippocampus-t1"
-    """Name of a model (see `medrl models`) or the folder of one."""
-
-    target: str | None = None
-    """Which of the model's kinds of object; its first if left out."""
-
-    agent: bool = True
-    """Let the agent add seeds."""
-
-    def task(self) -> CaseTask:
-        """What is done to each scan."""
-        from medrl.batch.tasks.segment import SegmentTask
-
-        return SegmentTask(
-            self.model,
-            self.target,
-            self.agent,
-            self.device,
-            self.picture,
-            pseudonyms=self.pseudonyms(),
-        )
+#: Options that say where scans lie, or whose they are, beside those of roles.
+_IDENTIFYING = ("where", "out", "key", "json_log", "participant_label", "session_label")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Register(_Options):
-    """Align many pairs of scans: a manifest with columns fixed and moving, or all with --fixed."""
-
-    fixed: Path | None = None
-    """The scan that all others are brought onto."""
-
-    model: str = "rigid-head"
-    """Name of a model (see `medrl models`) or the folder of one."""
-
-    transform: Literal["rigid", "similarity", "affine"] = "rigid"
-    """What may change."""
-
-    refine: bool = True
-    """End with mutual information."""
-
-    def task(self) -> CaseTask:
-        """What is done to each pair."""
-        from medrl.batch.tasks.register import RegisterTask
-
-        return RegisterTask(
-            self.model,
-            self.transform,
-            self.refine,
-            self.device,
-            self.picture,
-            pseudonyms=self.pseudonyms(),
-        )
-
-
-#: Options that say where scans lie, or whose they are.
-_TELLING = ("where", "out", "fixed", "key", "json_log", "participant_label", "session_label")
-
-_VERBS: dict[str, type[Any]] = {
-    "detect": Detect,
-    "segment": Segment,
-    "register": Register,
-}
+def command_type(system: System) -> type[Options]:
+    """The options of a batch: those of every batch, and what its system leaves to choose."""
+    added: list[tuple[str, Any] | tuple[str, Any, Any]] = [model_field(system)]
+    for role in system.roles[:-1]:
+        what = tyro.conf.arg(help=f"The {role} scan of every case, unless a manifest names one.")
+        added.append((role, Annotated[Path | None, what], None))
+    added.append(("options", flat(system.options), field(default_factory=system.options)))
+    return options_type(system.verb.capitalize(), Options, added)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -215,28 +140,47 @@ def main(argv: Sequence[str]) -> int:
         MedrlError: If nothing can be done: no scans, no such model or device, an output folder
             that cannot be written to, is in use, or holds other results.
     """
-    command: Detect | Segment | Register = parse(_VERBS, argv, prog="medrl batch")
+    verbs = {system.verb: system for system in all_systems()}
+    system = choose(argv, verbs, prog="medrl batch")
+    prog = f"medrl batch {system.verb}"
+    about = f"Many scans: {system.summary}."
+    command: Any = parse(command_type(system), argv[1:], prog=prog, description=about)
 
     from medrl.batch.discover import discover
     from medrl.batch.events import EventLog
+    from medrl.batch.task import SystemTask
 
-    task = command.task()
-    task.fingerprint()  # a model that is not there is found out now
-    engine = _engine(command)
-    fixed = command.fixed if isinstance(command, Register) else None
-    selection = _selection(command)
+    model = command.model or system.choose_model(system.given(), system.roles)
+    find_model(system, model)  # one that is not there is found out now
+    pseudonyms = pseudonyms_of(command.deidentify, command.key, command.out)
+    task = SystemTask(
+        name=system.name,
+        model=model,
+        options=command.options,
+        device=command.device,
+        picture=command.picture,
+        batch_size=_batch_size(system, command),
+        pseudonyms=pseudonyms,
+    )
+    engine = make_engine(
+        command.engine,
+        command.workers,
+        address=command.address,
+        device=command.device,
+        gpus=command.gpus,
+    )
+    shared = {role: getattr(command, role) for role in system.roles[:-1]}
     found = discover(
         command.where,
-        task.verb,
-        fixed=fixed,
+        system,
+        shared={role: path for role, path in shared.items() if path is not None},
         leave_out=command.out,
-        selection=selection,
+        selection=_selection(command, task.model),
         split=command.split,
     )
     cases = _shard(found, command.shard)
-    hidden = command.pseudonyms()
-    if hidden is not None:
-        cases = [case.under(hidden) for case in cases]
+    if pseudonyms is not None:
+        cases = [case.under(pseudonyms) for case in cases]
     if command.dry_run:
         _print_plan(cases)
         return 0
@@ -247,7 +191,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _work(
-    command: _Options, task: CaseTask, cases: Sequence[Case], engine: Engine, log: EventLog
+    command: Options, task: CaseTask, cases: Sequence[Case], engine: Engine, log: EventLog
 ) -> Summary:
     """Run the batch, and tell how it goes."""
     from medrl.batch.run import plan, run
@@ -259,7 +203,7 @@ def _work(
         if known.failed:
             line += f", {len(known.failed)} of them failed: --retry tries these again"
         print(line, file=sys.stderr)
-    options = _plain(command)
+    options = _plain(command, task.system)
     log.start(task, known, options)
     how = "finished"
     try:
@@ -290,46 +234,30 @@ def _work(
     return summary
 
 
-def _selection(command: Detect | Segment | Register) -> Selection:
+def _selection(command: Options, model: str) -> Selection:
     """Which images of a BIDS dataset are meant."""
     from medrl.batch.bids import Selection, suffixes_for
     from medrl.bundles import find, read_manifest
 
-    usual = suffixes_for(read_manifest(find(command.model)))
+    usual = suffixes_for(read_manifest(find(model)))
     return Selection(command.participant_label, command.session_label, command.suffix, usual)
 
 
-def _plain(command: _Options) -> dict[str, Any]:
+def _plain(command: Options, system: System) -> dict[str, Any]:
     """The options of a command in terms of JSON, as far as they may be written down."""
     options = asdict(command)
-    if command.deidentify:
-        options = {name: v for name, v in options.items() if name not in _TELLING}
-    return {key: str(v) if isinstance(v, Path) else v for key, v in options.items()}
+    options |= options.pop("options")
+    hidden = (*_IDENTIFYING, *system.roles) if command.deidentify else ()
+    return {k: str(v) if isinstance(v, Path) else v for k, v in options.items() if k not in hidden}
 
 
-def _engine(options: _Options) -> Engine:
-    """Where the work is done."""
-    if options.engine == "ray":
-        from medrl.engines.ray import RayEngine
-
-        return RayEngine(
-            options.workers, address=options.address, device=options.device, gpus=options.gpus
-        )
-    from medrl.engines.local import LocalEngine
-
-    if options.address is not None:
-        raise MedrlError("--address is for --engine ray")
-    check_device(options.device)
-    return LocalEngine(1 if options.workers is None else options.workers)
-
-
-def _together(wanted: int | None, device: str) -> int:
-    """How many scans share batches."""
-    if wanted is None:
-        return 8 if device.startswith("cuda") else 1
-    if wanted < 1:
+def _batch_size(system: System, command: Options) -> int:
+    """How many scans go together."""
+    if command.together is None:
+        return system.batch_size(command.device)
+    if command.together < 1:
         raise MedrlError("--together must be at least 1")
-    return wanted
+    return command.together
 
 
 def _shard(cases: list[Case], text: str) -> list[Case]:

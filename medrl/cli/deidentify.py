@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,20 +38,23 @@ def pseudonyms_of(deidentify: bool, key: Path | None, out: Path) -> Pseudonyms |
     return Pseudonyms.load(file)
 
 
-def shown_line(error: str, label: Path, files: Sequence[Path]) -> str:
-    """What to say of an error with a scan.
+def shown_line(error: str, labels: Mapping[str, str], scans: Mapping[str, Path]) -> str:
+    """What to say of an error with the scans of a case.
 
     Args:
         error: What went wrong.
-        label: The scan's path, or the pseudonym that stands for it.
-        files: Where it lies; not said if the label is a pseudonym.
+        labels: What each scan is called: its path, or what stands for it.
+        scans: Where each lies; not said if it is called otherwise.
 
     Returns:
-        A line that names the scan.
+        A line that names one of the scans.
     """
     line = error
-    if label not in files:
-        from medrl.dicom.deidentify import without_paths
+    for role, label in labels.items():
+        if label != str(scans[role]):
+            from medrl.dicom.deidentify import without_paths
 
-        line = without_paths(error, files, str(label))
-    return line if str(label) in line else f"{label}: {line}"
+            line = without_paths(line, [scans[role]], label)
+    if any(label in line for label in labels.values()):
+        return line
+    return f"{list(labels.values())[-1]}: {line}"

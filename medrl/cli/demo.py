@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from medrl.cli.detect import Failed, detect_one, show_one
-from medrl.cli.terminal import check_device, parse, progress_bars
+from medrl.cli import verb
+from medrl.cli.terminal import parse
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder
+from medrl.systems import of_model
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         argv: What follows `medrl demo` on the command line.
 
     Returns:
-        Exit code 0.
+        Exit code: 0, or 1 if the model fails.
 
     Raises:
         MedrlError: If the template or the model is not there or the folder cannot be written to.
@@ -49,31 +50,14 @@ def main(argv: Sequence[str]) -> int:
     command: Demo = parse(Demo, argv, prog="medrl demo")
     prepare_folder(command.out)
     scan = command.out / f"{_STEM}.nii.gz"
-    with progress_bars() as progress:
-        bar = progress.add_task("demo", total=None, more="preparing the scan")
-        write_template(scan)
-        progress.update(bar, more="loading the model")
-
-        from medrl.landmark.detect import LandmarkDetector
-
-        detector = LandmarkDetector.load(command.model, device=check_device(command.device))
-        progress.remove_task(bar)
-        outcome = detect_one(
-            detector,
-            scan,
-            folder=command.out,
-            stem=_STEM,
-            landmarks=(),
-            picture=True,
-            progress=progress,
-        )
-    if isinstance(outcome, Failed):
-        raise MedrlError(outcome.error)
-    show_one(outcome)
-    print(
-        f"Look at {outcome.files['picture']}; in 3D Slicer, drag {scan.name} and the .mrk.json in"
-    )
-    return 0
+    write_template(scan)
+    system, bundle = of_model(command.model)
+    line = [str(scan), "-o", str(command.out), "--model", str(bundle), "--device", command.device]
+    code = verb.main(system, line)
+    if code == 0:
+        picture = command.out / f"{_STEM}.png"
+        print(f"Look at {picture}; in 3D Slicer, drag {scan.name} and the .mrk.json in")
+    return code
 
 
 def load_template() -> Nifti1Image:

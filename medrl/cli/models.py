@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medrl.bundles.manifest import Manifest, named
 from medrl.cli.terminal import parse, stdout
+from medrl.systems import get
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,9 @@ def main(argv: Sequence[str]) -> int:
     from medrl.bundles import available
 
     bundles = available()
+    systems = {bundle.name: get(bundle.manifest["task"]) for bundle in bundles}
+    contents = {b.name: systems[b.name].contents(b.manifest) for b in bundles}
+    kinds = sorted({kind for known in contents.values() for kind in known})
     if command.json:
         print(
             json.dumps(
@@ -46,9 +49,7 @@ def main(argv: Sequence[str]) -> int:
                         "path": str(bundle.path),
                         "task": bundle.manifest["task"],
                         "title": bundle.manifest["card"].get("title", ""),
-                        "landmarks": bundle.manifest.get("landmarks", []),
-                        "targets": named(bundle.manifest).get("targets", []),
-                        "images": named(bundle.manifest).get("channels", []),
+                        **{kind: contents[bundle.name].get(kind, []) for kind in kinds},
                     }
                     for bundle in bundles
                 ],
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
         table.add_row(
             bundle.name,
             bundle.manifest["task"],
-            finds(bundle.manifest),
+            systems[bundle.name].finds(bundle.manifest),
             str(bundle.manifest["card"].get("title", "")),
             f"{size / 2**20:.1f}",
         )
@@ -72,14 +73,3 @@ def main(argv: Sequence[str]) -> int:
     console.print(table)
     console.print("`medrl info NAME` shows a model's card; --model also takes a folder.")
     return 0
-
-
-def finds(manifest: Manifest) -> str:
-    """What a model finds, in a few words."""
-    landmarks = manifest.get("landmarks", [])
-    if landmarks:
-        return f"{len(landmarks)} landmarks"
-    if manifest["task"] == "registration":
-        return "the transform between two scans"
-    targets, images = (named(manifest).get(kind, []) for kind in ("targets", "channels"))
-    return f"{', '.join(targets)} on {', '.join(images)}" if targets else "-"

@@ -1,4 +1,4 @@
-"""What commands share: where they print, progress bars, the table of a detection."""
+"""What commands share: options, where they print, progress bars."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import make_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from medrl.errors import MedrlError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn
-    from rich.table import Table
 
-    from medrl.landmark.detect import Detection
+    from medrl.systems import System
 
 _T = TypeVar("_T")
 
@@ -24,16 +25,16 @@ _T = TypeVar("_T")
 _PIPE_WIDTH = 140
 #: From so many of the latest scans the pace of a run is told.
 _RECENT = 32
-_STATUS_STYLES = {"found": "green", "corrected": "magenta", "absent": "yellow"}
 
 
-def parse(command: type[_T] | Mapping[str, type[_T]], argv: Sequence[str], *, prog: str) -> _T:
+def parse(command: type[_T], argv: Sequence[str], *, prog: str, description: str = "") -> _T:
     """Parse the options of one command.
 
     Args:
-        command: Dataclass of its options; or, by name, those of its subcommands.
+        command: Dataclass of its options.
         argv: What follows the command's name.
         prog: Name of the command in its help.
+        description: What it does; the docstring of its options if empty.
 
     Returns:
         An instance.
@@ -43,12 +44,83 @@ def parse(command: type[_T] | Mapping[str, type[_T]], argv: Sequence[str], *, pr
     """
     import tyro
 
-    if isinstance(command, Mapping):
-        options: _T = tyro.extras.subcommand_cli_from_dict(
-            dict(command), prog=prog, args=list(argv)
-        )
-        return options
-    return tyro.cli(command, prog=prog, args=list(argv))
+    return tyro.cli(command, prog=prog, args=list(argv), description=description or None)
+
+
+def choose(argv: Sequence[str], choices: Mapping[str, System], *, prog: str) -> System:
+    """The system that the first word of a command line names.
+
+    Args:
+        argv: What follows the command's name.
+        choices: Systems by the words that stand for them.
+        prog: Name of the command.
+
+    Raises:
+        SystemExit: After printing help (code 0).
+        MedrlError: If it names none.
+    """
+    word = argv[0] if argv else ""
+    if word in ("-h", "--help"):
+        print(f"usage: {prog} {{{','.join(choices)}}} ...\n")
+        for name, system in choices.items():
+            print(f"  {name:<14}{system.summary}")
+        print(f"\n`{prog} NAME --help` explains one.")
+        raise SystemExit(0)
+    if word not in choices:
+        raise MedrlError(f"{prog}: say first which of {', '.join(choices)}")
+    return choices[word]
+
+
+def options_type(
+    name: str, base: type[_T], added: Sequence[tuple[str, Any] | tuple[str, Any, Any]]
+) -> type[_T]:
+    """Options of a command, and those of a system.
+
+    Args:
+        name: Of the new dataclass.
+        base: The former, a frozen dataclass.
+        added: Names, types and, perhaps, defaults of further fields.
+    """
+    return cast(
+        type[_T], make_dataclass(name, list(added), bases=(base,), frozen=True, kw_only=True)
+    )
+
+
+def model_field(system: System) -> tuple[str, Any, Any]:
+    """The option that names a model; the usual one of a system is its default."""
+    import tyro
+
+    what = "Name of a model (see `medrl models`) or the folder of one"
+    if system.default_model is None:
+        what += "; found from the scans if left out"
+    return "model", Annotated[str | None, tyro.conf.arg(help=f"{what}.")], system.default_model
+
+
+def find_model(system: System, name: str) -> Path:
+    """The folder of a model of a system.
+
+    Raises:
+        MedrlError: If there is none, or it is of another system.
+    """
+    from medrl.systems import of_model
+
+    other, bundle = of_model(name)
+    if other.name != system.name:
+        raise MedrlError(f"{name} is a {other.name} model: medrl {other.verb} is what uses it")
+    return bundle
+
+
+def flat(kind: type[Any], *, repeated: bool = False) -> Any:
+    """The type of a field whose own fields become options, with no word before their names.
+
+    Args:
+        kind: A dataclass.
+        repeated: Options of several values are given again and again, instead of all at once.
+    """
+    import tyro
+
+    markers = (tyro.conf.arg(name=""), *((tyro.conf.UseAppendAction,) if repeated else ()))
+    return Annotated[(kind, *markers)]
 
 
 def stdout() -> Console:
@@ -180,52 +252,3 @@ def _pace_column(pace: Pace) -> ProgressColumn:
             return Text(str(pace))
 
     return Column()
-
-
-def check_device(name: str) -> str:
-    """Check the name of a device.
-
-    Raises:
-        MedrlError: If PyTorch does not know it or it is not there.
-    """
-    if name == "cpu":
-        return name  # there without having to import PyTorch, which takes seconds
-    import torch
-
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise MedrlError(f"{name!r} is not a device: try cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise MedrlError(f"device {name} is not available here: use --device cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise MedrlError(f"there is no device {name}: this machine has {torch.cuda.device_count()}")
-    if device.type not in ("cpu", "cuda"):
-        raise MedrlError(f"device {name} is not supported: use cpu or cuda")
-    return name
-
-
-def detection_table(detection: Detection, *, title: str) -> Table:
-    """A detection for a person to read; coordinates are RAS mm."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from medrl.landmark.results import landmark_rows
-
-    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
-    table.add_column("landmark", no_wrap=True)
-    for axis in ("R", "A", "S"):
-        table.add_column(f"{axis} mm", justify="right", no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    table.add_column("confidence", justify="right", no_wrap=True)
-    table.add_column("note")
-    for row in landmark_rows(detection):
-        sure = row["confidence"]
-        table.add_row(
-            row["name"],
-            *("-" if row[axis] is None else f"{row[axis]:.1f}" for axis in "xyz"),
-            Text(row["status"], style=_STATUS_STYLES.get(row["status"], "")),
-            "-" if sure is None else f"{sure:.2f}",
-            row["note"],
-        )
-    return table

@@ -1,7 +1,4 @@
-"""`medrl train`: train agents on your own scans.
-
-With points (`landmark`), with masks (`seednet`), or as they are (`registration`).
-"""
+"""`medrl train`: train agents on your own scans."""
 
 from __future__ import annotations
 
@@ -9,27 +6,35 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import tyro
 
-from medrl.cli.terminal import check_device, parse, progress_bars, stdout
+from medrl.cli.engine import make_engine
+from medrl.cli.terminal import choose, flat, options_type, parse, progress_bars, stdout
+from medrl.data.datalist import has_scans
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder
-from medrl.landmark import train as landmark
-from medrl.registration import train as registration
-from medrl.seednet import train as seednet
+from medrl.systems import System, all_systems, check_device
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+_ABOUT = """Train agents on your own scans.
+
+The model is written to OUT/NAME and measured on the datalist's test scans; OUT/logs is for
+TensorBoard; OUT/checkpoints is what --resume goes on from."""
 #: When nothing can be animated, a line is printed each time so many percent more are done.
 _EVERY_PERCENT = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Options:
+class Options:
     """What the training of every system asks for."""
+
+    data: Path
+    """Datalist (JSON): scans, and what is known of them, of the splits training, validation and
+    test."""
 
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder to write into; made if missing."""
@@ -43,53 +48,24 @@ class _Options:
     evaluate: bool = True
     """Measure the model on the test scans at the end."""
 
+    engine: Literal["local", "ray"] = "local"
+    """Where stages that do not need each other run side by side: processes on this machine, or a
+    Ray cluster (extra `ray`)."""
 
-@dataclass(frozen=True, kw_only=True)
-class Landmark(_Options):
-    """Train landmark agents on your own scans and points.
+    workers: int = 2
+    """How many of them; 0 trains one after the other in this process."""
 
-    The model is written to OUT/NAME and measured on the datalist's test scans; OUT/logs is for
-    TensorBoard; OUT/checkpoints is what --resume goes on from.
-    """
-
-    data: Path
-    """Datalist (JSON): scans and landmark files of the splits training, validation and test."""
-
-    settings: Annotated[landmark.TrainSettings, tyro.conf.arg(name="")] = field(
-        default_factory=landmark.TrainSettings
-    )
+    address: str | None = None
+    """Of a running Ray cluster, such as auto or 10.0.0.1:6379."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SeedNet(_Options):
-    """Train an agent that segments from one click on your own scans and masks.
-
-    The model is written to OUT/NAME and measured on the datalist's test scans; OUT/logs is for
-    TensorBoard; OUT/checkpoints is what --resume goes on from.
-    """
-
-    data: Path
-    """Datalist (JSON): image and label files of the splits training, validation and test."""
-
-    settings: Annotated[seednet.TrainSettings, tyro.conf.arg(name="")] = field(
-        default_factory=seednet.TrainSettings
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Registration(_Options):
-    """Train agents that align two scans, on your own scans; nothing need be marked in them.
-
-    The model is written to OUT/NAME and measured on the datalist's test scans; OUT/logs is for
-    TensorBoard; OUT/checkpoints is what --resume goes on from.
-    """
-
-    data: Path
-    """Datalist (JSON): image files of the splits training, validation and test."""
-
-    settings: Annotated[registration.TrainSettings, tyro.conf.arg(name="")] = field(
-        default_factory=registration.TrainSettings
-    )
+def command_type(system: System) -> type[Options]:
+    """The options of a training: those of every training, and the recipe of its system."""
+    recipe = system.train_settings
+    if recipe is None:
+        raise MedrlError(f"{system.name} models cannot be trained")
+    added = ("settings", flat(recipe), field(default_factory=recipe))
+    return options_type(system.name.capitalize(), Options, [added])
 
 
 def main(argv: Sequence[str]) -> int:
@@ -104,131 +80,50 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         MedrlError: If the data or settings are unusable.
     """
-    command: Landmark | SeedNet | Registration = parse(
-        {"landmark": Landmark, "seednet": SeedNet, "registration": Registration},
-        argv,
-        prog="medrl train",
+    systems = {system.name: system for system in all_systems()}
+    system = choose(argv, systems, prog="medrl train")
+    command: Any = parse(
+        command_type(system), argv[1:], prog=f"medrl train {system.name}", description=_ABOUT
     )
-    if isinstance(command, Landmark):
-        return run_landmark(command)
-    if isinstance(command, SeedNet):
-        return run_seednet(command)
-    return run_registration(command)
-
-
-def run_landmark(command: Landmark) -> int:
-    """Train landmark agents, measure them, and complete the bundle."""
-    from medrl.landmark.data import read_datalist
-
-    card, licence = _prepare(command, title=f"Landmark agents {command.settings.name}")
-    check_device(command.settings.device)
-    cases = read_datalist(command.data)
+    settings = command.settings
+    title = {"title": f"{system.name.capitalize()} agents {settings.name}"}
+    card = title if command.card is None else _read_card(command.card)
+    licence = None if command.licence is None else _read_text(command.licence)
+    prepare_folder(command.out)
+    device = getattr(settings, "device", "cpu")
+    check_device(device)
+    engine = None
+    if command.workers:
+        engine = make_engine(
+            command.engine, command.workers, address=command.address, device=device
+        )
     with progress_bars() as progress:
-        bundle = landmark.train(
-            command.settings,
+        bundle = system.train(
+            settings,
             data=command.data,
             out=command.out,
             card=card,
             report=Report(progress),
+            engine=engine,
         )
     metrics, code = {}, 0
-    if command.evaluate and cases["test"]:
+    if command.evaluate and has_scans(command.data, "test"):
         from medrl.cli import evaluate
 
-        settings = evaluate.Landmark(
-            data=command.data,
-            out=command.out / "evaluation",
-            model=str(bundle),
-            device=command.settings.device,
+        options = evaluate.Options(
+            data=command.data, out=command.out / "evaluation", model=str(bundle), device=device
         )
-        code = evaluate.run_landmark(settings)
-        summary = _evaluation(settings.out)
-        metrics = {
-            "test": {
-                "scans": summary["scans"],
-                "error_mm": {name: both["all"] for name, both in summary["methods"].items()},
-                "mean_error_mm_by_landmark": {
-                    name: figures["mean"]
-                    for name, figures in summary["methods"]["agents"]["landmarks"].items()
-                },
-                "presence": summary["presence"],
-                "confidence_auc": summary["confidence"]["auc"],
-            }
-        }
+        evaluation = evaluate.run(system, options, system.evaluate_options())
+        metrics = {"test": system.metrics(evaluation.summary)}
+        code = 1 if evaluation.failed else 0
     _finish(bundle, metrics=metrics, licence=licence)
-    _tell(bundle, f"medrl detect SCAN -o OUT --model {bundle}")
+    console = stdout()
+    console.print(f"model: {bundle}", markup=False, soft_wrap=True)
+    scans = " ".join(role.upper() for role in system.roles)
+    console.print(
+        f"try: medrl {system.verb} {scans} -o OUT --model {bundle}", markup=False, soft_wrap=True
+    )
     return code
-
-
-def run_seednet(command: SeedNet) -> int:
-    """Train a seed agent, measure it, and complete the bundle."""
-    from medrl.seednet.data import read_datalist
-
-    card, licence = _prepare(command, title=f"Seed agent {command.settings.name}")
-    channels = command.settings.model_settings().channels
-    cases = read_datalist(command.data, [channel.name for channel in channels])
-    with progress_bars() as progress:
-        bundle = seednet.train(
-            command.settings,
-            data=command.data,
-            out=command.out,
-            card=card,
-            progress=Report(progress),
-        )
-    metrics, code = {}, 0
-    if command.evaluate and cases["test"]:
-        from medrl.cli import evaluate
-
-        settings = evaluate.SeedNet(
-            data=command.data, out=command.out / "evaluation", model=str(bundle)
-        )
-        code = evaluate.run_seednet(settings)
-        metrics = {"test": _evaluation(settings.out)["targets"]}
-    _finish(bundle, metrics=metrics, licence=licence)
-    _tell(bundle, f"medrl segment SCAN --seed fg:x,y,z -o OUT --model {bundle}")
-    return code
-
-
-def run_registration(command: Registration) -> int:
-    """Train registration agents, measure them, and complete the bundle."""
-    from medrl.registration.data import read_datalist
-
-    card, licence = _prepare(command, title=f"Registration agents {command.settings.name}")
-    scans = read_datalist(command.data)
-    with progress_bars() as progress:
-        bundle = registration.train(
-            command.settings,
-            data=command.data,
-            out=command.out,
-            card=card,
-            progress=Report(progress),
-        )
-    metrics, code = {}, 0
-    if command.evaluate and scans["test"]:
-        from medrl.cli import evaluate
-
-        settings = evaluate.Registration(
-            data=command.data, out=command.out / "evaluation", model=str(bundle)
-        )
-        code = evaluate.run_registration(settings)
-        summary = _evaluation(settings.out)
-        metrics = {"test": {key: summary[key] for key in ("scans", "bands", "confidence")}}
-    _finish(bundle, metrics=metrics, licence=licence)
-    _tell(bundle, f"medrl register FIXED MOVING -o OUT --model {bundle}")
-    return code
-
-
-def _prepare(command: _Options, *, title: str) -> tuple[dict[str, Any], str | None]:
-    """Read card and licence and make the output folder, before anything takes time."""
-    card = {"title": title} if command.card is None else _read_card(command.card)
-    licence = None if command.licence is None else _read_text(command.licence)
-    prepare_folder(command.out)
-    return card, licence
-
-
-def _evaluation(folder: Path) -> dict[str, Any]:
-    """The figures that `medrl evaluate` has written."""
-    return cast(dict[str, Any], json.loads((folder / "evaluation.json").read_text()))
 
 
 def _finish(bundle: Path, *, metrics: Mapping[str, Any], licence: str | None) -> None:
@@ -239,13 +134,6 @@ def _finish(bundle: Path, *, metrics: Mapping[str, Any], licence: str | None) ->
     save(bundle, load_weights(bundle), manifest, licence=licence)
 
 
-def _tell(bundle: Path, example: str) -> None:
-    """Say where the model is and how it is used."""
-    console = stdout()
-    console.print(f"model: {bundle}", markup=False, soft_wrap=True)
-    console.print(f"try: {example}", markup=False, soft_wrap=True)
-
-
 class Report:
     """Shows how training goes: a bar for each stage, or a line now and then in a pipe."""
 
@@ -253,7 +141,7 @@ class Report:
         """Show in these bars."""
         self._progress = progress
         self._bars: dict[str, TaskID] = {}
-        self._told: dict[str, int] = {}
+        self._shown: dict[str, int] = {}
 
     def __call__(self, what: str, done: int, total: int, numbers: Mapping[str, float]) -> None:
         """Take note of a step.
@@ -267,8 +155,8 @@ class Report:
         more = "  ".join(f"{name} {value:.3f}" for name, value in numbers.items())
         if self._progress.disable:
             tenth = 100 * done // max(total, 1) // _EVERY_PERCENT
-            if tenth > self._told.get(what, 0):
-                self._told[what] = tenth
+            if tenth > self._shown.get(what, 0):
+                self._shown[what] = tenth
                 print(f"{what}: {done} of {total}  {more}".rstrip(), flush=True)
             return
         if what not in self._bars:

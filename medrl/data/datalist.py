@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -100,6 +100,26 @@ def read_samples(
         split: [sample(entry(split, n, one)) for n, one in enumerate(content.get(split) or [])]
         for split in SPLITS
     }
+
+
+def samples_of(samples: Mapping[str, list[T]], split: str, path: Path) -> list[T]:
+    """The samples of a split.
+
+    Raises:
+        MedrlError: If the datalist that they were read from has none.
+    """
+    if not samples[split]:
+        raise MedrlError(f"{path} has no scans in the split {split!r}")
+    return samples[split]
+
+
+def has_scans(path: Path, split: str) -> bool:
+    """Whether a datalist names scans for a split.
+
+    Raises:
+        MedrlError: If it cannot be read.
+    """
+    return bool(read_content(path).get(split))
 
 
 def read_content(path: Path) -> dict[str, Any]:

@@ -200,6 +200,7 @@ Writes for each scan a 3D Slicer point list (.mrk.json), a table (.csv; RAS mm),
         """Errors on scans with points, next to the mean position and affine atlases."""
         from dataclasses import replace
 
+        from medrl.data.datalist import samples_of
         from medrl.evaluation import provenance
         from medrl.landmark.baselines import AffineAtlas, MeanPosition
         from medrl.landmark.data import read_datalist
@@ -213,7 +214,8 @@ Writes for each scan a 3D Slicer point list (.mrk.json), a table (.csv; RAS mm),
             baselines.append(
                 AffineAtlas(samples["training"], names, count=options.atlases, spacing=spacing)
             )
-        found = evaluate(predictor, samples[split], baselines=baselines, progress=progress)
+        scans = samples_of(samples, split, data)
+        found = evaluate(predictor, scans, baselines=baselines, progress=progress)
         made_by = provenance(predictor.manifest, data=str(data), split=split)
         return replace(found, summary={**made_by, **found.summary})
 

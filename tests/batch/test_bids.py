@@ -21,6 +21,7 @@ from medrl.batch.run import plan, run
 from medrl.batch.store import Store
 from medrl.engines.local import LocalEngine
 from medrl.errors import MedrlError
+from medrl.systems import by_verb
 
 #: Entities in the order of the specification's appendix "Entities", those that derivatives of
 #: anatomical images may have; from, to and mode as transforms have them (proposal 14).
@@ -77,7 +78,7 @@ def names(cases):
 
 
 def test_images_are_found_by_entities_and_suffix(dataset):
-    cases = discover(dataset, "detect")
+    cases = discover(dataset, by_verb("detect"))
     assert [case.name for case in cases] == [
         "sub-01/ses-a/anat/sub-01_ses-a_T1w",
         "sub-01/ses-a/anat/sub-01_ses-a_run-2_T2w",
@@ -88,12 +89,12 @@ def test_images_are_found_by_entities_and_suffix(dataset):
     ]
     assert all(case.sources["scan"].path.is_file() for case in cases)
     chosen = Selection(participants=("sub-01", "02"), suffixes=("T1w",))
-    found = names(discover(dataset, "detect", selection=chosen))
+    found = names(discover(dataset, by_verb("detect"), selection=chosen))
     assert found == ["sub-01_ses-a_T1w", "sub-01_ses-b_acq-x_T1w", "sub-02_T1w"]
     chosen = Selection(sessions=("b",), usual=("T1w", "pet"))
-    found = names(discover(dataset, "detect", selection=chosen))
+    found = names(discover(dataset, by_verb("detect"), selection=chosen))
     assert found == ["sub-01_ses-b_acq-x_T1w", "sub-01_ses-b_trc-FDG_pet"]
-    found = names(discover(dataset, "detect", selection=Selection(suffixes=("MP2RAGE",))))
+    found = names(discover(dataset, by_verb("detect"), selection=Selection(suffixes=("MP2RAGE",))))
     assert found == ["sub-02_inv-1_MP2RAGE"]
 
 
@@ -136,7 +137,7 @@ def test_what_bidsignore_names_is_left_out(dataset, lines, left):
         "D": "sub-02/anat/sub-02_T1w.nii.gz",
     }
     (dataset / ".bidsignore").write_text(lines)
-    cases = discover(dataset, "detect", selection=Selection(suffixes=("T1w", "T2w")))
+    cases = discover(dataset, by_verb("detect"), selection=Selection(suffixes=("T1w", "T2w")))
     found = {case.sources["scan"].path.relative_to(dataset).as_posix() for case in cases}
     assert found == {paths[letter] for letter in left}
     if git := shutil.which("git"):  # whose syntax it is
@@ -154,30 +155,30 @@ def test_what_bidsignore_names_is_left_out(dataset, lines, left):
 @pytest.mark.parametrize(("lines", "there"), [("ct", True), ("**/ct/", True), ("sub-03/", False)])
 def test_ct_may_be_listed_in_bidsignore_as_bids_does_not_know_it(dataset, lines, there):
     (dataset / ".bidsignore").write_text(lines)
-    assert ("sub-03_ct" in names(discover(dataset, "detect"))) == there
+    assert ("sub-03_ct" in names(discover(dataset, by_verb("detect")))) == there
 
 
 def test_wrong_choices_are_one_line(dataset, tmp_path):
     with pytest.raises(MedrlError, match="no participant 09"):
-        discover(dataset, "detect", selection=Selection(participants=("01", "09")))
+        discover(dataset, by_verb("detect"), selection=Selection(participants=("01", "09")))
     with pytest.raises(MedrlError, match="no such images"):
-        discover(dataset, "detect", selection=Selection(suffixes=("bold",)))
+        discover(dataset, by_verb("detect"), selection=Selection(suffixes=("bold",)))
     (tmp_path / "plain").mkdir()
     with pytest.raises(MedrlError, match="no BIDS dataset"):
-        discover(tmp_path / "plain", "detect", selection=Selection(participants=("01",)))
+        discover(tmp_path / "plain", by_verb("detect"), selection=Selection(participants=("01",)))
     with pytest.raises(MedrlError, match="derivatives/medrl"):
-        discover(dataset, "detect", leave_out=dataset / "sub-01" / "..")
+        discover(dataset, by_verb("detect"), leave_out=dataset / "sub-01" / "..")
     make(dataset, "sub-02/anat/sub-02_T1w.nii")
     with pytest.raises(MedrlError, match="leave one"):
-        discover(dataset, "detect")
+        discover(dataset, by_verb("detect"))
     (dataset / "dataset_description.json").write_text("{")
     with pytest.raises(MedrlError, match="JSON"):
-        discover(dataset, "detect")
+        discover(dataset, by_verb("detect"))
 
 
 def test_derivatives_are_folders_like_any_other(tmp_path):
     root = make(tmp_path / "d", "sub-01/anat/sub-01_desc-x_T1w.nii.gz", DatasetType="derivative")
-    (case,) = discover(root, "detect")
+    (case,) = discover(root, by_verb("detect"))
     assert case.layout == "folder"
 
 
@@ -216,9 +217,10 @@ EXPECTED = {
 
 @pytest.mark.parametrize("verb", list(RESULTS))
 def test_results_are_named_as_bids_has_it(dataset, tmp_path, verb):
-    fixed = tmp_path / "tpl-MNI_res-01_T1w.nii.gz" if verb == "register" else None
+    system = by_verb(verb)
+    shared = {"fixed": tmp_path / "tpl-MNI_res-01_T1w.nii.gz"} if verb == "register" else {}
     selection = Selection(participants=("01",), sessions=("b",), suffixes=("T1w",))
-    (case,) = discover(dataset, verb, fixed=fixed, selection=selection)
+    (case,) = discover(dataset, system, shared=shared, selection=selection)
     folder = tmp_path / "work"
     folder.mkdir()
     for ending in RESULTS[verb]:
@@ -227,7 +229,7 @@ def test_results_are_named_as_bids_has_it(dataset, tmp_path, verb):
         )
     rows = [{"label": 1, "target": "whole", "object": "left"}]
     picture = f"{case.stem}{'.before-after' if verb == 'register' else ''}.png"
-    record = arrange(folder, case, Record(rows, picture=picture))
+    record = arrange(folder, case, Record(rows, picture=picture), system)
     prefix = "sub-01_ses-b_acq-x_"
     there = {path.name for path in folder.iterdir()}
     assert there == {prefix + name for name in EXPECTED[verb]}
@@ -257,10 +259,10 @@ def test_results_are_named_as_bids_has_it(dataset, tmp_path, verb):
 
 def test_entities_of_the_source_keep_their_order(tmp_path):
     root = make(tmp_path / "bids", "sub-1/anat/sub-1_acq-a_run-1_chunk-2_T1w.nii.gz")
-    (case,) = discover(root, "detect")
+    (case,) = discover(root, by_verb("detect"))
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / f"{case.stem}.mrk.json").write_text("{}")
-    arrange(tmp_path / "work", case, Record([]))
+    arrange(tmp_path / "work", case, Record([]), by_verb("detect"))
     for path in (tmp_path / "work").iterdir():
         assert LEGAL.fullmatch(path.name), path.name
         assert path.name.startswith("sub-1_acq-a_run-1_space-T1w_chunk-2_desc-medrl_landmarks")
@@ -284,8 +286,9 @@ from medrl.engines.local import LocalEngine
 from medrl.batch.run import run
 stubs, log, where, out = sys.argv[1:]
 sys.path.insert(0, stubs)
+from medrl.systems import by_verb
 from stub_task import StubTask
-run(StubTask(Path(log)), discover(where, "detect"), Path(out), LocalEngine(1))
+run(StubTask(Path(log)), discover(where, by_verb("detect")), Path(out), LocalEngine(1))
 """
 
 
@@ -296,7 +299,7 @@ def published(out):
 
 def test_a_run_leaves_a_derivative_dataset(task, dataset, tmp_path):
     out = dataset / "derivatives" / "medrl"
-    cases = discover(dataset, "detect")
+    cases = discover(dataset, by_verb("detect"))
     assert run(task, cases, out, LocalEngine(2)).done == len(cases)
     for name in published(out):
         assert LEGAL.fullmatch(Path(name).name), name
@@ -313,7 +316,7 @@ def test_a_run_leaves_a_derivative_dataset(task, dataset, tmp_path):
     with (out / "results.csv").open() as stream:
         assert [row["case"] for row in csv.DictReader(stream)] == sorted(c.name for c in cases)
     # Once more, and from the dataset anew: nothing is left to do, nothing of it is an input.
-    assert [c.name for c in discover(dataset, "detect")] == [c.name for c in cases]
+    assert [c.name for c in discover(dataset, by_verb("detect"))] == [c.name for c in cases]
     assert plan(cases, out).todo == ()
     # What somebody has removed is done again.
     (out / published(out)[0]).unlink()
@@ -326,7 +329,8 @@ def test_a_case_that_was_done_when_the_run_was_killed_is_put_in_place(
     task, dataset, tmp_path, monkeypatch
 ):
     out = tmp_path / "out"
-    cases = discover(dataset, "detect", selection=Selection(participants=("02",)))
+    system = by_verb("detect")
+    cases = discover(dataset, system, selection=Selection(participants=("02",)))
     (case,) = cases
     store = Store(out)
     folder = store.work_folder(case)
@@ -345,7 +349,7 @@ def test_a_case_that_was_done_when_the_run_was_killed_is_put_in_place(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", replace_once)
         with pytest.raises(KeyboardInterrupt):
-            store.finish(case, folder, Record([]), {})
+            store.finish(case, folder, arrange(folder, case, Record([]), system), {})
     assert len(published(out)) == 1
     assert store.record(case) is not None
     run(task, cases, out, LocalEngine(1))
@@ -358,7 +362,7 @@ def test_kill_9_of_a_run_on_a_dataset(task, tmp_path):
     root = make(tmp_path / "bids", *(f"sub-{n}/anat/sub-{n}_T1w.nii.gz" for n in labels))
     for image in root.glob("sub-*/anat/*"):
         image.write_text("slow")
-    out, cases = tmp_path / "out", discover(root, "detect")
+    out, cases = tmp_path / "out", discover(root, by_verb("detect"))
     process = subprocess.Popen(
         [sys.executable, "-c", TO_BE_KILLED, Path(__file__).parent / "stubs", task.log, root, out]
     )
@@ -378,7 +382,7 @@ def test_kill_9_of_a_run_on_a_dataset(task, tmp_path):
 
 
 def test_results_travel_from_one_output_folder_to_another(dataset, tmp_path):
-    case = discover(dataset, "detect")[0]
+    case = discover(dataset, by_verb("detect"))[0]
     near, far = Store(tmp_path / "near"), Store(tmp_path / "far")
     folder = far.work_folder(case)
     (folder / f"{case.stem}.mrk.json").write_text("points")
@@ -392,7 +396,7 @@ def test_results_travel_from_one_output_folder_to_another(dataset, tmp_path):
 
 
 def test_other_datasets_are_not_written_into(task, dataset, tmp_path):
-    cases = discover(dataset, "detect")
+    cases = discover(dataset, by_verb("detect"))
     with pytest.raises(MedrlError, match=re.escape(os.path.join("derivatives", "medrl"))):
         run(task, cases, dataset, LocalEngine(1))
     for by in ([{"Name": "fMRIPrep"}], ["fMRIPrep"], []):
@@ -406,13 +410,13 @@ def test_odd_descriptions_do_no_harm(task, tmp_path):
     odd = {"Name": "\ud800 {x} \n", "DatasetDOI": ["10"], "GeneratedBy": "us"}
     root = make(tmp_path / "bids", "sub-1/anat/sub-1_T1w.nii.gz", **odd)
     out = tmp_path / "out"
-    assert run(task, discover(root, "detect"), out, LocalEngine(1)).done == 1
+    assert run(task, discover(root, by_verb("detect")), out, LocalEngine(1)).done == 1
     description = json.loads((out / "dataset_description.json").read_text())
     assert description["SourceDatasets"] == [{"URL": root.resolve().as_uri()}]
     assert (out / "README.md").read_text().startswith("# medrl detect: ")
 
 
 def test_cases_of_datasets_survive_json(dataset):
-    case = discover(dataset, "detect")[0]
+    case = discover(dataset, by_verb("detect"))[0]
     again = Case.of_plain(json.loads(json.dumps(case.plain())))
     assert (again.layout, again.folder) == ("bids", "sub-01/ses-a/anat")

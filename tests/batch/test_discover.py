@@ -8,6 +8,7 @@ import pytest
 from medrl.batch.cases import Case, Source
 from medrl.batch.discover import discover
 from medrl.errors import MedrlError
+from medrl.systems import by_verb
 
 
 def touch(folder, *names):
@@ -24,14 +25,14 @@ def names(cases):
 def test_scans_at_any_depth_are_named_by_where_they_lie(tmp_path):
     touch(tmp_path, "a.nii.gz", "deep/er/b.nrrd", "deep/c.mha", "deep/notes.txt", ".hidden/d.nii")
     touch(tmp_path, "deep/c.raw", "out/e.nii.gz")
-    cases = discover(tmp_path, "detect", leave_out=tmp_path / "out")
+    cases = discover(tmp_path, by_verb("detect"), leave_out=tmp_path / "out")
     assert names(cases) == ["a", "deep/c", "deep/er/b"]
     assert cases[2].sources["scan"].path == tmp_path / "deep/er/b.nrrd"
 
 
 def test_names_differ_and_no_results_lie_in_those_of_others(tmp_path):
     touch(tmp_path, "a.nii", "a.nii.gz", "A.mha", "x/y.nii", "x.nii")
-    found = names(discover(tmp_path, "detect"))
+    found = names(discover(tmp_path, by_verb("detect")))
     assert len({name.casefold() for name in found}) == 5
     assert "x/y" in found
     assert "x" not in found
@@ -48,16 +49,16 @@ def test_dicom_series_are_told_apart(data_root, tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         dataset.save_as(folder / file.name)
     touch(tmp_path, "mixed/README", "head.nii.gz")
-    cases = discover(tmp_path, "detect")
+    cases = discover(tmp_path, by_verb("detect"))
     assert names(cases) == ["head", "mixed/series-0", "mixed/series-1", "patient/lone"]
     assert [case.sources["scan"].series for case in cases] == [None, "1.2.2", "1.2.3", "1.2.1"]
 
 
 def test_globs(tmp_path):
     touch(tmp_path, "s1/t1.nii.gz", "s2/t1.nii.gz", "s2/t2.nii.gz")
-    assert names(discover(tmp_path / "*" / "t1.nii.gz", "detect")) == ["s1/t1", "s2/t1"]
+    assert names(discover(tmp_path / "*" / "t1.nii.gz", by_verb("detect"))) == ["s1/t1", "s2/t1"]
     with pytest.raises(MedrlError, match="holds no scans"):
-        discover(tmp_path / "*.nii", "detect")
+        discover(tmp_path / "*.nii", by_verb("detect"))
 
 
 def test_a_datalist_made_by_medrl(tmp_path, monkeypatch):
@@ -73,16 +74,16 @@ def test_a_datalist_made_by_medrl(tmp_path, monkeypatch):
     content = {"landmarks": ["AC", "PC"], "training": entries[:1], "test": entries[1:]}
     (tmp_path / "list" / "datalist.json").write_text(json.dumps(content))
     monkeypatch.chdir(tmp_path)
-    assert names(discover("list/datalist.json", "detect")) == ["a", "b"]
-    (case,) = discover("list/datalist.json", "detect", split="test")
+    assert names(discover("list/datalist.json", by_verb("detect"))) == ["a", "b"]
+    (case,) = discover("list/datalist.json", by_verb("detect"), split="test")
     assert case.name == "b"
     # What the scan should be answered with is none of the task's business.
     assert set(case.sources) == {"scan"}
     assert not case.options
     with pytest.raises(MedrlError, match="has no list 'validation'; it has training, test"):
-        discover("list/datalist.json", "detect", split="validation")
+        discover("list/datalist.json", by_verb("detect"), split="validation")
     with pytest.raises(MedrlError, match="is no datalist"):
-        discover("scans", "detect", split="test")
+        discover("scans", by_verb("detect"), split="test")
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "json", "datalist"])
@@ -104,7 +105,7 @@ def test_manifests(tmp_path, kind):
             [f'"{value}"' if "," in value else value for value in row.values()] for row in rows
         ]
         path.write_text("\ufeff" + "\n".join(mark.join(line) for line in lines) + "\n")
-    first, second = discover(path, "segment")
+    first, second = discover(path, by_verb("segment"))
     assert (first.name, first.sources["scan"]) == ("first", Source(tmp_path / "one.nii.gz"))
     assert first.options == {"seeds": "fg:1,2,3"}
     assert second.name == "sub/two"
@@ -114,21 +115,21 @@ def test_manifests(tmp_path, kind):
 def test_pairs_and_one_fixed_scan(tmp_path):
     touch(tmp_path, "a.nii", "b.nii", "atlas.nii")
     (tmp_path / "pairs.csv").write_text("fixed,moving\na.nii,b.nii\n")
-    (case,) = discover(tmp_path / "pairs.csv", "register")
+    (case,) = discover(tmp_path / "pairs.csv", by_verb("register"))
     assert {role: s.path.name for role, s in case.sources.items()} == {
         "fixed": "a.nii",
         "moving": "b.nii",
     }
     atlas = tmp_path / "atlas.nii"
-    cases = discover(tmp_path / "[ab].nii", "register", fixed=atlas)
+    cases = discover(tmp_path / "[ab].nii", by_verb("register"), shared={"fixed": atlas})
     assert [case.sources["fixed"].path for case in cases] == [atlas, atlas]
     with pytest.raises(MedrlError, match="--fixed"):
-        discover(tmp_path, "register")
+        discover(tmp_path, by_verb("register"))
 
 
 def test_seeds_beside_a_scan(tmp_path):
     touch(tmp_path, "a.nii.gz", "a.seeds.mrk.json", "b.nii.gz")
-    first, second = discover(tmp_path, "segment")
+    first, second = discover(tmp_path, by_verb("segment"))
     assert first.options == {"seeds": str(tmp_path / "a.seeds.mrk.json")}
     assert second.options == {}
 
@@ -149,15 +150,15 @@ def test_bad_manifests_are_refused_in_one_line(tmp_path, content, said):
     touch(tmp_path, "a.nii")
     (tmp_path / "list.csv").write_text(content)
     with pytest.raises(MedrlError, match=said) as error:
-        discover(tmp_path / "list.csv", "detect")
+        discover(tmp_path / "list.csv", by_verb("detect"))
     assert "\n" not in str(error.value)
 
 
 def test_nothing_there(tmp_path):
     with pytest.raises(MedrlError, match="no such"):
-        discover(tmp_path / "nowhere", "detect")
+        discover(tmp_path / "nowhere", by_verb("detect"))
     with pytest.raises(MedrlError, match="holds no scans"):
-        discover(tmp_path, "detect")
+        discover(tmp_path, by_verb("detect"))
 
 
 def test_cases_survive_json():

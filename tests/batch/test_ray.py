@@ -14,11 +14,13 @@ from medrl import LandmarkDetector, read
 from medrl.batch.cases import Case, Source
 from medrl.batch.discover import discover
 from medrl.batch.run import run
-from medrl.batch.tasks.detect import DetectTask
+from medrl.batch.task import SystemTask
 from medrl.cli.demo import write_template
 from medrl.engines.payload import are_here, pack, stamps, unpack
 from medrl.engines.pipeline import depth
 from medrl.errors import MedrlError
+from medrl.landmark.system import DetectOptions
+from medrl.systems import by_verb
 from medrl.trajectory import read_trajectory
 from medrl.volume.points import read_points
 
@@ -65,7 +67,7 @@ def batch(cluster, tmp_path, monkeypatch):
                 on_end(len(told))
 
         engine = RayEngine(address=cluster.address, **options)
-        cases = discover(folder, "detect")
+        cases = discover(folder, by_verb("detect"))
         task = StubTask(tmp_path / "log")
         return run(task, cases, Path("out"), engine, timeout=timeout, on_end=ended), told
 
@@ -124,9 +126,14 @@ def test_landmarks_are_those_of_this_machine(cluster, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     write_template(tmp_path / "in" / "head.nii.gz")
     monkeypatch.setattr(engine_module, "stamps", lambda case: [("/no/such/file", 1, 1)])
-    cases = discover(tmp_path / "in", "detect")
+    cases = discover(tmp_path / "in", by_verb("detect"))
     out = tmp_path / "out"
-    summary = run(DetectTask(picture=False), cases, out, RayEngine(1, address=cluster.address))
+    summary = run(
+        SystemTask("landmark", "brain-t1", DetectOptions(), picture=False),
+        cases,
+        out,
+        RayEngine(1, address=cluster.address),
+    )
     assert (summary.done, summary.failed) == (1, 0)
     found = LandmarkDetector.load("brain-t1").detect(read(tmp_path / "in" / "head.nii.gz"))
     there = read_points(out / "head" / "head.mrk.json")

@@ -17,6 +17,7 @@ from medrl.batch.run import plan, run
 from medrl.batch.store import Store
 from medrl.engines.local import LocalEngine
 from medrl.errors import MedrlError
+from medrl.systems import by_verb
 
 STUB = Path(__file__).parent / "stubs" / "stub_task.py"
 
@@ -64,7 +65,7 @@ def start(task, scans, out, workers=1, flavour="plain"):
 
 def test_every_case_is_done_once(task, scans, tmp_path):
     out, told = tmp_path / "out", []
-    cases = discover(scans, "detect")
+    cases = discover(scans, by_verb("detect"))
     summary = run(task, cases, out, LocalEngine(2), on_end=told.append)
     assert (summary.done, summary.failed) == (6, 0)
     assert sorted(logged(task)) == [f"scan{n}" for n in range(6)] == whole(out)
@@ -85,7 +86,7 @@ def test_what_fails_is_listed_and_the_rest_goes_on(task, scans, tmp_path):
     out = tmp_path / "out"
     for number, text in enumerate(("refuse", "bug", "memory", "crash")):
         (scans / f"scan{number}.nii.gz").write_text(text)
-    cases = discover(scans, "detect")
+    cases = discover(scans, by_verb("detect"))
     summary = run(task, cases, out, LocalEngine(1))
     assert (summary.done, summary.failed) == (2, 4)
     assert whole(out) == ["scan4", "scan5"]
@@ -106,13 +107,13 @@ def test_what_fails_is_listed_and_the_rest_goes_on(task, scans, tmp_path):
 
 def test_a_worker_that_dies_once_costs_nothing(task, scans, tmp_path):
     (scans / "scan2.nii.gz").write_text("crash once")
-    summary = run(task, discover(scans, "detect"), tmp_path / "out", LocalEngine(1))
+    summary = run(task, discover(scans, by_verb("detect")), tmp_path / "out", LocalEngine(1))
     assert (summary.done, summary.failed) == (6, 0)
 
 
 def test_a_reader_that_hangs_is_given_up(task, scans, tmp_path):
     (scans / "scan1.nii.gz").write_text("hang")
-    cases = discover(scans, "detect")
+    cases = discover(scans, by_verb("detect"))
     summary = run(task, cases, tmp_path / "out", LocalEngine(1), timeout=1.0)
     assert (summary.done, summary.failed) == (5, 1)
     (row,) = rows(tmp_path / "out" / "failures.csv")
@@ -123,7 +124,7 @@ def test_a_reader_that_hangs_is_given_up(task, scans, tmp_path):
 def test_a_full_disk_ends_the_run_without_half_results(task, scans, tmp_path):
     out = tmp_path / "out"
     (scans / "scan3.nii.gz").write_text("full")
-    cases = discover(scans, "detect")
+    cases = discover(scans, by_verb("detect"))
     with pytest.raises(MedrlError, match="No space left"):
         run(task, cases, out, LocalEngine(1))
     assert "scan3" not in whole(out)
@@ -142,7 +143,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(task, scans, tmp_path):
     process.wait()
     wait_for(lambda: not alive(workers))
     done = whole(out)
-    run(task, discover(scans, "detect"), out, LocalEngine(1))
+    run(task, discover(scans, by_verb("detect")), out, LocalEngine(1))
     assert whole(out) == [f"scan{n}" for n in range(6)]
     again = [name for name in done if logged(task).count(name) > 1]
     assert not again
@@ -193,7 +194,7 @@ def test_an_interruption_ends_the_run_at_once(content, how, task, scans, tmp_pat
     done = whole(out)
     assert [row["case"] for row in rows(out / "results.csv")] == done
     (scans / "scan1.nii.gz").write_text("1")
-    assert run(task, discover(scans, "detect"), out, LocalEngine(1)).done == 6
+    assert run(task, discover(scans, by_verb("detect")), out, LocalEngine(1)).done == 6
     assert all(logged(task).count(name) == 1 for name in done)
 
 
@@ -237,7 +238,7 @@ def test_a_worker_that_dies_while_it_loads_is_replaced(task, scans, tmp_path):
     from stub_task import StubTask
 
     unlucky = StubTask(task.log, "unlucky")
-    cases = discover(scans, "detect")
+    cases = discover(scans, by_verb("detect"))
     task.log.with_name("deaths").write_text("2")
     assert run(unlucky, cases, tmp_path / "out", LocalEngine(1)).done == 6
     # If none can, the run says so.
@@ -251,7 +252,7 @@ def test_a_case_that_hangs_among_others_is_found_out(task, scans, tmp_path):
 
     (scans / "scan2.nii.gz").write_text("stuck")
     several = StubTask(task.log, batch_size=4)
-    cases = discover(scans, "detect")
+    cases = discover(scans, by_verb("detect"))
     summary = run(several, cases, tmp_path / "out", LocalEngine(1), timeout=1.5)
     assert (summary.done, summary.failed) == (5, 1)
     (row,) = rows(tmp_path / "out" / "failures.csv")
@@ -269,7 +270,7 @@ def test_the_cores_that_are_granted_are_divided_among_the_workers(monkeypatch):
 
 def test_two_runs_on_one_folder(task, scans, tmp_path):
     store = Store(tmp_path / "out")
-    cases = discover(scans, "detect")
+    cases = discover(scans, by_verb("detect"))
     with store.locked(), pytest.raises(MedrlError, match=f"another run .*process {os.getpid()}"):
         run(task, cases, tmp_path / "out", LocalEngine(1))
     assert not logged(task)
@@ -279,7 +280,7 @@ def test_two_runs_on_one_folder(task, scans, tmp_path):
 def test_results_of_another_task_are_not_mixed(task, scans, tmp_path):
     from stub_task import StubTask
 
-    cases = discover(scans, "detect")
+    cases = discover(scans, by_verb("detect"))
     run(task, cases, tmp_path / "out", LocalEngine(1))
     with pytest.raises(MedrlError, match="flavour"):
         run(StubTask(task.log, "other"), cases, tmp_path / "out", LocalEngine(1))
@@ -287,7 +288,7 @@ def test_results_of_another_task_are_not_mixed(task, scans, tmp_path):
 
 def test_shards_share_a_folder(task, scans, tmp_path):
     out = tmp_path / "out"
-    cases = discover(scans, "detect")
+    cases = discover(scans, by_verb("detect"))
     run(task, cases[::2], out, LocalEngine(1), shard="1/2")
     run(task, cases[1::2], out, LocalEngine(1), shard="2/2")
     assert whole(out) == [f"scan{n}" for n in range(6)]
@@ -302,7 +303,7 @@ def test_the_report_shows_what_stands_out_first_and_takes_no_text_for_html(task,
     (scans / "scan3.nii.gz").rename(scans / "scan&3.nii.gz")
     for file, value in zip(sorted(scans.iterdir()), values, strict=True):
         file.write_text(value)
-    run(task, discover(scans, "detect"), tmp_path / "out", LocalEngine(1))
+    run(task, discover(scans, by_verb("detect")), tmp_path / "out", LocalEngine(1))
     page = (tmp_path / "out" / "report.html").read_text()
     shown = page[page.index("Scans, what stands out first") :]
     names = [part.split("<")[0] for part in shown.split('/">')[1:]]

@@ -27,6 +27,7 @@ from medrl.batch.tables import write_tables
 from medrl.engines import Outcome
 from medrl.engines.local import LocalEngine
 from medrl.errors import MedrlError
+from medrl.systems import by_verb
 
 ROWS = {
     "a": [
@@ -90,7 +91,7 @@ def test_without_pyarrow_there_is_no_old_parquet(store, monkeypatch):
 def test_nothing_done_makes_tables_too(tmp_path):
     store = Store(tmp_path)
     write_tables(store, {"verb": "detect"})
-    write_report(store, "detect", {})
+    write_report(store, by_verb("detect"), {})
     assert (tmp_path / "results.csv").read_text().split() == ["case"]
     assert "0 done, 0 failed" in (tmp_path / "report.html").read_text()
 
@@ -99,7 +100,7 @@ def test_every_run_is_written_down(scans, tmp_path):
     from stub_task import StubTask
 
     out, task = tmp_path / "out", StubTask(tmp_path / "log.txt")
-    cases = discover(scans, "detect")
+    cases = discover(scans, by_verb("detect"))
     (scans / "scan1.nii.gz").write_text("refuse")
     # One that is killed says so by having no end.
     Entry(Store(out), {"workers": 9}, shard="1/2", todo=6)
@@ -183,7 +184,7 @@ def test_the_report_says_why_a_scan_stands_out(tmp_path):
             {"landmark": "PC", "confidence": None, "status": "absent" if number == 7 else "found"},
         ]
         store.finish(case, folder, Record(rows, picture="picture.png"), {"working": 1.0})
-    write_report(store, "detect", {"model": "<b>"})
+    write_report(store, by_verb("detect"), {"model": "<b>"})
     page = (store.root / "report.html").read_text()
     cards = re.split('<div class="card(?: out)?">', page)[1:]
     told = {card.split("</a></b>")[0].rpartition(">")[2]: card for card in cards}
@@ -203,7 +204,7 @@ def test_among_few_scans_none_stands_out(tmp_path):
         case = Case(str(number), {"scan": Source(tmp_path / "scan.nii")})
         rows = [{"landmark": "AC", "confidence": sure, "status": "found"}]
         store.finish(case, store.work_folder(case), Record(rows), {"working": 1.0})
-    write_report(store, "detect", {})
+    write_report(store, by_verb("detect"), {})
     assert 'card out"' not in (store.root / "report.html").read_text()
 
 
@@ -217,7 +218,7 @@ def test_the_report_shows_the_pictures_that_are_there(tmp_path):
         store.finish(case, folder, Record([], picture="p.png"), {})
 
     def shown():
-        write_report(near, "detect", {})
+        write_report(near, by_verb("detect"), {})
         page = (near.root / "report.html").read_text()
         (data,) = re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page)
         picture = Image.open(io.BytesIO(base64.b64decode(data)))
@@ -242,5 +243,5 @@ def test_values_that_differ_by_rounding_alone_have_a_histogram(tmp_path):
         case = Case(f"c{number}", {"scan": Source(tmp_path / "scan.nii")})
         record = Record([{"landmark": "AC", "confidence": value}])
         store.finish(case, store.work_folder(case), record, {"working": 1.0})
-    write_report(store, "detect", {})
+    write_report(store, by_verb("detect"), {})
     assert "confidence, 2<br><svg" in (store.root / "report.html").read_text()

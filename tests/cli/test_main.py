@@ -5,17 +5,17 @@ import sys
 
 import pytest
 
-from medrl.cli import COMMANDS
+from medrl.cli import commands
 
 
 def test_help_names_every_command(medrl):
     for arguments in ((), ("--help",), ("-h",)):
         ended = medrl(*arguments)
         assert ended.code == 0
-        assert all(f"  {name} " in ended.out for name in COMMANDS)
+        assert all(f"  {name} " in ended.out for name in commands())
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
+@pytest.mark.parametrize("name", sorted(commands()))
 def test_every_command_explains_itself(medrl, name: str):
     ended = medrl(name, "--help")
     assert ended.code == 0

@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 from medrl.registration import register
 from medrl.registration.checks import check_pair
 from medrl.registration.register import Registration
+from medrl.registration.results import remarks
 from medrl.trajectory import AgentPath, Trajectory
 
 #: 90 degrees about the z axis, and a shift; fixed to moving, RAS mm.
@@ -53,7 +54,7 @@ def moving(tmp_path: Path) -> Path:
 class Stub:
     """A registrar that knows the answer, checks as the real one does, and keeps what it is told."""
 
-    confidence: float = 0.95
+    confidence: float | None = 0.95
     told: dict = field(default_factory=dict)
     manifest: dict = field(default_factory=lambda: {"name": "stub"})
 
@@ -65,10 +66,11 @@ class Stub:
             "moving scan", 0, np.zeros((1, 3)), np.array([8.0]), np.array([-1]), np.array([-1.0]),
             transforms=TRUE[None],
         )  # fmt: skip
-        path = Trajectory("registration", (agent,))
+        path = Trajectory("registration", (agent,), {"model": "stub"})
+        notes = remarks(fixed, moving, started=told["initial_world"] is not None)
         return Registration(
             TRUE, told["transform"], self.confidence, 0.3, np.eye(4), told["refine"], path, fixed,
-            moving,
+            moving, tuple(notes),
         )  # fmt: skip
 
 
@@ -163,7 +165,7 @@ def test_doubt_is_said(medrl, stub: Stub, fixed: Path, moving: Path, tmp_path: P
         assert line.startswith(f"medrl: warning: {moving}: NOT TRUSTED: confidence 0.07")
         report = json.loads((tmp_path / "out" / "moving_to_fixed.report.json").read_text())
         assert report["trusted"] is False
-    stub.confidence = float("nan")
+    stub.confidence = None
     ended = medrl("register", fixed, moving, "-o", tmp_path / "out", "--no-picture", "--json")
     assert "confidence unknown" in ended.err
     assert ended.json()["confidence"] is None

@@ -41,7 +41,7 @@ def datalist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 OPTIONS = (
     "--name", "balls", "--channels", "CT:hounsfield", "PET:suv",
-    "--targets", "whole=1,2", "front=1", "--reach", 10, "--threads", 1,
+    "--targets", "whole=1,2", "front=1", "--half-width", 10, "--threads", 1,
     "--sampling.window", 16, 16, 16, "--perception.steps", 2, "--perception.batch", 1,
     "--agent.imitation-steps", 1, "--agent.dqn-steps", 1, "--agent.windows", 2,
     "--agent.batch", 2,
@@ -71,17 +71,17 @@ def test_training_completes_the_bundle(trained: Path) -> None:
     assert manifest["metrics"]["test"] == evaluation["targets"]
     assert set(evaluation["targets"]) == {"whole", "front"}
     assert evaluation["model"] == "balls"
-    with (trained / "evaluation" / "cases.csv").open(newline="") as stream:
+    with (trained / "evaluation" / "rows.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
+    rows = [row for row in rows if row["metric"] == "dice"]
     methods = {row["method"] for row in rows}
-    assert len(rows) == 2 * 2 * len(methods)
     for target, figures in evaluation["targets"].items():
         assert set(figures["one_click"]) == methods
         for method, values in figures["one_click"].items():
             own = [
-                float(row["dice"])
+                float(row["value"])
                 for row in rows
-                if (row["target"], row["method"]) == (target, method)
+                if (row["group"], row["method"]) == (target, method)
             ]
             assert values["mean_dice"] == pytest.approx(np.mean(own), abs=1e-3)
             assert values["worst_dice"] == pytest.approx(min(own), abs=1e-3)

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from medrl.bundles import save
-from medrl.cli import segment
 from medrl.seednet.data import Target
 from medrl.seednet.model import ModelSettings, SeedModel
 from medrl.seednet.windows import Channel
+from medrl.systems import by_verb
 
 CENTER = np.array([-8.0, 22.0, 15.0])
 SEED = "fg:-8,22,15"
@@ -197,11 +197,13 @@ def test_which_model_ships(monkeypatch, seeder: Path, tmp_path: Path):
     both = make_bundle(tmp_path / "both", Channel("CT", "hounsfield"), Channel("PET", "suv"))
     shipped = [Bundle(p.name, p, read_manifest(p)) for p in (both, seeder)]
     monkeypatch.setattr(medrl.bundles, "available", lambda: shipped)
-    assert segment.choose_model([]) == "seeder"
-    assert segment.choose_model(["PET"]) == "both"
-    assert segment.choose_model(["PET", "CT"]) == "both"
+    system = by_verb("segment")
+    given = system.given()
+    assert system.choose_model(given, ["scan"]) == "seeder"
+    assert system.choose_model(given, ["PET"]) == "both"
+    assert system.choose_model(given, ["PET", "CT"]) == "both"
     with pytest.raises(medrl.errors.MedrlError, match="segments US: name one"):
-        segment.choose_model(["US"])
+        system.choose_model(given, ["US"])
 
 
 def test_other_commands_know_such_models(medrl, seeder: Path, scan: Path, tmp_path: Path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from medrl.errors import MedrlError
+from medrl.systems import by_verb
 
 
 class Finding(Exception):  # noqa: N818 - what a fuzzer finds
@@ -101,7 +102,7 @@ def _discover(verb: str) -> Callable[[Path, Path], None]:
     def find(path: Path, out: Path) -> None:
         from medrl.batch.discover import discover
 
-        for case in discover(path, verb, leave_out=out):
+        for case in discover(path, by_verb(verb), leave_out=out):
             target = (out / case.name).resolve()
             if not target.is_relative_to(out.resolve()) or target == out.resolve():
                 raise Finding(f"a case called {case.name!r}")

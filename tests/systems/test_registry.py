@@ -1,6 +1,6 @@
 """The registry: one line a system, loaded on first use, entry points of other packages."""
 
-import importlib.metadata
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,7 +30,8 @@ def install(folder: Path, name: str, source: str, module: str) -> None:
     (package / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-system\nVersion: 1.0\n")
     (package / "entry_points.txt").write_text(f"[medrl.systems]\n{name} = {name}_system:{source}\n")
     (folder / f"{name}_system.py").write_text(module)
-    importlib.metadata.MetadataPathFinder.invalidate_caches()
+    sys.modules.pop(f"{name}_system", None)
+    importlib.invalidate_caches()
 
 
 MODULE = """

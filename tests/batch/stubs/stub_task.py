@@ -13,6 +13,7 @@ from medrl.batch.record import Record
 from medrl.batch.task import CaseProcessor, CaseTask
 from medrl.engines import Progress
 from medrl.errors import MedrlError
+from medrl.systems import by_verb
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,11 @@ class StubTask(CaseTask):
 
     log: Path
     flavour: str = "plain"
-    verb = "detect"
     batch_size: int = 1
+
+    @property
+    def system(self):
+        return by_verb("detect")
 
     def open(self, threads, output):
         if self.flavour == "stuck":
@@ -49,8 +53,8 @@ def be_stuck():
 
 class Stub(CaseProcessor):
     def __init__(self, task, store):
+        super().__init__(task.system, store)
         self.task = task
-        self.store = store
 
     def read(self, case):
         text = case.here(case.sources["scan"].path).read_text()

@@ -8,9 +8,11 @@ import pytest
 
 from medrl.batch.discover import discover
 from medrl.batch.run import run
-from medrl.batch.tasks.detect import DetectTask
+from medrl.batch.task import SystemTask
 from medrl.engines.local import LocalEngine
 from medrl.landmark.detect import LandmarkDetector
+from medrl.landmark.system import DetectOptions
+from medrl.systems import by_verb
 from medrl.volume.read import read
 
 WANTED = ("Putamen_L_centroid", "Thalamus_R_centroid")
@@ -29,9 +31,9 @@ def test_scans_that_go_together_have_the_results_that_they_have_alone(tmp_path):
     air = np.where(chance.random((40, 40, 40)) < 0.4, -1000, 40).astype(np.int16)
     nib.Nifti1Image(air, np.diag([2.0, 2.0, 2.0, 1.0])).to_filename(folder / "ct.nii.gz")
 
-    task = DetectTask(landmarks=WANTED, picture=False, batch_size=5)
+    task = SystemTask("landmark", "brain-t1", DetectOptions(WANTED), picture=False, batch_size=5)
     out = tmp_path / "out"
-    summary = run(task, discover(folder, "detect"), out, LocalEngine(1))
+    summary = run(task, discover(folder, by_verb("detect")), out, LocalEngine(1))
     assert (summary.done, summary.failed) == (3, 2)
     with (out / "failures.csv").open() as stream:
         why = {row["case"]: row["reason"] for row in csv.DictReader(stream)}
@@ -55,5 +57,5 @@ def test_scans_that_go_together_have_the_results_that_they_have_alone(tmp_path):
             place = [float(table[key][axis]) for axis in "xyz"]
             assert place == pytest.approx(landmark.position_world, abs=1e-3)
     # How many go together is no part of what the results are.
-    again = DetectTask(landmarks=WANTED, picture=False, batch_size=1)
+    again = SystemTask("landmark", "brain-t1", DetectOptions(WANTED), picture=False, batch_size=1)
     assert again.fingerprint() == task.fingerprint()

@@ -1,0 +1,342 @@
+"""Registration agents as the rest of the house knows them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from medrl.systems import Artifact, Progress, Report, System
+
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
+
+    from medrl.engines import Engine
+    from medrl.evaluation import Evaluation
+    from medrl.registration.register import Registrar, Registration
+    from medrl.registration.results import Also
+    from medrl.trajectory import Trajectory, Watch
+
+#: Of the report, what goes into the table of a batch.
+_COLUMNS = (
+    *("fixed", "moving", "transform", "refined", "trusted", "confidence", "predicted_error_mm"),
+    *("turn_deg", "shift_mm", "overlap", "nmi_before", "nmi_after"),
+)
+
+
+@dataclass(frozen=True)
+class RegisterOptions:
+    """What may be chosen."""
+
+    transform: Literal["rigid", "similarity", "affine"] = "rigid"
+    """What may change: place and orientation; size too; or shape as well."""
+
+    refine: bool = True
+    """Refine the agent's answer by mutual information (SimpleITK)."""
+
+    also: tuple[Literal["ants", "fsl", "lta"], ...] = ()
+    """Write the transform for these as well: .ants.mat, .fsl.mat, .lta (FreeSurfer); the last two
+    take the extra `transforms`."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What may come with a pair of scans."""
+
+    init: Path | None = None
+    """Transform to start from, fixed to moving: of ITK (.tfm, .h5, .txt), a 4x4 world matrix in
+    text (.txt), of ANTs or FSL (.mat), or of FreeSurfer (.lta)."""
+
+    fixed_mask: Path | None = None
+    """Mask of what counts in the fixed scan, on any grid in the same world."""
+
+    moving_mask: Path | None = None
+    """Mask of what counts in the moving scan."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What may be chosen in an evaluation."""
+
+    bands: tuple[Literal["10", "30", "60", "any"], ...] = ("10", "30", "60", "any")
+    """How far copies are turned about each axis, in degrees, and shifted along it, in mm; any is
+    any orientation, shifted by up to 60 mm."""
+
+    seed: int = 0
+    """Of poses and contrasts."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Two scans, and what is known of how they fit together."""
+
+    fixed: MetaTensor
+    moving: MetaTensor
+    masks: dict[str, MetaTensor | None]
+    initial: Any
+
+
+@dataclass(frozen=True, eq=False)
+class _Registered:
+    """How two scans fit together, with the report, which takes resampling, once it is written."""
+
+    registration: Registration
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def trajectory(self) -> Trajectory:
+        return self.registration.trajectory
+
+    @property
+    def confidence(self) -> float | None:
+        return self.registration.confidence
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self.registration.warnings
+
+    @property
+    def seconds(self) -> float:
+        return self.registration.seconds
+
+    def save(
+        self, folder: Path, stem: str, *, also: Sequence[Also] = (), picture: bool = True
+    ) -> dict[str, Path]:
+        from medrl.registration.results import write_results
+
+        found = self.registration
+        facts = {
+            "model": found.trajectory.provenance["model"],
+            "warnings": list(found.warnings),
+            "seconds": round(found.seconds, 3),
+        }
+        written = write_results(
+            folder, stem, found.fixed, found.moving, found, also=also, picture=picture, facts=facts
+        )
+        self.facts.update(written.report)
+        return written.files
+
+
+class RegistrationSystem(System):
+    """Aligns a moving scan with a fixed one."""
+
+    name = "registration"
+    verb = "register"
+    summary = "align a moving scan with a fixed one"
+    description = """Align a moving scan with a fixed one: find the transform between them.
+
+Writes the transform for ITK and 3D Slicer (.tfm) and as a 4x4 world matrix (.matrix.txt), the
+moving scan on the fixed one's grid (.nii.gz), every transform that the agent passed in
+.trajectory.json, a report with the confidence (.report.json) and two pictures, before-after and
+checkerboard (.png)."""
+    default_model = "rigid-head"
+    roles = ("fixed", "moving")
+    options = RegisterOptions
+    given = Given
+    artifacts: ClassVar[Mapping[str, Artifact]] = {
+        **{
+            ending: Artifact(
+                "xfm",
+                new,
+                "Brings the image onto the other one: points of that one's world go to the image's",
+            )
+            for ending, new in (
+                (".tfm", ".tfm"),
+                (".matrix.txt", ".txt"),
+                (".report.json", ".json"),
+                (".before-after.png", ".png"),
+                (".checkerboard.png", ".png"),
+                (".ants.mat", ".ants.mat"),
+                (".fsl.mat", ".fsl.mat"),
+                (".lta", ".lta"),
+            )
+        },
+        ".trajectory.json": Artifact("agents", ".trajectory.json", "The path of every agent"),
+        ".nii.gz": Artifact(None, ".nii.gz", "The image on the grid of the other one"),
+    }
+    figures = ("confidence", "predicted_error_mm", "turn_deg", "shift_mm", "nmi_after")
+    evaluate_options = EvaluateOptions
+
+    def load(self, bundle: Path, *, device: str = "cpu") -> Registrar:
+        """The registrar of a trained model."""
+        from medrl.registration.register import Registrar
+
+        return Registrar.load(str(bundle), device=device)
+
+    def check(self, predictor: Registrar, options: RegisterOptions) -> None:
+        """Refuse forms of transforms that take a package that is missing."""
+        from medrl.volume.transform_files import check_form
+
+        for form in options.also:
+            check_form(form)
+
+    def read(
+        self,
+        predictor: Registrar,
+        scans: Mapping[str, MetaTensor],
+        given: Given,
+        options: RegisterOptions,
+    ) -> _Pair:
+        """Read masks and the transform to start from."""
+        from medrl.volume.transform_files import read_transform
+
+        fixed, moving = scans["fixed"], scans["moving"]
+        masks = {"fixed_mask": given.fixed_mask, "moving_mask": given.moving_mask}
+        initial = None
+        if given.init is not None:
+            initial = read_transform(given.init, fixed=fixed, moving=moving)
+        read = {name: None if path is None else _read_mask(path) for name, path in masks.items()}
+        return _Pair(fixed, moving, read, initial)
+
+    def predict(
+        self,
+        predictor: Registrar,
+        data: Sequence[_Pair],
+        options: RegisterOptions,
+        *,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
+    ) -> list[_Registered]:
+        """Register pairs, one after the other."""
+        return [
+            _Registered(
+                predictor.register(
+                    pair.fixed,
+                    pair.moving,
+                    transform=options.transform,
+                    refine=options.refine,
+                    initial_world=pair.initial,
+                    progress=progress,
+                    watch=watch,
+                    **pair.masks,
+                )
+            )
+            for pair in data
+        ]
+
+    def save(
+        self,
+        result: _Registered,
+        folder: Path,
+        stem: str,
+        options: RegisterOptions,
+        **how: Any,
+    ) -> dict[str, Path]:
+        """Write a registration, also for other programs."""
+        return result.save(folder, stem, also=options.also, picture=how.get("picture", True))
+
+    def doubt(self, result: _Registered) -> str | None:
+        """Whether a registration is to be trusted."""
+        found = result.registration
+        if found.trusted:
+            return None
+        sure = "unknown" if found.confidence is None else f"{found.confidence:.2f}"
+        error = found.predicted_error_mm
+        off = "unknown" if math.isnan(error) else f"{error:.1f}"
+        return f"NOT TRUSTED: confidence {sure}, predicted error {off} mm"
+
+    def rows(self, result: _Registered) -> list[dict[str, Any]]:
+        """The figures of a pair, and its transform."""
+        matrix = result.registration.transform_world
+        row = {key: result.facts[key] for key in _COLUMNS}
+        row |= {f"m{r}{c}": float(matrix[r, c]) for r in range(3) for c in range(4)}
+        return [row]
+
+    def report(self, result: _Registered) -> dict[str, Any]:
+        """What the report on disk says."""
+        return dict(result.facts)
+
+    def tables(self, results: Mapping[str, _Registered]) -> list[Any]:
+        """The figures of a pair."""
+        return [_table(result.facts) for result in results.values()]
+
+    def contents(self, manifest: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Nothing that has a name."""
+        return {}
+
+    def finds(self, manifest: Mapping[str, Any]) -> str:
+        """What registration agents find."""
+        return "the transform between two scans"
+
+    @property
+    def train_settings(self) -> type[Any]:
+        """The recipe."""
+        from medrl.registration.train import TrainSettings
+
+        return TrainSettings
+
+    def train(
+        self,
+        settings: Any,
+        *,
+        data: Path,
+        out: Path,
+        card: Mapping[str, Any],
+        report: Report | None = None,
+        engine: Engine | None = None,
+    ) -> Path:
+        """Train registration agents."""
+        from medrl.registration.train import train
+
+        return train(settings, data=data, out=out, card=card, progress=report)
+
+    def evaluate(
+        self,
+        predictor: Registrar,
+        *,
+        data: Path,
+        split: str,
+        options: EvaluateOptions,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> Evaluation:
+        """Errors on posed copies of scans, next to what is simpler."""
+        from medrl.data.datalist import samples_of
+        from medrl.evaluation import provenance
+        from medrl.registration.data import read_datalist
+        from medrl.registration.evaluate import evaluate
+
+        scans = samples_of(read_datalist(data), split, data)
+        bands = tuple(dict.fromkeys(options.bands))
+        found = evaluate(predictor, scans, bands=bands, seed=options.seed, progress=progress)
+        known = provenance(predictor.manifest, data=str(data), split=split, seed=options.seed)
+        return replace(found, summary={**known, **found.summary})
+
+    def metrics(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """Figures by band, and what the confidence is worth."""
+        return {key: summary[key] for key in ("scans", "bands", "confidence")}
+
+
+def _read_mask(path: Path) -> MetaTensor:
+    """Read a mask, which may be blank."""
+    from medrl.volume.read import read
+
+    return read(path, allow_constant=True)
+
+
+def _table(report: Mapping[str, Any]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    title = f"{report['moving']} to {report['fixed']} ({report['seconds']:.1f} s)"
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    table.add_column("transform")
+    for column in ("turned deg", "shifted mm", "overlap", "NMI before", "NMI after"):
+        table.add_column(column, justify="right")
+    for column in ("confidence", "predicted error mm"):
+        table.add_column(column, justify="right")
+    table.add_column("trusted")
+    trusted = report["trusted"]
+    two = ("overlap", "nmi_before", "nmi_after", "confidence", "predicted_error_mm")
+    table.add_row(
+        report["transform"] + (", refined" if report["refined"] else ""),
+        *(_number(report[key], 1) for key in ("turn_deg", "shift_mm")),
+        *(_number(report[key], 2) for key in two),
+        Text("yes" if trusted else "NO", style="green" if trusted else "bold red"),
+    )
+    return table
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "unknown" if value is None else f"{value:.{digits}f}"
