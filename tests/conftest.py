@@ -8,7 +8,6 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import ipaddress
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ import psutil
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-# Tests of every system's learners use tests/rl/resume.py.
-sys.path.insert(0, str(REPOSITORY / "tests" / "rl"))
 
 
 @pytest.fixture(scope="session")

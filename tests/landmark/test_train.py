@@ -7,7 +7,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from resume import assert_resumes, assert_survives_kill
 from scipy.ndimage import gaussian_filter
 
 from medrl.engines.local import LocalEngine
@@ -18,6 +17,7 @@ from medrl.landmark.detect import LandmarkDetector
 from medrl.landmark.learner import LearnerSettings, ScaleLearner
 from medrl.landmark.train import TrainSettings, train
 from medrl.volume.read import read
+from tests.rl.resume import assert_resumes, assert_survives_kill
 
 STILL = Augmentation(pose_probability=0, crop_probability=0.2, scanner_probability=0.2)
 SMALL = LearnerSettings(

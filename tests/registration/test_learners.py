@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from resume import assert_resumes
 from scipy import ndimage
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
@@ -28,6 +27,7 @@ from medrl.registration.network import (
 )
 from medrl.registration.pairs import PairSampler, PoseDistribution
 from medrl.registration.synthesis import Source, Synthesis
+from tests.rl.resume import assert_resumes
 
 LEVEL = LevelSettings(
     spacing=8.0, window=10, channels=(8, 16), strides=(2, 2), squeeze=8, features=48, memory=12

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from resume import assert_same
 from safetensors import safe_open
 from torch import nn
 
 from medrl.errors import MedrlError
 from medrl.rl.checkpoint import load_checkpoint, load_module, save_checkpoint
+from tests.rl.resume import assert_same
 
 
 def a_state() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Independent jobs: here, in processes, killed, interrupted, and on Ray."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from resume import assert_same, assert_survives_kill, train_alone
-from toy import make_toy
 
 from medrl.engines.local import LocalEngine
 from medrl.errors import MedrlError
 from medrl.rl.checkpoint import load_checkpoint
 from medrl.rl.jobs import Job, run_jobs
 from medrl.rl.stage import Progress
+from tests.rl.resume import assert_same, assert_survives_kill, train_alone
+from tests.rl.toy import make_toy
 
 
 def shout(folder: Path, report: Progress, *, word: str, times: int = 1) -> str:
@@ -55,8 +56,8 @@ def test_one_that_fails_is_named_and_the_others_are_done(tmp_path: Path) -> None
     assert {path.parent.name for path in tmp_path.glob("*/word")} == {"job-a", "job-b"}
 
 
-@pytest.mark.parametrize("kill_at", [1, 7, 18])
-def test_a_killed_worker_goes_on_with_the_same_bits(tmp_path: Path, kill_at: int) -> None:
+def test_a_killed_worker_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+    kill_at = random.randrange(1, 28)
     assert_survives_kill(make_toy, tmp_path, kill_at=kill_at, checkpoint_every=2)
 
 
@@ -67,7 +68,7 @@ def test_a_stage_in_a_process_or_on_ray_is_the_stage_here(
     from medrl.engines.ray import RayEngine
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=":")
     make = partial(make_toy, steps=20, mixed_precision=True)
     job = Job("toy", train_alone, {"make_learner": make, "checkpoint_every": 7})
     states = []

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from resume import assert_resumes, assert_same
 from torch import Generator, nn
-from toy import ToyLearner, ToySettings, make_toy
 
 from medrl.rl.optimize import optimize
 from medrl.rl.schedule import one_cycle
+from tests.rl.resume import assert_resumes, assert_same
+from tests.rl.toy import ToyLearner, ToySettings, make_toy
 
 
 @pytest.mark.parametrize("interrupt_at", [1, 4, 5, 17, 29])

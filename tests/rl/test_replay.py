@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from resume import assert_same
 from torch import Generator, Tensor
 
 from medrl.rl.checkpoint import load_checkpoint, save_checkpoint
 from medrl.rl.replay import Fields, Replay, SequenceReplay
+from tests.rl.resume import assert_same
 
 
 def replay(capacity: int = 100, seed: int = 0) -> Replay:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from resume import assert_same, count_steps, stop_at
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toy import make_toy
 
 from medrl.errors import MedrlError
 from medrl.rl.learner import Learner
 from medrl.rl.stage import run_stage
+from tests.rl.resume import assert_same, count_steps, stop_at
+from tests.rl.toy import make_toy
 
 
 def stage(
