@@ -78,6 +78,37 @@ def all_or_nothing(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
             shutil.rmtree(work, ignore_errors=True)
 
 
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill, and rename it when the block ends well.
+
+    Args:
+        target: Folder to write, with its parents; an older one is replaced.
+
+    Yields:
+        An empty folder beside it; removed if the block raises.
+
+    Raises:
+        MedrlError: If the folder cannot be written.
+    """
+    work = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        (work / "new").mkdir()
+        yield work / "new"
+        if target.exists():
+            target.replace(work / "old")
+        (work / "new").replace(target)
+    except OSError as error:
+        if work is not None and (work / "old").exists() and not target.exists():
+            (work / "old").replace(target)
+        raise MedrlError(f"cannot write {target}: {error.strerror}") from None
+    finally:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+
+
 def prepare_folder(folder: Path) -> Path:
     """Make an output folder and find out now whether it can be written to.
 

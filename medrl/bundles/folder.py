@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from medrl.bundles.card import render_card
 from medrl.bundles.manifest import Manifest, check_manifest
 from medrl.errors import MedrlError
+from medrl.files import whole_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -210,14 +209,7 @@ def save(
         and (not target.is_dir() or any(target.iterdir()))
     ):
         raise MedrlError(f"{target} exists and is not the folder of a model: choose another")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise MedrlError(f"cannot write the model to {target}: {error.strerror}") from None
-    try:
-        new = work / "new"
-        new.mkdir()
+    with whole_folder(target) as new:
         (new / WEIGHTS_FILE).write_bytes(content)
         (new / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
         (new / CARD_FILE).write_text(
@@ -225,15 +217,6 @@ def save(
         )
         if licence is not None:
             (new / LICENCE_FILE).write_text(licence, encoding="utf-8")
-        if target.exists():
-            target.replace(work / "old")
-        new.replace(target)
-    except OSError as error:
-        if (work / "old").exists() and not target.exists():
-            (work / "old").replace(target)
-        raise MedrlError(f"cannot write the model to {target}: {error.strerror}") from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return target
 
 

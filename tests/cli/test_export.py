@@ -59,7 +59,7 @@ def test_metadata(medrl, bundle: Path, tmp_path: Path):
     assert "pred" in metadata["network_data_format"]["outputs"]
     parser = ConfigParser()
     parser.read_config(tmp_path / "b" / "configs" / "inference.json")
-    assert parser.get("detector")["_target_"] == "medrl.bundles.monai.load_detector"
+    assert parser.get("evaluator")["_target_"] == "medrl.bundles.monai.ScanEvaluator"
 
 
 def test_refusals(medrl, bundle: Path, tmp_path: Path):

@@ -193,7 +193,7 @@ def test_other_commands_say_what_the_model_is_for(
     for line, words in (
         (("detect", scan, "--model", model, *out), "medrl register"),
         (("segment", scan, "--seed", "fg:0,0,0", "--model", model, *out), "medrl register"),
-        (("export", model, *out), "only landmark models are exported"),
+        (("export", model, *out), "only models that take one scan"),
     ):
         ended = medrl(*line)
         assert ended.code == 2
