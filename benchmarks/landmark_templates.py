@@ -40,7 +40,9 @@ def load(template: str) -> LabelledImage:
     """A template with its fiducials."""
     root = data_root() / "afids_templates"
     image = sitk.ReadImage(str(root / "images" / f"{template}.nii.gz"))
-    return LabelledImage(template, template, image, afids_templates.landmarks(root)[template])
+    return LabelledImage(
+        template, template, image, afids_templates.DATASET.landmarks(root)[template]
+    )
 
 
 def turned_copies(

@@ -28,7 +28,7 @@ def data_root() -> Path:
 
 def subjects(split: str) -> tuple[str, ...]:
     """Subjects of a split (train, val, holdout)."""
-    return ixi_brain_t1.splits(data_root() / "ixi_brain_t1")[split]
+    return ixi_brain_t1.DATASET.splits(data_root() / "ixi_brain_t1")[split]
 
 
 def load(subject: str) -> LabelledImage:
@@ -52,4 +52,4 @@ def shapes(split: str) -> Array:
 
 @cache
 def _landmarks() -> dict[str, dict[str, Array]]:
-    return ixi_brain_t1.landmarks(data_root() / "ixi_brain_t1")
+    return ixi_brain_t1.DATASET.landmarks(data_root() / "ixi_brain_t1")

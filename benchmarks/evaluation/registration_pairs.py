@@ -290,9 +290,11 @@ def lung_case(kind: str) -> ScanPair:
     root = ixi.data_root() / "ct_lung_pair"
     scans = [
         from_sitk(sitk.Clamp(sitk.ReadImage(entry["image"], sitk.sitkFloat32), lowerBound=-1024.0))
-        for entry in sorted(ct_lung_pair.datalist(root)["test"], key=lambda entry: entry["subject"])
+        for entry in sorted(
+            ct_lung_pair.DATASET.datalist(root)["test"], key=lambda entry: entry["subject"]
+        )
     ]
-    points = ct_lung_pair.landmarks(root)
+    points = ct_lung_pair.DATASET.landmarks(root)
     return ScanPair(
         name=kind,
         band=kind,

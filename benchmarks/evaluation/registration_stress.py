@@ -102,7 +102,7 @@ class Head:
 @lru_cache(maxsize=1)
 def template() -> Head:
     """The MNI152 template without skull, 1 mm, sampled at 2 mm."""
-    (case,) = mni152.datalist(mni152.installed_root())["test"]
+    (case,) = mni152.DATASET.datalist(mni152.installed_root())["test"]
     scan = sitk.ReadImage(case["image"], sitk.sitkFloat32)
     array = sitk.GetArrayFromImage(scan)
     array = array / array.max()

@@ -8,10 +8,10 @@ from importlib import import_module
 from typing import cast
 
 from medrl.errors import MedrlError
-from medrl_datasets.card import Card, DataSet, LandmarkDataSet
-from medrl_datasets.local import root_of
+from medrl_datasets.card import Card
+from medrl_datasets.local import DataSet, root_of
 
-__all__ = ["Card", "DataSet", "LandmarkDataSet", "get", "names", "root_of"]
+__all__ = ["Card", "DataSet", "get", "names", "root_of"]
 
 _NAMES = (
     "afids_templates",
@@ -41,4 +41,4 @@ def get(name: str) -> DataSet:
     """
     if name not in _NAMES:
         raise MedrlError(f"there is no data set {name!r}; there are: {', '.join(_NAMES)}")
-    return cast(DataSet, import_module(f"medrl_datasets.{name}"))
+    return cast(DataSet, import_module(f"medrl_datasets.{name}").DATASET)

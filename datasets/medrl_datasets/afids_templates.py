@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from medrl.errors import MedrlError
-from medrl_datasets.card import Card, Datalist, Entry, Landmarks, Splits
-from medrl_datasets.local import all_held_out, build_datalist, verify_files
+from medrl_datasets.card import Card, Landmarks
+from medrl_datasets.local import DataSet
 
 #: Image and the template whose fiducials belong to it.
 TEMPLATES = {
@@ -65,44 +65,6 @@ CARD = Card(
 )
 
 
-def card() -> Card:
-    """Return the data card."""
-    return CARD
-
-
-def splits(root: Path) -> Splits:
-    """Return every template as held out."""
-    return all_held_out(*TEMPLATES)
-
-
-def datalist(root: Path) -> Datalist:
-    """List the templates; `landmarks` has the points under their anatomical names."""
-
-    def entry_of(subject: str) -> Entry:
-        return {"image": str(root / "images" / f"{subject}.nii.gz"), "subject": subject}
-
-    return build_datalist(splits(root), entry_of)
-
-
-def landmarks(root: Path) -> Landmarks:
-    """Read the 32 fiducials of each template, RAS+ millimetres.
-
-    The files number the points in `label` and name them in `desc`.
-
-    Raises:
-        MedrlError: If a file is missing, broken or not in RAS.
-    """
-    return {
-        subject: _read(root / "landmarks" / f"tpl-{template}_afids.fcsv")
-        for subject, template in TEMPLATES.items()
-    }
-
-
-def verify(root: Path) -> tuple[str, ...]:
-    """Return what is missing from or differs in the copy at `root`, a line each."""
-    return verify_files(root, CARD.name)
-
-
 def _read(path: Path) -> dict[str, np.ndarray]:
     """Read one fiducial file of 3D Slicer 4."""
     try:
@@ -113,3 +75,30 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         return {row[12]: np.array([float(value) for value in row[1:4]]) for row in rows}
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise MedrlError(f"cannot read {path}: {error}") from error
+
+
+class AfidsTemplates(DataSet):
+    """The templates; `landmarks` has the points under their anatomical names."""
+
+    card = CARD
+    subjects = tuple(TEMPLATES)
+
+    def files(self, root: Path, subject: str) -> dict[str, Path]:
+        """Return the files of a subject."""
+        return {"image": root / "images" / f"{subject}.nii.gz"}
+
+    def landmarks(self, root: Path) -> Landmarks:
+        """Read the 32 fiducials of each template, RAS+ millimetres.
+
+        The files number the points in `label` and name them in `desc`.
+
+        Raises:
+            MedrlError: If a file is missing, broken or not in RAS.
+        """
+        return {
+            subject: _read(root / "landmarks" / f"tpl-{template}_afids.fcsv")
+            for subject, template in TEMPLATES.items()
+        }
+
+
+DATASET = AfidsTemplates()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medrl_datasets.card import Card, Datalist, Splits
-from medrl_datasets.local import all_held_out, build_datalist, verify_files
+from medrl_datasets.card import Card
+from medrl_datasets.local import DataSet
 
 _FILES = {
     "ct": {"image": "example_ct.nii.gz", "label": "example_seg_fast_force_split.nii.gz"},
@@ -33,27 +33,15 @@ CARD = Card(
 )
 
 
-def card() -> Card:
-    """Return the data card."""
-    return CARD
+class BodyCtMr(DataSet):
+    """The scans, with their organs where there are any."""
+
+    card = CARD
+    subjects = tuple(_FILES)
+
+    def files(self, root: Path, subject: str) -> dict[str, Path]:
+        """Return the files of a subject."""
+        return {key: root / file for key, file in _FILES[subject].items()}
 
 
-def splits(root: Path) -> Splits:
-    """Return every scan as held out."""
-    return all_held_out(*_FILES)
-
-
-def datalist(root: Path) -> Datalist:
-    """List the scans, with their organs where there are any."""
-    return build_datalist(
-        splits(root),
-        lambda subject: {
-            **{key: str(root / file) for key, file in _FILES[subject].items()},
-            "subject": subject,
-        },
-    )
-
-
-def verify(root: Path) -> tuple[str, ...]:
-    """Return what is missing from or differs in the copy at `root`, a line each."""
-    return verify_files(root, CARD.name)
+DATASET = BodyCtMr()

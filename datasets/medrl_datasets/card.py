@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,36 +55,3 @@ class Card:
     traps: tuple[str, ...] = ()
     landmarks: tuple[str, ...] = ()
     holdout: tuple[str, ...] = ()
-
-
-class DataSet(Protocol):
-    """What every module of `medrl_datasets` offers; `root` is the folder of a local copy."""
-
-    def card(self) -> Card:
-        """Return the data card."""
-
-    def splits(self, root: Path) -> Splits:
-        """Return the subjects for training, validation and holdout."""
-
-    def datalist(self, root: Path) -> Datalist:
-        """Return MONAI's datalist of the copy at `root`, with full paths."""
-
-    def verify(self, root: Path) -> tuple[str, ...]:
-        """Return what is missing from or differs in the copy at `root`, a line each."""
-
-
-class MultiChannelDataSet(DataSet, Protocol):
-    """A set with several images of each patient, and a mask.
-
-    Attributes:
-        CHANNELS: Name of each image for a model, and the key of its file in an entry.
-    """
-
-    CHANNELS: dict[str, str]
-
-
-class LandmarkDataSet(DataSet, Protocol):
-    """A set with landmarks."""
-
-    def landmarks(self, root: Path) -> Landmarks:
-        """Return the landmarks of every subject."""

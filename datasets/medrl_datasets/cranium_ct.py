@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medrl_datasets.card import Card, Datalist, Splits
-from medrl_datasets.local import all_held_out, build_datalist, verify_files
+from medrl_datasets.card import Card
+from medrl_datasets.local import DataSet
 
 CARD = Card(
     name="cranium_ct",
@@ -23,24 +23,15 @@ CARD = Card(
 )
 
 
-def card() -> Card:
-    """Return the data card."""
-    return CARD
+class CraniumCt(DataSet):
+    """The one scan."""
+
+    card = CARD
+    subjects = ("cranium_ct",)
+
+    def files(self, root: Path, subject: str) -> dict[str, Path]:
+        """Return the files of a subject."""
+        return {"image": root / f"{subject}.nii.gz"}
 
 
-def splits(root: Path) -> Splits:
-    """Return the one scan as held out."""
-    return all_held_out("cranium_ct")
-
-
-def datalist(root: Path) -> Datalist:
-    """List the one scan."""
-    return build_datalist(
-        splits(root),
-        lambda subject: {"image": str(root / f"{subject}.nii.gz"), "subject": subject},
-    )
-
-
-def verify(root: Path) -> tuple[str, ...]:
-    """Return what is missing from or differs in the copy at `root`, a line each."""
-    return verify_files(root, CARD.name)
+DATASET = CraniumCt()

@@ -8,8 +8,8 @@ import numpy as np
 
 from medrl.errors import MedrlError
 from medrl.volume.space import lps_to_ras
-from medrl_datasets.card import Card, Datalist, Entry, Landmarks, Splits
-from medrl_datasets.local import all_held_out, build_datalist, verify_files
+from medrl_datasets.card import Card, Landmarks
+from medrl_datasets.local import DataSet
 
 #: Date, scan, and the role that the names of mask and points give it.
 _DATES = {
@@ -41,49 +41,34 @@ CARD = Card(
 )
 
 
-def card() -> Card:
-    """Return the data card."""
-    return CARD
+class CtLungPair(DataSet):
+    """Both dates with the masks of the lungs."""
 
+    card = CARD
+    subjects = tuple(_DATES)
 
-def splits(root: Path) -> Splits:
-    """Return both dates as held out."""
-    return all_held_out(*_DATES)
-
-
-def datalist(root: Path) -> Datalist:
-    """List both dates with the masks of the lungs."""
-
-    def entry_of(subject: str) -> Entry:
+    def files(self, root: Path, subject: str) -> dict[str, Path]:
+        """Return the files of a subject."""
         scan, role = _DATES[subject]
-        return {
-            "image": str(root / scan),
-            "label": str(root / f"CT_3D_lung_{role}_mask.mha"),
-            "subject": subject,
-        }
+        return {"image": root / scan, "label": root / f"CT_3D_lung_{role}_mask.mha"}
 
-    return build_datalist(splits(root), entry_of)
+    def landmarks(self, root: Path) -> Landmarks:
+        """Read the corresponding points p01 to p51 of both dates, RAS+ millimetres.
 
-
-def landmarks(root: Path) -> Landmarks:
-    """Read the corresponding points p01 to p51 of both dates, RAS+ millimetres.
-
-    Raises:
-        MedrlError: If a file is missing or broken.
-    """
-    points = {}
-    for subject, (_, role) in _DATES.items():
-        path = root / f"CT_3D_lung_{role}_point_set_corrected.txt"
-        try:
-            positions = np.loadtxt(path, skiprows=2, ndmin=2)
-        except (OSError, ValueError) as error:
-            raise MedrlError(f"cannot read {path}: {error}") from error
-        if positions.shape != (len(CARD.landmarks), 3):
-            raise MedrlError(f"{path} does not hold {len(CARD.landmarks)} points")
-        points[subject] = dict(zip(CARD.landmarks, lps_to_ras(positions), strict=True))
-    return points
+        Raises:
+            MedrlError: If a file is missing or broken.
+        """
+        points = {}
+        for subject, (_, role) in _DATES.items():
+            path = root / f"CT_3D_lung_{role}_point_set_corrected.txt"
+            try:
+                positions = np.loadtxt(path, skiprows=2, ndmin=2)
+            except (OSError, ValueError) as error:
+                raise MedrlError(f"cannot read {path}: {error}") from error
+            if positions.shape != (len(CARD.landmarks), 3):
+                raise MedrlError(f"{path} does not hold {len(CARD.landmarks)} points")
+            points[subject] = dict(zip(CARD.landmarks, lps_to_ras(positions), strict=True))
+        return points
 
 
-def verify(root: Path) -> tuple[str, ...]:
-    """Return what is missing from or differs in the copy at `root`, a line each."""
-    return verify_files(root, CARD.name)
+DATASET = CtLungPair()

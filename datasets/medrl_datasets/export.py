@@ -6,8 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Literal, cast
+from typing import Literal
 
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
@@ -54,7 +53,7 @@ def export(
         MedrlError: If the copy is not whole, there are no masks, or the folder cannot be written.
     """
     dataset = get(name)
-    card = dataset.card()
+    card = dataset.card
     problems = [problem for problem in dataset.verify(root) if problem.startswith("missing")]
     if problems:
         raise MedrlError(
@@ -69,7 +68,7 @@ def export(
 
             datalist, landmarks = write_shifted(root, out, seed=seed)
         else:
-            datalist, landmarks = dataset.datalist(root), _landmarks(dataset, root)
+            datalist, landmarks = dataset.datalist(root), dataset.landmarks(root)
         if brains:
             if name != "ixi_brain_t1":
                 raise MedrlError(f"{name} has no label maps of whole brains: leave out --brains")
@@ -83,7 +82,7 @@ def export(
             "reference": card.citation,
         }
         if masks:
-            content |= _masks(datalist, getattr(dataset, "CHANNELS", {}), out)
+            content |= _masks(datalist, dataset.channels, out)
         else:
             files = _write_points(landmarks, out / "landmarks", points)
             named = {label for points_of in landmarks.values() for label in points_of}
@@ -94,12 +93,6 @@ def export(
     except OSError as error:
         raise MedrlError(f"cannot write to {out}: {error}") from error
     return path
-
-
-def _landmarks(dataset: object, root: Path) -> Landmarks:
-    """Return the landmarks of a set, none if it has none."""
-    read = getattr(cast(ModuleType, dataset), "landmarks", None)
-    return cast(Landmarks, read(root)) if read else {}
 
 
 def _write_points(landmarks: Landmarks, folder: Path, points: PointFormat) -> dict[str, Path]:

@@ -10,8 +10,8 @@ from nibabel.filebasedimages import ImageFileError
 
 from medrl.errors import MedrlError
 from medrl.volume.space import voxel_to_world
-from medrl_datasets.card import Card, Datalist, Entry, Landmarks, Splits
-from medrl_datasets.local import all_held_out, build_datalist, verify_files
+from medrl_datasets.card import Card, Landmarks
+from medrl_datasets.local import DataSet
 
 #: Landmark of each value in lmks.nii.gz.
 LANDMARKS = {
@@ -58,52 +58,38 @@ CARD = Card(
 )
 
 
-def card() -> Card:
-    """Return the data card."""
-    return CARD
+class FetalAtlasT2(DataSet):
+    """The templates with their tissues."""
+
+    card = CARD
+    subjects = tuple(SUBJECTS)
+
+    def files(self, root: Path, subject: str) -> dict[str, Path]:
+        """Return the files of a subject."""
+        files = {"image": "srr.nii.gz", "label": "parcellation.nii.gz"}
+        return {key: root / subject / file for key, file in files.items()}
+
+    def landmarks(self, root: Path) -> Landmarks:
+        """Read the seven one-voxel landmarks of each template, RAS+ millimetres.
+
+        Raises:
+            MedrlError: If a file is missing, broken or lacks a landmark.
+        """
+        points: Landmarks = {}
+        for subject in SUBJECTS:
+            path = root / subject / "lmks.nii.gz"
+            try:
+                scan = nib.load(path)
+                values = np.asanyarray(scan.dataobj)
+            except (OSError, EOFError, ValueError, ImageFileError) as error:
+                raise MedrlError(f"cannot read {path}: {error}") from error
+            points[subject] = {}
+            for value, name in LANDMARKS.items():
+                voxels = np.argwhere(values == value)
+                if not len(voxels):
+                    raise MedrlError(f"{path} lacks the value {value}, {name}")
+                points[subject][name] = voxel_to_world(voxels.mean(axis=0), scan.affine)
+        return points
 
 
-def splits(root: Path) -> Splits:
-    """Return every template as held out."""
-    return all_held_out(*SUBJECTS)
-
-
-def datalist(root: Path) -> Datalist:
-    """List the templates with their tissues."""
-
-    def entry_of(subject: str) -> Entry:
-        return {
-            "image": str(root / subject / "srr.nii.gz"),
-            "label": str(root / subject / "parcellation.nii.gz"),
-            "subject": subject,
-        }
-
-    return build_datalist(splits(root), entry_of)
-
-
-def landmarks(root: Path) -> Landmarks:
-    """Read the seven one-voxel landmarks of each template, RAS+ millimetres.
-
-    Raises:
-        MedrlError: If a file is missing, broken or lacks a landmark.
-    """
-    points: Landmarks = {}
-    for subject in SUBJECTS:
-        path = root / subject / "lmks.nii.gz"
-        try:
-            scan = nib.load(path)
-            values = np.asanyarray(scan.dataobj)
-        except (OSError, EOFError, ValueError, ImageFileError) as error:
-            raise MedrlError(f"cannot read {path}: {error}") from error
-        points[subject] = {}
-        for value, name in LANDMARKS.items():
-            voxels = np.argwhere(values == value)
-            if not len(voxels):
-                raise MedrlError(f"{path} lacks the value {value}, {name}")
-            points[subject][name] = voxel_to_world(voxels.mean(axis=0), scan.affine)
-    return points
-
-
-def verify(root: Path) -> tuple[str, ...]:
-    """Return what is missing from or differs in the copy at `root`, a line each."""
-    return verify_files(root, CARD.name)
+DATASET = FetalAtlasT2()

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from medrl.errors import MedrlError
-from medrl_datasets.card import Card, Datalist, Entry, Landmarks, Splits
-from medrl_datasets.local import build_datalist, read_splits, read_table, verify_files
+from medrl_datasets.card import Card, Landmarks
+from medrl_datasets.local import DataSet, read_table
 
 #: Landmarks that are the centroid of one region: landmark name, region name in labels.csv.
 CENTROIDS = {
@@ -96,46 +96,31 @@ CARD = Card(
 )
 
 
-def card() -> Card:
-    """Return the data card."""
-    return CARD
+class IxiBrainT1(DataSet):
+    """The scans with their label maps; `landmarks` has the points."""
+
+    card = CARD
+
+    def files(self, root: Path, subject: str) -> dict[str, Path]:
+        """Return the files of a subject."""
+        folders = {"image": "t1", "label": "labels"}
+        return {key: root / folder / f"{subject}.nii.gz" for key, folder in folders.items()}
+
+    def landmarks(self, root: Path) -> Landmarks:
+        """Read landmarks.csv: 25 points per subject, RAS+ millimetres.
+
+        Raises:
+            MedrlError: If the file is missing or broken.
+        """
+        path = root / "landmarks.csv"
+        points: Landmarks = {}
+        for row in read_table(path, ("subject", "landmark", "x", "y", "z")):
+            try:
+                position = np.array([float(row[axis]) for axis in "xyz"])
+            except ValueError as error:
+                raise MedrlError(f"{path}: a coordinate of {row['subject']}: {error}") from error
+            points.setdefault(row["subject"], {})[row["landmark"]] = position
+        return points
 
 
-def splits(root: Path) -> Splits:
-    """Return the subjects for training, validation and holdout."""
-    return read_splits(root, CARD)
-
-
-def datalist(root: Path) -> Datalist:
-    """List the scans with their label maps; `landmarks` has the points."""
-
-    def entry_of(subject: str) -> Entry:
-        return {
-            "image": str(root / "t1" / f"{subject}.nii.gz"),
-            "label": str(root / "labels" / f"{subject}.nii.gz"),
-            "subject": subject,
-        }
-
-    return build_datalist(splits(root), entry_of)
-
-
-def landmarks(root: Path) -> Landmarks:
-    """Read landmarks.csv: 25 points per subject, RAS+ millimetres.
-
-    Raises:
-        MedrlError: If the file is missing or broken.
-    """
-    path = root / "landmarks.csv"
-    points: Landmarks = {}
-    for row in read_table(path, ("subject", "landmark", "x", "y", "z")):
-        try:
-            position = np.array([float(row[axis]) for axis in "xyz"])
-        except ValueError as error:
-            raise MedrlError(f"{path}: a coordinate of {row['subject']}: {error}") from error
-        points.setdefault(row["subject"], {})[row["landmark"]] = position
-    return points
-
-
-def verify(root: Path) -> tuple[str, ...]:
-    """Return what is missing from or differs in the copy at `root`, a line each."""
-    return verify_files(root, CARD.name)
+DATASET = IxiBrainT1()

@@ -5,15 +5,66 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import ClassVar
 
 from medrl.errors import MedrlError
-from medrl_datasets.card import Card, Datalist, Entry, Splits
+from medrl_datasets.card import Card, Datalist, Landmarks, Splits
 
-_SPLIT_NAMES = ("train", "val", "holdout")
-_DATALIST_KEYS = {"train": "training", "val": "validation", "holdout": "test"}
+#: Splits, and MONAI's words for them.
+_SPLITS = {"train": "training", "val": "validation", "holdout": "test"}
+
+
+class DataSet(ABC):
+    """What every module of `medrl_datasets` has as `DATASET`; `root` is the folder of a local copy.
+
+    Attributes:
+        card: The data card.
+        subjects: All of a set that is for tests and demonstrations only, so that all are held out;
+            None if `splits.csv` of the copy says who is.
+        channels: Of a set with several images of each patient, the name of each for a model, and
+            the key of its file in an entry; a model works on the grid of the first.
+    """
+
+    card: ClassVar[Card]
+    subjects: ClassVar[tuple[str, ...] | None] = None
+    channels: ClassVar[Mapping[str, str]] = {}
+
+    @abstractmethod
+    def files(self, root: Path, subject: str) -> dict[str, Path]:
+        """Return the files of a subject: `image`, and others by their keys."""
+
+    def splits(self, root: Path) -> Splits:
+        """Return the subjects for training, validation and holdout."""
+        if self.subjects is None:
+            return read_splits(root, self.card)
+        return {"train": (), "val": (), "holdout": self.subjects}
+
+    def datalist(self, root: Path) -> Datalist:
+        """Return MONAI's datalist, with full paths."""
+        splits = self.splits(root)
+        return {
+            key: [
+                {**{k: str(file) for k, file in self.files(root, s).items()}, "subject": s}
+                for s in splits[split]
+            ]
+            for split, key in _SPLITS.items()
+        }
+
+    def landmarks(self, root: Path) -> Landmarks:
+        """Return the landmarks of every subject; none if the set has none.
+
+        Raises:
+            MedrlError: If a file is missing or broken.
+        """
+        return {}
+
+    def verify(self, root: Path) -> tuple[str, ...]:
+        """Return what is missing from or differs in the copy, a line each."""
+        return verify_files(root, self.card.name)
 
 
 def root_of(name: str, root: str | os.PathLike[str] | None = None) -> Path:
@@ -68,12 +119,12 @@ def read_splits(root: Path, card: Card) -> Splits:
             that the card holds out to training or validation.
     """
     path = root / "splits.csv"
-    found: dict[str, list[str]] = {split: [] for split in _SPLIT_NAMES}
+    found: dict[str, list[str]] = {split: [] for split in _SPLITS}
     seen: set[str] = set()
     for row in read_table(path, ("subject", "split")):
         subject, split = row["subject"].strip(), row["split"].strip()
         if split not in found:
-            raise MedrlError(f"{path}: {split!r} is not one of {', '.join(_SPLIT_NAMES)}")
+            raise MedrlError(f"{path}: {split!r} is not one of {', '.join(_SPLITS)}")
         if subject in seen:
             raise MedrlError(f"{path} names {subject} twice")
         if split != "holdout" and subject in card.holdout:
@@ -81,19 +132,6 @@ def read_splits(root: Path, card: Card) -> Splits:
         seen.add(subject)
         found[split].append(subject)
     return {split: tuple(subjects) for split, subjects in found.items()}
-
-
-def all_held_out(*subjects: str) -> Splits:
-    """Return the splits of a set that is for tests and demonstrations only."""
-    return {"train": (), "val": (), "holdout": subjects}
-
-
-def build_datalist(splits: Splits, entry_of: Callable[[str], Entry]) -> Datalist:
-    """List the entries of each split under the keys that MONAI uses."""
-    return {
-        _DATALIST_KEYS[split]: [entry_of(subject) for subject in splits[split]]
-        for split in _SPLIT_NAMES
-    }
 
 
 def manifest(name: str) -> dict[str, str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from medrl.errors import MedrlError
-from medrl_datasets.card import Card, Datalist, Splits
-from medrl_datasets.local import all_held_out, build_datalist, verify_files
+from medrl_datasets.card import Card
+from medrl_datasets.local import DataSet
 
 _FILE = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 
@@ -49,23 +49,15 @@ def installed_root() -> Path:
     return Path(nilearn.__file__).parent / "datasets" / "data"
 
 
-def card() -> Card:
-    """Return the data card."""
-    return CARD
+class Mni152(DataSet):
+    """The one template."""
+
+    card = CARD
+    subjects = ("MNI152",)
+
+    def files(self, root: Path, subject: str) -> dict[str, Path]:
+        """Return the files of a subject."""
+        return {"image": root / _FILE}
 
 
-def splits(root: Path) -> Splits:
-    """Return the one template as held out."""
-    return all_held_out("MNI152")
-
-
-def datalist(root: Path) -> Datalist:
-    """List the one template."""
-    return build_datalist(
-        splits(root), lambda subject: {"image": str(root / _FILE), "subject": subject}
-    )
-
-
-def verify(root: Path) -> tuple[str, ...]:
-    """Return what is missing from or differs in the copy at `root`, a line each."""
-    return verify_files(root, CARD.name)
+DATASET = Mni152()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medrl_datasets.card import Card, Datalist, Entry, Splits
-from medrl_datasets.local import all_held_out, build_datalist, verify_files
+from medrl_datasets.card import Card
+from medrl_datasets.local import DataSet
 
 CARD = Card(
     name="ms_multimodal",
@@ -40,37 +40,26 @@ CARD = Card(
 )
 
 
-def card() -> Card:
-    """Return the data card."""
-    return CARD
+class MsMultimodal(DataSet):
+    """The patient: `image` is the first FLAIR, `t1`, `t2` and `followup` the other scans."""
 
+    card = CARD
+    subjects = ("patient01",)
 
-def splits(root: Path) -> Splits:
-    """Return the one patient as held out."""
-    return all_held_out("patient01")
-
-
-def datalist(root: Path) -> Datalist:
-    """List the patient: `image` is the first FLAIR, `t1`, `t2` and `followup` the other scans."""
-
-    def entry_of(subject: str) -> Entry:
-        folder = root / subject
-        return {
-            "image": str(folder / "study1_FLAIR.nii.gz"),
-            "t1": str(folder / "study1_T1W.nii.gz"),
-            "t2": str(folder / "study1_T2W.nii.gz"),
-            "followup": str(folder / "study2_FLAIR.nii.gz"),
-            "t1_to_image": str(folder / "study1_T1W_intrastudy_to_FLAIR.txt"),
-            "t2_to_image": str(folder / "study1_T2W_intrastudy_to_FLAIR.txt"),
-            "image_to_common": str(folder / "study1_FLAIR_to_common_space.txt"),
-            "followup_to_common": str(folder / "study2_FLAIR_to_common_space.txt"),
-            "change_in_common": str(folder / "gt.nii.gz"),
-            "subject": subject,
+    def files(self, root: Path, subject: str) -> dict[str, Path]:
+        """Return the files of a subject."""
+        files = {
+            "image": "study1_FLAIR.nii.gz",
+            "t1": "study1_T1W.nii.gz",
+            "t2": "study1_T2W.nii.gz",
+            "followup": "study2_FLAIR.nii.gz",
+            "t1_to_image": "study1_T1W_intrastudy_to_FLAIR.txt",
+            "t2_to_image": "study1_T2W_intrastudy_to_FLAIR.txt",
+            "image_to_common": "study1_FLAIR_to_common_space.txt",
+            "followup_to_common": "study2_FLAIR_to_common_space.txt",
+            "change_in_common": "gt.nii.gz",
         }
+        return {key: root / subject / file for key, file in files.items()}
 
-    return build_datalist(splits(root), entry_of)
 
-
-def verify(root: Path) -> tuple[str, ...]:
-    """Return what is missing from or differs in the copy at `root`, a line each."""
-    return verify_files(root, CARD.name)
+DATASET = MsMultimodal()

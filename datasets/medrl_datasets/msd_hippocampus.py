@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
 from medrl.volume.space import voxel_to_world
-from medrl_datasets.card import Card, Datalist, Entry, Landmarks, Splits
-from medrl_datasets.local import build_datalist, read_splits, verify_files
+from medrl_datasets.card import Card, Datalist, Landmarks
+from medrl_datasets.local import DataSet
 
 ANTERIOR, POSTERIOR = 1, 2
 
@@ -81,29 +81,6 @@ CARD = Card(
 )
 
 
-def card() -> Card:
-    """Return the data card."""
-    return CARD
-
-
-def splits(root: Path) -> Splits:
-    """Return the subjects for training, validation and holdout."""
-    return read_splits(root, CARD)
-
-
-def datalist(root: Path) -> Datalist:
-    """List the crops as published, with their masks."""
-
-    def entry_of(subject: str) -> Entry:
-        return {
-            "image": str(root / "images" / f"{subject}.nii.gz"),
-            "label": str(root / "labels" / f"{subject}.nii.gz"),
-            "subject": subject,
-        }
-
-    return build_datalist(splits(root), entry_of)
-
-
 def points_of(
     mask: NDArray[np.generic], affine: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
@@ -136,21 +113,6 @@ def points_of(
         "posterior_centroid": posterior.mean(axis=0),
         "posterior_tip": whole[y < y.min() + _TIP_DEPTH].mean(axis=0),
     }
-
-
-def landmarks(root: Path) -> Landmarks:
-    """Derive the landmarks of every crop as published, RAS+ millimetres of its own affine."""
-    points = {}
-    for entries in datalist(root).values():
-        for entry in entries:
-            mask, affine, _ = _load(Path(entry["label"]))
-            points[entry["subject"]] = points_of(mask, affine)
-    return points
-
-
-def verify(root: Path) -> tuple[str, ...]:
-    """Return what is missing from or differs in the copy at `root`, a line each."""
-    return verify_files(root, CARD.name)
 
 
 def shift(
@@ -203,7 +165,7 @@ def write_shifted(root: Path, out: Path, *, seed: int) -> tuple[Datalist, Landma
         (out / kind).mkdir(parents=True, exist_ok=True)
     points: Landmarks = {}
     written: Datalist = {}
-    for key, entries in datalist(root).items():
+    for key, entries in DATASET.datalist(root).items():
         written[key] = []
         for entry in entries:
             subject = entry["subject"]
@@ -238,3 +200,26 @@ def _load(
         )
     except (OSError, EOFError, ValueError, ImageFileError) as error:
         raise MedrlError(f"cannot read {path}: {error}") from error
+
+
+class MsdHippocampus(DataSet):
+    """The crops as published, with their masks."""
+
+    card = CARD
+
+    def files(self, root: Path, subject: str) -> dict[str, Path]:
+        """Return the files of a subject."""
+        folders = {"image": "images", "label": "labels"}
+        return {key: root / folder / f"{subject}.nii.gz" for key, folder in folders.items()}
+
+    def landmarks(self, root: Path) -> Landmarks:
+        """Derive the landmarks of every crop as published, RAS+ millimetres of its own affine."""
+        points = {}
+        for entries in self.datalist(root).values():
+            for entry in entries:
+                mask, affine, _ = _load(Path(entry["label"]))
+                points[entry["subject"]] = points_of(mask, affine)
+        return points
+
+
+DATASET = MsdHippocampus()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
-from medrl_datasets.card import Card, Datalist, Entry, Splits
-from medrl_datasets.local import build_datalist, read_splits, verify_files
-
-#: Which file of an entry is which image of a model, which works on the grid of the first.
-CHANNELS = {"PET": "pet", "CT": "image"}
+from medrl_datasets.card import Card
+from medrl_datasets.local import DataSet
 
 CARD = Card(
     name="sts_ct_pet",
@@ -38,27 +36,16 @@ CARD = Card(
 )
 
 
-def card() -> Card:
-    """Return the data card."""
-    return CARD
+class StsCtPet(DataSet):
+    """The CTs with their tumours; `pet` and `pet_label` are the same for PET."""
 
+    card = CARD
+    channels: ClassVar[dict[str, str]] = {"PET": "pet", "CT": "image"}
 
-def splits(root: Path) -> Splits:
-    """Return the patients for training, validation and holdout."""
-    return read_splits(root, CARD)
-
-
-def datalist(root: Path) -> Datalist:
-    """List the CTs with their tumours; `pet` and `pet_label` are the same for PET."""
-
-    def entry_of(subject: str) -> Entry:
+    def files(self, root: Path, subject: str) -> dict[str, Path]:
+        """Return the files of a subject."""
         folders = {"image": "ct", "label": "ct_gtv", "pet": "pet", "pet_label": "pet_gtv"}
-        files = {key: str(root / name / f"{subject}.nii.gz") for key, name in folders.items()}
-        return {**files, "subject": subject}
-
-    return build_datalist(splits(root), entry_of)
+        return {key: root / folder / f"{subject}.nii.gz" for key, folder in folders.items()}
 
 
-def verify(root: Path) -> tuple[str, ...]:
-    """Return what is missing from or differs in the copy at `root`, a line each."""
-    return verify_files(root, CARD.name)
+DATASET = StsCtPet()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medrl_datasets.card import Card, Datalist, Splits
-from medrl_datasets.local import all_held_out, build_datalist, verify_files
+from medrl_datasets.card import Card
+from medrl_datasets.local import DataSet
 
 _FILES = {
     "ct": {
@@ -36,27 +36,15 @@ CARD = Card(
 )
 
 
-def card() -> Card:
-    """Return the data card."""
-    return CARD
+class VertebraCtMr(DataSet):
+    """Both scans with the masks of the vertebra and of its sub-regions."""
+
+    card = CARD
+    subjects = tuple(_FILES)
+
+    def files(self, root: Path, subject: str) -> dict[str, Path]:
+        """Return the files of a subject."""
+        return {key: root / file for key, file in _FILES[subject].items()}
 
 
-def splits(root: Path) -> Splits:
-    """Return both scans as held out."""
-    return all_held_out(*_FILES)
-
-
-def datalist(root: Path) -> Datalist:
-    """List both scans with the masks of the vertebra and of its sub-regions."""
-    return build_datalist(
-        splits(root),
-        lambda subject: {
-            **{key: str(root / file) for key, file in _FILES[subject].items()},
-            "subject": subject,
-        },
-    )
-
-
-def verify(root: Path) -> tuple[str, ...]:
-    """Return what is missing from or differs in the copy at `root`, a line each."""
-    return verify_files(root, CARD.name)
+DATASET = VertebraCtMr()

@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_list(command: List) -> int:
     """Print a line for each data set."""
-    cards = [medrl_datasets.get(name).card() for name in medrl_datasets.names()]
+    cards = [medrl_datasets.get(name).card for name in medrl_datasets.names()]
     if command.json:
         print(json.dumps([asdict(card) for card in cards], indent=1))
         return 0
@@ -133,7 +133,7 @@ def run_list(command: List) -> int:
 def run_show(command: Show) -> int:
     """Print the card of one data set, and the state of a local copy if there is one."""
     dataset = medrl_datasets.get(command.name)
-    card = dataset.card()
+    card = dataset.card
     try:
         root = _root_of(command.name, command.root)
     except MedrlError:

@@ -29,7 +29,7 @@ def test_relations_between_landmarks_hold_in_labelled_heads(data_root, monkeypat
     monkeypatch.setenv("MEDRL_DATA", str(data_root.resolve()))
     from evaluation import ixi
 
-    fiducials = afids_templates.landmarks(data_root / "afids_templates")["MNI152Lin_T1w"]
+    fiducials = afids_templates.DATASET.landmarks(data_root / "afids_templates")["MNI152Lin_T1w"]
     pairs = [n for n in LANDMARKS if "_R_" in n]
     for shape in ixi.shapes("train"):
         head = dict(zip(LANDMARKS, shape, strict=True))
@@ -51,7 +51,7 @@ def test_relations_between_landmarks_hold_in_labelled_heads(data_root, monkeypat
 
 
 def test_a_landmark_on_the_wrong_side_is_noticed(data_root) -> None:
-    fiducials = afids_templates.landmarks(data_root / "afids_templates")["MNI152Lin_T1w"]
+    fiducials = afids_templates.DATASET.landmarks(data_root / "afids_templates")["MNI152Lin_T1w"]
     points = {name: np.zeros(3) for name in LANDMARKS}
     points["Thalamus_L_centroid"] = np.array([11.0, -17.0, 8.0])
     points["Thalamus_R_centroid"] = np.array([11.0, -17.0, 8.0])

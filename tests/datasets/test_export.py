@@ -25,7 +25,7 @@ def read_csv(path: str) -> dict[str, list[float]]:
 
 def few_hippocampi(root: Path, tmp_path: Path, count: int) -> Path:
     """A copy of the set's folder with its first crops only."""
-    splits = hippocampus.splits(root)
+    splits = hippocampus.DATASET.splits(root)
     small = tmp_path / "msd_hippocampus"
     rows = [(s, split) for split, subjects in splits.items() for s in subjects[:count]]
     for kind in ("images", "labels"):
@@ -40,7 +40,7 @@ def few_hippocampi(root: Path, tmp_path: Path, count: int) -> Path:
 def test_ixi_export_is_a_datalist_that_monai_reads(data_root: Path, tmp_path: Path) -> None:
     root = data_root / "ixi_brain_t1"
     path = export("ixi_brain_t1", root, tmp_path / "out")
-    landmarks, splits = ixi_brain_t1.landmarks(root), ixi_brain_t1.splits(root)
+    landmarks, splits = ixi_brain_t1.DATASET.landmarks(root), ixi_brain_t1.DATASET.splits(root)
     for key, split in (("training", "train"), ("validation", "val"), ("test", "holdout")):
         cases = load_decathlon_datalist(str(path), data_list_key=key)
         assert tuple(case["subject"] for case in cases) == splits[split]
@@ -51,7 +51,7 @@ def test_ixi_export_is_a_datalist_that_monai_reads(data_root: Path, tmp_path: Pa
             for name, point in landmarks[case["subject"]].items():
                 np.testing.assert_allclose(written[name], point, atol=1e-3)
     content = json.loads(path.read_text())
-    assert content["landmarks"] == list(ixi_brain_t1.card().landmarks)
+    assert content["landmarks"] == list(ixi_brain_t1.DATASET.card.landmarks)
     assert content["licence"]
 
 
@@ -161,7 +161,7 @@ def test_hippocampus_export_repeats_with_its_seed(
 ) -> None:
     small = few_hippocampi(data_root / "msd_hippocampus", tmp_path, 1)
     monkeypatch.setattr(hippocampus, "verify", lambda root: ())
-    subject = hippocampus.splits(small)["train"][0]
+    subject = hippocampus.DATASET.splits(small)["train"][0]
     written = []
     for run, seed in enumerate((0, 0, 1)):
         export("msd_hippocampus", small, tmp_path / f"{run}", seed=seed)

@@ -18,11 +18,11 @@ def test_ixi_centroids_are_those_of_the_label_maps(split: str, data_root: Path) 
     root = data_root / "ixi_brain_t1"
     with (root / "labels.csv").open(newline="") as stream:
         value = {row["Name"]: int(row["Index"]) for row in csv.DictReader(stream)}
-    landmarks = ixi_brain_t1.landmarks(root)
-    for subject in ixi_brain_t1.splits(root)[split][:3]:
+    landmarks = ixi_brain_t1.DATASET.landmarks(root)
+    for subject in ixi_brain_t1.DATASET.splits(root)[split][:3]:
         label = nib.load(root / "labels" / f"{subject}.nii.gz")
         array = np.asarray(label.dataobj)
-        assert set(landmarks[subject]) == set(ixi_brain_t1.card().landmarks)
+        assert set(landmarks[subject]) == set(ixi_brain_t1.DATASET.card.landmarks)
         for landmark, region in ixi_brain_t1.CENTROIDS.items():
             voxels = np.argwhere(array == value[region])
             centroid = apply_affine(label.affine, voxels).mean(axis=0)
@@ -30,14 +30,14 @@ def test_ixi_centroids_are_those_of_the_label_maps(split: str, data_root: Path) 
 
 
 def test_ixi_names_left_and_right_as_the_world_does(data_root: Path) -> None:
-    for points in ixi_brain_t1.landmarks(data_root / "ixi_brain_t1").values():
+    for points in ixi_brain_t1.DATASET.landmarks(data_root / "ixi_brain_t1").values():
         for name in points:
             if "_L_" in name:
                 assert points[name][0] < points[name.replace("_L_", "_R_")][0]
 
 
 def test_afids_points_carry_anatomical_names(data_root: Path) -> None:
-    landmarks = afids_templates.landmarks(data_root / "afids_templates")
+    landmarks = afids_templates.DATASET.landmarks(data_root / "afids_templates")
     for points in landmarks.values():
         assert tuple(points) == afids_templates.LANDMARKS
         assert 20 < np.linalg.norm(points["AC"] - points["PC"]) < 35
@@ -48,13 +48,13 @@ def test_afids_points_carry_anatomical_names(data_root: Path) -> None:
 
 def test_lung_points_lie_in_the_scan_as_simpleitk_places_it(data_root: Path) -> None:
     root = data_root / "ct_lung_pair"
-    landmarks = ct_lung_pair.landmarks(root)
+    landmarks = ct_lung_pair.DATASET.landmarks(root)
     distances = [
         np.linalg.norm(landmarks["baseline"][p] - landmarks["followup"][p])
-        for p in ct_lung_pair.card().landmarks
+        for p in ct_lung_pair.DATASET.card.landmarks
     ]
     assert np.mean(distances) == pytest.approx(35.3, abs=0.1)
-    for case in ct_lung_pair.datalist(root)["test"]:
+    for case in ct_lung_pair.DATASET.datalist(root)["test"]:
         mask = sitk.ReadImage(case["label"])
         inside = [
             mask[mask.TransformPhysicalPointToIndex((-x, -y, z))]
@@ -65,7 +65,7 @@ def test_lung_points_lie_in_the_scan_as_simpleitk_places_it(data_root: Path) -> 
 
 def test_fetal_landmarks_lie_in_the_brain(data_root: Path) -> None:
     root = data_root / "fetal_atlas_t2"
-    for subject, points in fetal_atlas_t2.landmarks(root).items():
+    for subject, points in fetal_atlas_t2.DATASET.landmarks(root).items():
         tissue = nib.load(root / subject / "parcellation.nii.gz")
         array = np.asarray(tissue.dataobj)
         for name, point in points.items():

@@ -37,7 +37,7 @@ def test_splits_are_those_of_the_file_and_disjoint(name: str, data_root: Path) -
 def test_holdout_is_the_cards_and_never_trained_on(name: str, data_root: Path) -> None:
     dataset = medrl_datasets.get(name)
     root = data_root / name
-    card, splits, datalist = dataset.card(), dataset.splits(root), dataset.datalist(root)
+    card, splits, datalist = dataset.card, dataset.splits(root), dataset.datalist(root)
     assert set(splits["holdout"]) == set(card.holdout)
     trained_on = {case["subject"] for key in ("training", "validation") for case in datalist[key]}
     assert not trained_on & set(card.holdout)
@@ -79,8 +79,8 @@ def test_mni152_is_the_template_that_nilearn_loads() -> None:
     from medrl_datasets import mni152
 
     root = mni152.installed_root()
-    assert mni152.verify(root) == ()
-    (case,) = mni152.datalist(root)["test"]
+    assert mni152.DATASET.verify(root) == ()
+    (case,) = mni152.DATASET.datalist(root)["test"]
     ours, theirs = nib.load(case["image"]), nilearn_datasets.load_mni152_template(resolution=1)
     np.testing.assert_allclose(ours.affine, theirs.affine)
     values = ours.get_fdata()

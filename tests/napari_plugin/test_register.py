@@ -661,7 +661,7 @@ def test_the_model_that_ships_brings_a_turned_head_home(viewer, widget, qtbot):
     from medrl.volume.resample import resample_isotropic
     from medrl_datasets import mni152
 
-    (case,) = mni152.datalist(mni152.installed_root())["test"]
+    (case,) = mni152.DATASET.datalist(mni152.installed_root())["test"]
     head = resample_isotropic(read(case["image"]), spacing=2.5)
     fixed = MetaTensor(
         head.as_tensor(), affine=torch.from_numpy(rigid((10, 5, 0), (0, 0, 0))) @ head.affine

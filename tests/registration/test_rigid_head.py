@@ -22,7 +22,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template at 2 mm."""
     pytest.importorskip("nilearn")
     folder = tmp_path_factory.mktemp("head")
-    (case,) = mni152.datalist(mni152.installed_root())["test"]
+    (case,) = mni152.DATASET.datalist(mni152.installed_root())["test"]
     scan = resample_isotropic(read(case["image"]), spacing=2.0)
     write_nifti(folder / "head.nii.gz", scan)
     return folder / "head.nii.gz"
