@@ -72,7 +72,7 @@ def test_hippocampus_export_follows_its_masks(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = few_hippocampi(data_root / "msd_hippocampus", tmp_path, 10)
-    monkeypatch.setattr(hippocampus, "verify", lambda root: ())
+    monkeypatch.setattr(hippocampus.DATASET, "verify", lambda root: ())
     datalist = json.loads(export("msd_hippocampus", small, tmp_path / "out").read_text())
     centroids = []
     for case in datalist["training"] + datalist["validation"] + datalist["test"]:
@@ -105,7 +105,7 @@ def test_masks_are_what_seed_training_reads(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = few_hippocampi(data_root / "msd_hippocampus", tmp_path, 2)
-    monkeypatch.setattr(hippocampus, "verify", lambda root: ())
+    monkeypatch.setattr(hippocampus.DATASET, "verify", lambda root: ())
     plain, moved = (
         export("msd_hippocampus", small, tmp_path / kind, masks=True, as_published=kind == "plain")
         for kind in ("plain", "moved")
@@ -160,7 +160,7 @@ def test_hippocampus_export_repeats_with_its_seed(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = few_hippocampi(data_root / "msd_hippocampus", tmp_path, 1)
-    monkeypatch.setattr(hippocampus, "verify", lambda root: ())
+    monkeypatch.setattr(hippocampus.DATASET, "verify", lambda root: ())
     subject = hippocampus.DATASET.splits(small)["train"][0]
     written = []
     for run, seed in enumerate((0, 0, 1)):
