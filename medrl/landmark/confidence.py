@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,19 +66,6 @@ class Confidence:
 
         found = LogisticRegression.fit(_transform(features), error_mm < GOOD_MM, l2=ridge)
         return Confidence(found.center, found.scale, found.weights, found.bias)
-
-    def to_json(self) -> dict[str, Any]:
-        """All numbers in full."""
-        return {name: np.asarray(value).tolist() for name, value in vars(self).items()}
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> Confidence:
-        """Read what :meth:`to_json` wrote."""
-        center, scale, weights = (
-            np.array(values[name], dtype=np.float64).reshape(len(FEATURES))
-            for name in ("center", "scale", "weights")
-        )
-        return Confidence(center, scale, weights, float(values["bias"]))
 
 
 def _transform(features: Array) -> Array:

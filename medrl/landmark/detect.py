@@ -16,7 +16,6 @@ from medrl.errors import MedrlError
 from medrl.files import prepare_folder, stem_of
 from medrl.landmark.inference import Array, Candidates, Inference, Status
 from medrl.landmark.model import LandmarkModel
-from medrl.results import SavedFiles
 from medrl.results.provenance import file_of, provenance
 from medrl.systems import Progress, check_device
 from medrl.trajectory import AgentPath, Trajectory
@@ -26,6 +25,7 @@ from medrl.volume.space import depth_inside
 
 if TYPE_CHECKING:
     from medrl.dicom import Pseudonyms
+    from medrl.results import SavedFiles
 
 #: A detection this unlikely to be right is worth a warning.
 _DOUBTFUL = 0.5
@@ -102,8 +102,10 @@ class Detection:
     ) -> SavedFiles:
         """Write everything there is to keep, all of it or nothing.
 
-        See :func:`medrl.landmark.results.write_results` for the files; a DICOM scan gets its
-        landmarks as a Structured Report as well.
+        ``<stem>.mrk.json`` is a 3D Slicer point list with the landmarks that are in the scan,
+        ``<stem>.csv`` the table of all of them (name, x, y, z in RAS mm, status, confidence,
+        note), ``<stem>.trajectory.json`` every agent's path, ``<stem>.png`` a picture, and of a
+        DICOM scan ``<stem>.sr.dcm`` the landmarks as a Structured Report.
 
         Args:
             folder: Made if missing.
@@ -112,25 +114,23 @@ class Detection:
             pseudonyms: Take the patient's identity out of DICOM; None to carry it over.
 
         Returns:
-            Paths by kind, and what to know of them.
+            Paths by kind: markups, table, trajectory, picture, report; and what to know of them.
 
         Raises:
             MedrlError: If they cannot be written.
         """
-        from medrl.landmark.results import dicom_report, write_results
+        from medrl.landmark.results import save_detection
 
         if self.scan is None:
             raise MedrlError("a detection without its scan cannot be saved")
-        report = dicom_report(self.scan, self, pseudonyms=pseudonyms)
-        files = write_results(
+        return save_detection(
+            self,
+            self.scan,
             prepare_folder(Path(folder)),
             stem or stem_of(Path(file_of(self.scan) or "scan")),
-            self.scan,
-            self,
             picture=picture,
-            report=report,
+            pseudonyms=pseudonyms,
         )
-        return SavedFiles(files, report.remarks)
 
     def __getitem__(self, name: str) -> Landmark:
         """The landmark of that name."""

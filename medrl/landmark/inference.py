@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -12,14 +12,14 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medrl.agents import Recorder, Transition
+from medrl.agents import Recorder
 from medrl.errors import MedrlError
-from medrl.landmark.dynamics import LEFT, SearchDynamics, SearchState
+from medrl.landmark.dynamics import LEFT
 from medrl.landmark.model import LandmarkModel
 from medrl.landmark.network import LandmarkNetwork
 from medrl.landmark.search import Progress, SearchPolicy, SearchResult, search
 from medrl.landmark.shape import ShapeAssessment
-from medrl.trajectory import AgentPath, Watch
+from medrl.trajectory import AgentPath, Recording, Step, Watch
 from medrl.volume.pyramid import Pyramid, build_pyramid
 from medrl.volume.space import depth_inside
 from medrl.volume.validation import check_volume, in_hounsfield
@@ -234,9 +234,9 @@ class _Run:
         self.dynamics = model.dynamics(pyramids)
         self.policy = SearchPolicy(networks)
         self._names = model.names
-        self._recorded = torch.tensor([name in record for name in model.names])
-        self._watch = watch
-        self._recorder: Recorder | None = None
+        self._record = record
+        self._watch = watch and _only(record, watch)
+        self._recording = Recording()
 
     def search(
         self,
@@ -256,16 +256,14 @@ class _Run:
             dynamics,
             [self._names[k] for k in landmark],
             starts=scan.tolist() if attempt == 0 else [attempt] * len(scan),
-            value=_value_mm(dynamics),
+            value=lambda step: step.decision.value * dynamics.spacings[step.before.level],  # type: ignore[operator]
             value_unit="mm",
             watch=self._watch,
         )
         if attempt == 0:
-            self._recorder = recorder
-        recorded = self._recorded[landmark].to(device)
-        on_step = _only(recorded, recorder) if recorded.any() else None
-        result = search(dynamics, self.policy, state, progress=progress, on_step=on_step)
-        return result.to("cpu")
+            self._recording = recorder.recording
+        on_step = recorder if self._record else None
+        return search(dynamics, self.policy, state, progress=progress, on_step=on_step).to("cpu")
 
     def positions_world(self, result: SearchResult) -> Array:
         """(N, 3) RAS mm, where agents say that their landmarks are."""
@@ -277,41 +275,21 @@ class _Run:
 
     def paths(self, scan: int, result: SearchResult) -> dict[str, AgentPath]:
         """The agents of a scan that were recorded, by name."""
-        assert self._recorder is not None
         own = result.state.status[result.state.scan == scan]
         outcome = dict(zip(self._names, own.tolist(), strict=True))
         return {
             path.name: replace(path, start=0, outcome=self.dynamics.outcomes[outcome[path.name]])
-            for path in self._recorder.recording.trajectory().agents
-            if path.start == scan
+            for path in self._recording.trajectory().agents
+            if path.start == scan and path.name in self._record
         }
 
 
-def _value_mm(dynamics: SearchDynamics) -> Callable[[Transition[SearchState]], Tensor]:
-    """Values of moves in mm: networks count in steps of their levels."""
+def _only(names: Sequence[str], watch: Watch) -> Watch:
+    """A watch that is told of some agents only, and not at all when none of them moved."""
 
-    def value(step: Transition[SearchState]) -> Tensor:
-        assert step.decision.value is not None
-        return step.decision.value * dynamics.spacings[step.before.level]
-
-    return value
-
-
-def _only(wanted: Tensor, on_step: Recorder) -> Callable[[Transition[SearchState]], None]:
-    """Tell of some agents only, (N,) bool, and not at all when none of them moved."""
-
-    def selective(step: Transition[SearchState]) -> None:
-        keep = wanted[step.rows]
-        if keep.all():
-            on_step(step)
-        elif keep.any():
-            part = replace(
-                step,
-                rows=step.rows[keep],
-                before=step.before.select(keep),
-                decision=step.decision.select(keep),
-                after=step.after.select(keep),
-            )
-            on_step(part)
+    def selective(step: Step) -> None:
+        rows = [name in names for name in step.names]
+        if any(rows):
+            watch(step.select(rows))
 
     return selective

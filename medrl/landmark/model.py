@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -116,17 +117,8 @@ class LandmarkModel:
         manifest = new_manifest(
             name=name, task="landmark", settings=asdict(self.settings), card=card
         )
-        return save(folder, self.tensors(), {**manifest, **self.manifest_entries()})
-
-    def manifest_entries(self) -> dict[str, Any]:
-        """What ``model.json`` holds of a landmark model alone: names, and the confidence in full.
-
-        Weights are rounded to float16, which a logistic regression should not be.
-        """
-        entries: dict[str, Any] = {"landmarks": list(self.names)}
-        if self.confidence is not None:
-            entries["confidence"] = self.confidence.to_json()
-        return entries
+        manifest["landmarks"] = list(self.names)
+        return save(folder, self.tensors(), manifest)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything learned, by name, as stored in ``model.safetensors``."""
@@ -139,6 +131,9 @@ class LandmarkModel:
             out["shape.mean"] = torch.from_numpy(self.shape.mean).float()
             out["shape.covariance"] = torch.from_numpy(self.shape.covariance).float()
             out["shape.limit"] = torch.tensor([self.shape.limit])
+        if self.confidence is not None:
+            for name, value in asdict(self.confidence).items():
+                out[f"confidence.{name}"] = torch.as_tensor(np.atleast_1d(value)).float()
         return out
 
     @staticmethod
@@ -147,17 +142,9 @@ class LandmarkModel:
         settings: ModelSettings,
         tensors: Mapping[str, Tensor],
         *,
-        confidence: Mapping[str, Any] | None = None,
         device: str = "cpu",
     ) -> LandmarkModel:
-        """Rebuild a model.
-
-        Args:
-            names: Landmarks, in the order of the heads.
-            settings: How to run it.
-            tensors: From :meth:`tensors`; in models of medrl 0.4 and before with the confidence.
-            confidence: That of :meth:`manifest_entries`.
-            device: Torch device.
+        """Rebuild a model from what :meth:`tensors` returned.
 
         Raises:
             MedrlError: If tensors are missing or of the wrong shape.
@@ -170,7 +157,7 @@ class LandmarkModel:
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             make = partial(settings.build_network, len(names))
             networks.append(assemble(make, own, source=f"the model (scale {level})").to(device))
-        shape = sure = None
+        shape = confidence = None
         with damaged("the model's shape prior or confidence is damaged"):
             if "shape.mean" in tensors:
                 shape = ShapePrior(
@@ -178,13 +165,13 @@ class LandmarkModel:
                     tensors["shape.covariance"].double().numpy(),
                     float(tensors["shape.limit"][0]),
                 )
-            if confidence is not None:
-                sure = Confidence.from_json(confidence)
-            elif "confidence.weights" in tensors:
-                parts = ("center", "scale", "weights", "bias")
-                values = {part: tensors[f"confidence.{part}"].tolist() for part in parts}
-                sure = Confidence.from_json({**values, "bias": values["bias"][0]})
-        return LandmarkModel(names, settings, tuple(networks), shape, sure)
+            if "confidence.weights" in tensors:
+                center, scale, weights, bias = (
+                    tensors[f"confidence.{name}"].double().numpy()
+                    for name in ("center", "scale", "weights", "bias")
+                )
+                confidence = Confidence(center, scale, weights, float(bias[0]))
+        return LandmarkModel(names, settings, tuple(networks), shape, confidence)
 
     @staticmethod
     def load(bundle: Path, *, device: str = "cpu") -> tuple[LandmarkModel, dict[str, Any]]:
@@ -207,9 +194,5 @@ class LandmarkModel:
             raise MedrlError(f"{bundle} is a {manifest['task']} model, not a landmark model")
         settings = ModelSettings.from_json(manifest["settings"])
         names = check_names(manifest, "landmarks", source=str(bundle))
-        tensors = load_weights(bundle)
-        content: dict[str, Any] = dict(manifest)
-        model = LandmarkModel.from_tensors(
-            names, settings, tensors, confidence=content.get("confidence"), device=device
-        )
-        return model, content
+        model = LandmarkModel.from_tensors(names, settings, load_weights(bundle), device=device)
+        return model, dict(manifest)

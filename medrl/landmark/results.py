@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medrl.results import SavedFiles
 from medrl.results.artifacts import (
     File,
     dicom_files,
@@ -17,7 +18,7 @@ from medrl.results.artifacts import (
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
 
-    from medrl.dicom import Drafted, Pseudonyms
+    from medrl.dicom import Pseudonyms
     from medrl.landmark.detect import Detection
 
 
@@ -48,63 +49,26 @@ def landmark_rows(detection: Detection) -> list[dict[str, Any]]:
     return rows
 
 
-def dicom_report(
-    scan: MetaTensor, detection: Detection, *, pseudonyms: Pseudonyms | None = None
-) -> Drafted:
-    """The landmarks that are in a DICOM scan as a Structured Report.
-
-    Args:
-        scan: As read.
-        detection: What was found in it.
-        pseudonyms: Take the patient's identity out; None to carry it over.
-
-    Returns:
-        The report; none, and perhaps a remark, if the scan was no DICOM or there can be none.
-    """
-    from medrl.dicom import Maker, ReportedPoint, draft_report
-
-    known = detection.trajectory.provenance
-    there = [lm for lm in detection.landmarks if lm.status != "absent"]
-    points = [ReportedPoint(lm.name, lm.position_world, lm.confidence, lm.status) for lm in there]
-    maker = Maker(str(known.get("model")), str(known.get("version")))
-    return draft_report(scan, points, maker, pseudonyms=pseudonyms)
-
-
-def write_results(
+def save_detection(
+    detection: Detection,
+    scan: MetaTensor,
     folder: Path,
     stem: str,
-    scan: MetaTensor,
-    detection: Detection,
     *,
-    picture: bool = True,
-    report: Drafted | None = None,
-) -> dict[str, Path]:
-    """Write everything there is to keep of one scan, all of it or nothing.
-
-    ``<stem>.mrk.json`` is a 3D Slicer point list with the landmarks that are in the scan,
-    ``<stem>.csv`` the table of all of them (name, x, y, z in RAS mm, status, confidence, note),
-    ``<stem>.trajectory.json`` every agent's path, ``<stem>.png`` a picture, ``<stem>.sr.dcm`` the
-    landmarks as a DICOM SR.
-
-    Args:
-        folder: Existing folder.
-        stem: What the files are called.
-        scan: MetaTensor (1, I, J, K), as it was searched.
-        detection: What was found in it.
-        picture: Draw the picture.
-        report: From :func:`dicom_report`; written if it holds one.
-
-    Returns:
-        Paths by kind: markups, table, trajectory, picture, report.
-
-    Raises:
-        MedrlError: If they cannot be written.
-    """
+    picture: bool,
+    pseudonyms: Pseudonyms | None,
+) -> SavedFiles:
+    """Write what :meth:`medrl.landmark.detect.Detection.save` says."""
+    from medrl.dicom import Maker, ReportedPoint, draft_report
     from medrl.volume.points import write_markups, write_points_csv
 
-    there = {lm.name: lm for lm in detection.landmarks if lm.status != "absent"}
-    places = {name: lm.position_world for name, lm in there.items()}
-    words = {name: _describe(lm.status, lm.confidence, lm.note) for name, lm in there.items()}
+    there = [lm for lm in detection.landmarks if lm.status != "absent"]
+    places = {lm.name: lm.position_world for lm in there}
+    words = {lm.name: _describe(lm.status, lm.confidence, lm.note) for lm in there}
+    points = [ReportedPoint(lm.name, lm.position_world, lm.confidence, lm.status) for lm in there]
+    made_by = detection.trajectory.provenance
+    maker = Maker(str(made_by["model"]), str(made_by["version"]))
+    report = draft_report(scan, points, maker, pseudonyms=pseudonyms)
     files: dict[str, File] = {
         "markups": (
             ".mrk.json",
@@ -118,7 +82,7 @@ def write_results(
 
         files["picture"] = picture_file(".png", draw_detection, scan, detection, title=stem)
     files |= dicom_files("report", ".sr.dcm", report)
-    return write_files(folder, stem, files)
+    return SavedFiles(write_files(folder, stem, files), report.remarks)
 
 
 def _describe(status: str, confidence: float, note: str) -> str:

@@ -152,13 +152,9 @@ Writes for each scan a 3D Slicer point list (.mrk.json), a table (.csv; RAS mm),
 
     def check_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Landmarks must be named, each once."""
-        names = manifest.get("landmarks")
-        if not isinstance(names, list) or not names:
-            raise MedrlError("'landmarks' must be a list of names")
-        if not all(isinstance(name, str) and name.strip() for name in names):
-            raise MedrlError("every landmark must have a name")
-        if len(set(names)) != len(names):
-            raise MedrlError("a landmark is named twice")
+        from medrl.bundles import check_names
+
+        check_names(manifest, "landmarks", source="model.json")
 
     def contents(self, manifest: Mapping[str, Any]) -> dict[str, list[str]]:
         """The landmarks that a model knows."""

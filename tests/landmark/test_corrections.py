@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,7 +11,6 @@ from monai.data.meta_tensor import MetaTensor
 
 from medrl.landmark.corrections import corrected_by_hand
 from medrl.landmark.detect import Detection, Landmark
-from medrl.landmark.results import write_results
 from medrl.trajectory import AgentPath, Trajectory
 
 
@@ -50,7 +50,7 @@ def test_files_say_what_was_done_by_hand(tmp_path):
     affine = np.diag([2.0, 2, 2, 1])
     affine[:3, 3] = -24
     scan = MetaTensor(torch.rand(1, 24, 24, 24), affine=torch.from_numpy(affine))
-    paths = write_results(tmp_path, "s", scan, corrected())
+    paths = replace(corrected(), scan=scan).save(tmp_path, "s")
     control = json.loads(paths["markups"].read_text())["markups"][0]["controlPoints"]
     described = {point["label"]: point for point in control}
     assert set(described) == {"moved", "kept", "missed"}

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from monai.data.meta_tensor import MetaTensor
 
 from medrl.errors import MedrlError
-from medrl.files import prepare_folder, stem_of
+from medrl.files import stem_of
 from medrl.landmark.corrections import corrected_by_hand
 from medrl.landmark.data import add_sample
 from medrl.landmark.detect import Detection, Landmark
-from medrl.landmark.results import write_results
 from medrl.trajectory import AgentPath, Trajectory
 from medrl.volume.space import voxel_to_world
 from medrl_napari.detect.points import Corrections
@@ -74,7 +73,7 @@ class Result:
         Raises:
             MedrlError: If they cannot be written.
         """
-        paths = write_results(prepare_folder(folder), self.stem, self.shown.scan, self.now)
+        paths = replace(self.now, scan=self.shown.scan).save(folder, self.stem)
         self.unsaved = False
         return paths
 
