@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from medrl_napari.space import Frame
 
-#: How soon after an answer the paths are shown that led to it: it is on the screen by then.
-_PATHS_MS = 20
+#: By then what was shown before has been drawn.
+_SOON_MS = 20
 
 
 class Panel(QScrollArea):
@@ -168,6 +168,10 @@ class Panel(QScrollArea):
             if not self._closed:
                 self._show_busy()
 
+    def soon(self, act: Callable[[], None]) -> None:
+        """Do something as soon as all that was shown so far is on the screen."""
+        QTimer.singleShot(_SOON_MS, lambda: None if self._closed else act())
+
     # ---- the end
 
     def leave(self) -> None:
@@ -235,12 +239,12 @@ class AgentsDock(Panel):
         """
 
         def show() -> None:
-            if not self._closed and not self.running and wanted():
+            if not self.running and wanted():
                 self.agents_in(frame).show(result.trajectory)
                 self.replay.start()
                 self.finished.emit(result)
 
-        QTimer.singleShot(_PATHS_MS, show)
+        self.soon(show)
 
     def watch(self, steps: list[Any]) -> None:
         """Show the last steps of agents that are under way."""

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary, ref
 import numpy as np
 from napari.layers.utils.color_encoding import ConstantColorEncoding
 from numpy.typing import ArrayLike, NDArray
-from qtpy.QtGui import QFont, QFontMetricsF
+from qtpy.QtGui import QFont, QFontMetricsF, QGuiApplication
 
 from medrl_napari.space import Floats
 
@@ -78,14 +78,24 @@ def name_boxes(viewer: ViewerModel, layer: Points, rows: Sequence[int]) -> tuple
         at = np.array([dims.point[axis] for axis in hidden])
         aside = world[:, [axis - first for axis in hidden]] - at
         depth = np.linalg.norm(aside, axis=1)
-    metrics = QFontMetricsF(QFont("OpenSans", round(float(layer.text.size))))
     texts = [str(text) for text in np.asarray(layer.text.string(layer.features))[rows]]
-    widths = np.array([metrics.horizontalAdvance(text) for text in texts]) + _ROOM_PX
+    widths, height = _text_sizes(texts, float(layer.text.size))
     zoom = viewer.scene.camera.zoom
     shift = {"left": 0.0, "center": 0.5, "right": 1.0}[layer._view_text_coords[1]]
     left, top = right * zoom - widths * shift, down * zoom
-    boxes = np.stack([left, top, left + widths, top + metrics.height() + _ROOM_PX], axis=1)
+    boxes = np.stack([left, top, left + widths, top + height], axis=1)
     return boxes, depth
+
+
+def _text_sizes(texts: Sequence[str], points: float) -> tuple[Floats, float]:
+    """Widths (T,) and the height of texts, in pixels, with room around them."""
+    if QGuiApplication.instance() is None:
+        # Without a screen there are no fonts either: what is usual at 96 dots an inch.
+        em = points * 96 / 72
+        return np.array([len(text) * em * 0.6 for text in texts]) + _ROOM_PX, em * 1.4 + _ROOM_PX
+    metrics = QFontMetricsF(QFont("OpenSans", round(points)))
+    widths = np.array([metrics.horizontalAdvance(text) for text in texts])
+    return widths + _ROOM_PX, metrics.height() + _ROOM_PX
 
 
 class _Thinner:

@@ -69,6 +69,7 @@ def test_the_manifest_is_valid_and_all_it_names_is_there():
         "Detect landmarks",
         "Segment with seeds",
         "Register scans",
+        "Agents of any system",
         "Orthogonal views",
     }
 

@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -44,6 +45,7 @@ from medrl.errors import MedrlError
 from medrl.systems import System
 
 GATE = None
+ENDED = []
 
 @dataclass(frozen=True)
 class Options:
@@ -114,8 +116,11 @@ class Boxer(System):
             recording.add(step)
             if watch: watch(step)
             if progress: progress(number + 1, options.steps)
+            if options.steps > 1000:
+                time.sleep(0.002)
         box = np.stack([goal - half, goal + half])
         path = recording.trajectory("boxer", {"scan": "", "model": "m", "version": "1", "seed": 0})
+        ENDED.append(time.monotonic())
         return [Result(scans["scan"], goal, box, path, ("it is only a toy",))]
 
     def rows(self, result):
@@ -243,6 +248,34 @@ def test_a_run_is_watched_and_cancelled(viewer, boxer, qtbot):
     gate.release(10)
     qtbot.waitUntil(lambda: not job.working)
     assert panel.result is None
+
+
+def test_a_result_is_on_the_screen_soon_however_slow_drawing_is(viewer, boxer, qtbot, monkeypatch):
+    panel, _ = opened(viewer, boxer, qtbot)
+    import boxer_system
+
+    with qtbot.waitSignal(panel.finished, timeout=60_000):
+        click(qtbot, panel.run_button)
+    qtbot.wait(500)
+    drawn, draw = [], AgentsView._draw
+
+    def slowly(view, trajectory):
+        time.sleep(1.0)
+        drawn.append(max(map(len, trajectory.agents)))
+        draw(view, trajectory)
+
+    monkeypatch.setattr(AgentsView, "_draw", slowly)
+    panel.options.inputs["steps"].setValue(4000)
+    painted = []
+    panel.table.model().rowsInserted.connect(lambda *_: painted.append(time.monotonic()))
+    panel.table.show_rows([])
+    with qtbot.waitSignal(panel.finished, timeout=120_000):
+        click(qtbot, panel.run_button)
+    assert painted[-1] - boxer_system.ENDED[-1] < 0.5
+    # Live frames are few and short; at the end there is all of it.
+    assert len(drawn) <= 3
+    assert max(drawn[:-1]) <= 256
+    assert drawn[-1] == 4000
 
 
 def test_what_cannot_be_is_said_in_a_line(viewer, boxer, qtbot, tmp_path):

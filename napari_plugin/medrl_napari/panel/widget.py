@@ -271,21 +271,27 @@ class AgentPanel(AgentsDock):
         return Run(system, self.models.model, images, shown, self.options.values())
 
     def _show(self, run: Run) -> None:
-        system, result = run.system, run.result
         self._run = run
-        self._rows = system.rows(result)
+        self._points = {}
+        self._rows = run.system.rows(run.result)
         self.table.show_rows(self._rows)
-        findings = system.findings(result)
+        self._say(run)
+        # Layers may take longer to make than there is time to wait for an answer.
+        self.soon(lambda: self._show_layers(run))
+
+    def _show_layers(self, run: Run) -> None:
+        if self._run is not run:
+            return
+        findings = run.system.findings(run.result)
         self._points = {
             name: position
             for finding in findings
             if isinstance(finding, Points)
             for name, position in zip(finding.names, finding.positions_world, strict=True)
         }
-        for layer in layers_of(findings, run.frame, run.images, name=system.verb):
+        for layer in layers_of(findings, run.frame, run.images, name=run.system.verb):
             add(self.viewer, layer)
-        self._say(run)
-        self.show_paths(result, run.frame, wanted=lambda: self._run is run)
+        self.show_paths(run.result, run.frame, wanted=lambda: self._run is run)
 
     def _say(self, run: Run) -> None:
         result, doubt = run.result, run.system.doubt(run.result)
