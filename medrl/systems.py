@@ -345,7 +345,6 @@ class System(ABC):
         """
         raise MedrlError(f"{self.name} models cannot be evaluated")
 
-
     def metrics(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         """What of an evaluation's summary goes into the manifest of the model."""
         return dict(summary)

@@ -33,10 +33,16 @@ class Shuffle:
 
     def state_dict(self) -> dict[str, Any]:
         """What is left of this round; the generator is its owner's."""
-        return {"left": list(self._left)}
+        return {"count": self._count, "left": list(self._left)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave."""
+        """Take back what :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: If it is of other data.
+        """
+        if state["count"] != self._count:
+            raise ValueError(f"a state of {state['count']} samples, not {self._count}")
         self._left = list(state["left"])
 
 
@@ -103,12 +109,18 @@ class Pool(Generic[T]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave."""
+        """Take back what :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: If it is of other data, or of a pool of another size.
+        """
+        self._shuffle.load_state_dict(state["shuffle"])
+        if len(state["origins"]) != len(self):
+            raise ValueError(f"a state of {len(state['origins'])} items, not {len(self)}")
         for slot, origin in enumerate(state["origins"]):
             if origin != self._origins[slot]:
                 self._origins[slot], self._items[slot] = origin, None
         self._renewed = state["renewed"]
-        self._shuffle.load_state_dict(state["shuffle"])
 
     def _choose(self) -> tuple[int, int]:
         seed = torch.randint(2**62, (), generator=self._generator)
