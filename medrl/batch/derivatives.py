@@ -21,7 +21,7 @@ from typing import Any
 import medrl
 from medrl.batch.bids import DESCRIPTION, BidsName, parse_name, read_description, root_of
 from medrl.batch.cases import Case
-from medrl.batch.record import Record
+from medrl.batch.store import Record
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
 from medrl.systems import Artifact, System

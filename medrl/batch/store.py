@@ -19,14 +19,13 @@ import platform
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from medrl.batch.cases import Case
-from medrl.batch.record import Record
 from medrl.batch.thumbnails import make_thumbnail
 from medrl.engines import Output
 from medrl.errors import MedrlError
@@ -34,6 +33,21 @@ from medrl.files import atomic_path, prepare_folder
 
 MARKER = "case.json"
 _OWN = ".medrl"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of a case.
+
+    Attributes:
+        rows: For the table of the run.
+        warnings: What the user should know, one line each.
+        picture: Name of a picture among its files, if there is one.
+    """
+
+    rows: list[dict[str, Any]]
+    warnings: list[str] = field(default_factory=list)
+    picture: str | None = None
 
 
 class Store(Output[Case]):

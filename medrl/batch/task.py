@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from medrl.batch.cases import Case, Source
 from medrl.batch.derivatives import arrange
-from medrl.batch.record import Record
-from medrl.batch.store import Store
+from medrl.batch.store import Record, Store
 from medrl.engines import Processor, Progress, Task
 from medrl.systems import System, get
 

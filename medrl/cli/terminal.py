@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 #: Width of tables that go into a pipe or file.
 _PIPE_WIDTH = 140
-#: From so many of the latest scans the pace of a run is told.
+#: The pace of a run is that of so many of the latest scans.
 _RECENT = 32
 
 

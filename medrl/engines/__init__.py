@@ -38,7 +38,7 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is, told by its processor.
+    """How far a job is, as its processor reports.
 
     Attributes:
         job: Name of the job.

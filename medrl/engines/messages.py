@@ -1,4 +1,4 @@
-"""What a worker process tells the pool that it belongs to."""
+"""Messages of worker processes to the pool that they belong to."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Message = Ready | Began | Progress | Outcome | Fatal
 
 
 def failure(name: str, error: BaseException) -> Outcome | Fatal:
-    """What is to be told of a job that has raised; a full disk is the end of all of them."""
+    """The message about a job that has raised; a full disk is the end of all of them."""
     line = reason(error)
     full = (errno.ENOSPC, errno.EDQUOT)
     if any(isinstance(one, OSError) and one.errno in full for one in _causes(error)):

@@ -44,7 +44,7 @@ class Pipeline(Generic[J]):
 
         Args:
             processor: What reads, works and writes.
-            send: Takes what there is to tell; called from several threads.
+            send: Takes messages; called from several threads.
             batch_size: How many jobs the processor may be given at once.
         """
         self._batch_size = batch_size

@@ -343,7 +343,7 @@ class _Serving:
         self._todo.put(job)
 
     def listen(self) -> list[_News]:
-        """What there is to tell; an empty list after a while without."""
+        """The latest messages; an empty list after a while without."""
         try:
             news = [self._news.get(timeout=_LISTEN)]
         except queue.Empty:

@@ -16,9 +16,8 @@ from medrl.batch.bids import Selection, suffixes_for
 from medrl.batch.cases import Case
 from medrl.batch.derivatives import arrange
 from medrl.batch.discover import discover
-from medrl.batch.record import Record
 from medrl.batch.run import plan, run
-from medrl.batch.store import Store
+from medrl.batch.store import Record, Store
 from medrl.engines.local import LocalEngine
 from medrl.errors import MedrlError
 from medrl.systems import by_verb

@@ -19,10 +19,9 @@ from medrl.batch.cases import Case, Source
 from medrl.batch.discover import discover
 from medrl.batch.events import EventLog
 from medrl.batch.history import Entry, entries
-from medrl.batch.record import Record
 from medrl.batch.report import write_report
 from medrl.batch.run import Plan, run
-from medrl.batch.store import Store
+from medrl.batch.store import Record, Store
 from medrl.batch.tables import write_tables
 from medrl.engines import Outcome
 from medrl.engines.local import LocalEngine

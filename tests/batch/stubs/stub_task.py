@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from medrl.batch.record import Record
+from medrl.batch.store import Record
 from medrl.batch.task import CaseProcessor, CaseTask
 from medrl.engines import Progress
 from medrl.errors import MedrlError
