@@ -128,7 +128,8 @@ def arrange(folder: Path, case: Case, record: Record, system: System) -> Record:
         _add_sidecar(folder / f"{stem}.json", case, name, artifact, system)
         if name.suffix == "dseg":
             kind = system.group or "object"
-            rows = [{"index": row["label"], "name": row[kind]} for row in record.rows]
+            labelled = [row for row in record.rows if "label" in row]
+            rows = [{"index": row["label"], "name": row[kind]} for row in labelled]
             _write_tsv(folder / f"{stem}.tsv", rows)
     return replace(record, picture=names.get(record.picture or "", record.picture))
 

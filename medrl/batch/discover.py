@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,7 @@ def _in_manifest(
     """The rows of a table, or the entries of a JSON list."""
     rows = _json_rows(path, split) if path.name.lower().endswith(".json") else _table_rows(path)
     cases = []
+    known = (*_WORDS, *(field.name for field in fields(system.given)))
     for number, row in enumerate(rows, 1):
         entry = {_ALIASES.get(key, key): value for key, value in row.items() if value}
         missing = [role for role in system.roles if role not in entry and role not in shared]
@@ -157,7 +158,7 @@ def _in_manifest(
         options = {}
         for key, value in entry.items():
             target = path.parent / value
-            if key in system.roles or (key not in _WORDS and _is_scan(target)):
+            if key in system.roles or (key not in known and _is_scan(target)):
                 if not os.path.exists(target):
                     raise MedrlError(f"{path}: entry {number}: {target} does not exist")
                 sources[key] = Source(target, entry.get("series") if key == "scan" else None)

@@ -107,7 +107,7 @@ def _values(done: Done, system: System) -> Values:
             for column in system.figures:
                 value = row.get(column)
                 if isinstance(value, int | float) and not isinstance(value, bool):
-                    group = str(row[system.group]) if system.group else ""
+                    group = str(row.get(system.group, "")) if system.group else ""
                     found[column, group].append((name, float(value)))
         for column, value in system.case_figures(record["rows"]).items():
             found[column, ""].append((name, float(value)))

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from medrl.batch.cases import Case, Source
@@ -233,14 +234,16 @@ def parse_given(kind: type[Any], case: Case) -> Any:
     return kind(**values)
 
 
+def text_options(kind: type[Any]) -> list[str]:
+    """Options that are texts: these a case may come with."""
+    hints = get_type_hints(kind).items()
+    return [name for name, hint in hints if hint is str or set(get_args(hint)) == {str, NoneType}]
+
+
 def _options_of(options: Any, case: Case) -> Any:
-    """The options of a run; texts among them that a case comes with go before."""
-    texts = {
-        name: case.options[name]
-        for name, hint in get_type_hints(type(options)).items()
-        if name in case.options and str in (hint, *get_args(hint))
-    }
-    return replace(options, **texts)
+    """The options of a run; what a case comes with goes before."""
+    own = [name for name in text_options(type(options)) if name in case.options]
+    return replace(options, **{name: case.options[name] for name in own})
 
 
 def _prepare_process(threads: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -127,6 +127,19 @@ def command_type(system: System) -> type[Options]:
     return options_type(system.verb.capitalize(), Options, added)
 
 
+def _about(system: System) -> str:
+    """What the help says of a batch."""
+    from medrl.batch.task import text_options
+
+    own = [field.name for field in fields(system.given)] + text_options(system.options)
+    lines = [f"Many scans: {system.summary}.", f"Columns of a manifest: {', '.join(system.roles)}."]
+    if own:
+        lines.append(f"Further ones, for cases that differ from the others: {', '.join(own)}.")
+    if system.images:
+        lines.append("Images of other channels go by their names.")
+    return " ".join(lines)
+
+
 def main(argv: Sequence[str]) -> int:
     """Run `medrl batch`.
 
@@ -143,8 +156,7 @@ def main(argv: Sequence[str]) -> int:
     verbs = {system.verb: system for system in all_systems()}
     system = choose(argv, verbs, prog="medrl batch")
     prog = f"medrl batch {system.verb}"
-    about = f"Many scans: {system.summary}."
-    command: Any = parse(command_type(system), argv[1:], prog=prog, description=about)
+    command: Any = parse(command_type(system), argv[1:], prog=prog, description=_about(system))
 
     from medrl.batch.discover import discover
     from medrl.batch.events import EventLog

@@ -7,6 +7,7 @@ import pytest
 
 from medrl.batch.cases import Case, Source
 from medrl.batch.discover import discover
+from medrl.batch.task import parse_given
 from medrl.errors import MedrlError
 from medrl.systems import by_verb
 
@@ -120,6 +121,12 @@ def test_pairs_and_one_fixed_scan(tmp_path):
         "fixed": "a.nii",
         "moving": "b.nii",
     }
+    # A mask comes with a pair; it is no further channel.
+    (tmp_path / "masked.csv").write_text("fixed,moving,fixed_mask\na.nii,b.nii,atlas.nii\n")
+    (masked,) = discover(tmp_path / "masked.csv", by_verb("register"))
+    assert set(masked.sources) == {"fixed", "moving"}
+    given = parse_given(by_verb("register").given, masked)
+    assert (given.fixed_mask, given.init) == (tmp_path / "atlas.nii", None)
     atlas = tmp_path / "atlas.nii"
     cases = discover(tmp_path / "[ab].nii", by_verb("register"), shared={"fixed": atlas})
     assert [case.sources["fixed"].path for case in cases] == [atlas, atlas]
