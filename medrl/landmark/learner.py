@@ -281,7 +281,7 @@ class ScaleLearner(Learner):
         landmark = torch.randint(self.pool.points.shape[1], (count,), generator=g)
         near = torch.exp(torch.rand((count, 1), generator=g) * 3.0 - 0.7)  # 0.5 to 10 steps
         spread = torch.randn((count, 3), generator=g) * near * self.stride
-        shape = self.pool.shapes[slot].cpu()
+        shape = self.pool.shapes[slot]
         anywhere = torch.rand((count, 3), generator=g) * (shape + 16) - 8
         share = 0.6 if self.level == len(self.settings.spacings) - 1 else 0.05
         points = self.pool.points[slot, landmark].cpu()

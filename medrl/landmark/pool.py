@@ -44,11 +44,7 @@ class ScanPool:
         self._augmentation = augmentation
         self._device = device
         self._normalize = NormalizeForeground()
-        landmarks = self._scans[0].points_voxel.shape[0]
         self._pool = Pool(self._make, size=slots, sources=len(scans), generator=generator)
-        self._pyramids: dict[int, Pyramid] = {}
-        self._points = torch.full((slots, landmarks, 3), float("nan"), device=device)
-        self._shapes = torch.zeros((slots, 3), dtype=torch.int64, device=device)
 
     def __len__(self) -> int:
         """Slots."""
@@ -57,20 +53,17 @@ class ScanPool:
     @property
     def pyramids(self) -> list[Pyramid]:
         """One pyramid a slot."""
-        self._fill()
-        return [self._pyramids[slot] for slot in range(len(self))]
+        return [self._pool[slot][0] for slot in range(len(self))]
 
     @property
     def points(self) -> Tensor:
         """Landmarks (slots, K, 3) float, in voxels of each pyramid's finest level."""
-        self._fill()
-        return self._points
+        return torch.stack([self._pool[slot][1] for slot in range(len(self))])
 
     @property
     def shapes(self) -> Tensor:
-        """Grids (slots, 3) int64 of the finest levels."""
-        self._fill()
-        return self._shapes
+        """Grids (slots, 3) int64 of the finest levels, on the CPU."""
+        return torch.tensor([pyramid.levels[0].shape[1:] for pyramid in self.pyramids])
 
     @property
     def versions(self) -> Tensor:
@@ -80,8 +73,7 @@ class ScanPool:
 
     def refresh(self) -> None:
         """Replace the oldest slot."""
-        for slot in self._pool.renew():
-            self._pyramids.pop(slot, None)
+        self._pool.renew()
 
     def state_dict(self) -> dict[str, Any]:
         """What the scans at hand are made of."""
@@ -90,19 +82,11 @@ class ScanPool:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave."""
         self._pool.load_state_dict(state)
-        self._pyramids.clear()
-
-    def _fill(self) -> None:
-        """Make what has not been looked at yet."""
-        for slot in range(len(self)):
-            if slot not in self._pyramids:
-                self._pyramids[slot], points = self._pool[slot]
-                self._points[slot] = points.to(self._points)
-                self._shapes[slot] = torch.tensor(self._pyramids[slot].levels[0].shape[1:])
 
     def _make(self, source: int, generator: Generator) -> tuple[Pyramid, Tensor]:
         scan = self._scans[source]
         volume, points = augment(scan.volume, scan.points_voxel, self._augmentation, generator)
         affine = torch.diag(torch.tensor([*[self._spacings[0]] * 3, 1.0], dtype=torch.float64))
         normalized = self._normalize(MetaTensor(volume, affine=affine))
-        return build_pyramid(normalized, spacings=self._spacings).to(self._device), points
+        pyramid = build_pyramid(normalized, spacings=self._spacings)
+        return pyramid.to(self._device), points.float().to(self._device)

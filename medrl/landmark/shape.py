@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from medrl.volume.space import apply_affine
 
 Array = NDArray[np.float64]
 
@@ -72,7 +73,7 @@ class ShapePrior:
         size = np.linalg.norm(mean)
         aligned = complete
         for _ in range(5):
-            aligned = np.stack([_apply(similarity(s, mean), s) for s in complete])
+            aligned = np.stack([apply_affine(similarity(s, mean), s) for s in complete])
             mean = aligned.mean(axis=0)
             mean = (mean - mean.mean(axis=0)) * size / np.linalg.norm(mean - mean.mean(axis=0))
         deviations = (aligned - mean).reshape(len(aligned), -1)
@@ -117,7 +118,7 @@ class ShapePrior:
         transform = similarity(points_world[trusted], self.mean[trusted])
         scale = np.cbrt(np.linalg.det(transform[:3, :3]))
         back: Array = np.asarray(np.linalg.inv(transform), dtype=np.float64)
-        aligned = _apply(transform, points_world)
+        aligned = apply_affine(transform, points_world)
         count, rows = len(self.mean), np.flatnonzero(trusted)
         index = (3 * rows[:, None] + np.arange(3)).ravel()
         noise = (_NOISE_MM * scale) ** 2
@@ -134,7 +135,7 @@ class ShapePrior:
         error = aligned - prediction
         whitened = np.linalg.solve(spread, error[..., None])[..., 0]
         mahalanobis = np.sqrt((error * whitened).sum(axis=1) / 3)
-        return _apply(back, prediction), mahalanobis
+        return apply_affine(back, prediction), mahalanobis
 
 
 def _blocks(matrix: Array) -> Array:
@@ -163,8 +164,3 @@ def similarity(source: Array, target: Array) -> Array:
     transform[:3, :3] = scale * rotation
     transform[:3, 3] = target.mean(axis=0) - scale * rotation @ source.mean(axis=0)
     return transform
-
-
-def _apply(transform: Array, points: NDArray[np.floating[Any]]) -> Array:
-    moved: Array = points @ transform[:3, :3].T + transform[:3, 3]
-    return moved

@@ -204,16 +204,13 @@ class LandmarkTask(Task[SearchState]):
 
     def info(self, state: SearchState) -> dict[str, Tensor]:
         """Where agents are, and how far from their landmarks in mm."""
+        distance = self._offset(state).norm(dim=-1) * self._dynamics.spacings[state.level]
         return {
             "scan": state.scan,
             "position_voxel": state.position,
             "position_world": self._dynamics.to_world(state.scan, state.position),
-            "distance": self.distance(state).float(),
+            "distance": distance.float(),
         }
-
-    def distance(self, state: SearchState) -> Tensor:
-        """From agents to their landmarks, (N,) float64, mm."""
-        return self._offset(state).norm(dim=-1) * self._dynamics.spacings[state.level]
 
     # Where agents begin --------------------------------------------------------------------------
 

@@ -129,6 +129,32 @@ def test_what_is_asked_for_is_reported_and_the_rest_is_not(detector, heads):
         np.testing.assert_array_equal(detection[name].position_world, full[name].position_world)
 
 
+def test_a_path_will_do_and_a_detection_saves_itself(detector, heads, tmp_path):
+    scan, _ = heads[0]
+    path = scan.meta["filename_or_obj"]
+    detection = detector.detect(path, landmarks=["Putamen_R_centroid", "CC_genu_anterior"])
+    assert detection.confidence == np.mean([lm.confidence for lm in detection.landmarks])
+    assert detection.doubtful == ()
+    assert detection.trajectory.provenance["scan"] == path
+    files = detection.save(tmp_path / "new", picture=False)
+    stem = path.rsplit("/", 1)[-1].removesuffix(".nii.gz")
+    assert [file.name for file in files.values()] == [
+        f"{stem}{ending}" for ending in (".mrk.json", ".csv", ".trajectory.json")
+    ]
+    missing = detector.detect_many([scan, tmp_path / "none.nii"])
+    assert missing[0].landmarks
+    assert "none.nii" in str(missing[1])
+
+
+def test_the_networks_that_it_is_given_stay_as_they_are(heads):
+    model = LandmarkDetector.load("brain-t1").model
+    network = model.networks[0].train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    LandmarkDetector(model).detect(heads[0][0])
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
 def test_the_trajectory_leads_from_the_centre_to_the_answer(detector, heads):
     scan, _ = heads[0]
     detection = detector.detect(scan)
