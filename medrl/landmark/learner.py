@@ -95,7 +95,7 @@ class LearnerSettings:
         )
 
 
-class _Walks(SearchDynamics):
+class _PlaceDynamics(SearchDynamics):
     """Agents that are told where they are, not shown it.
 
     Replay keeps places as well; windows are cropped where a network needs them, which is costly.
@@ -114,21 +114,21 @@ class _Walks(SearchDynamics):
         return {"scan": state.scan, "position": state.position, "landmark": state.landmark}
 
 
-class _Practice(Task[SearchState]):
+class _TrainingTask(Task[SearchState]):
     """Agents start where the network is trained, on its level, and look for any landmark."""
 
-    def __init__(self, learner: ScaleLearner, walks: _Walks) -> None:
+    def __init__(self, learner: ScaleLearner, dynamics: _PlaceDynamics) -> None:
         self._learner = learner
-        self._walks = walks
+        self._dynamics = dynamics
 
     def begin(self, count: int, generator: Generator, **given: Tensor) -> SearchState:
         """Put agents at places drawn by the learner's own generator."""
         learner = self._learner
         scan, position = learner.sample_positions(count)
-        landmark = torch.randint(
-            learner.pool.points.shape[1], (count,), generator=learner.generator
-        ).to(scan.device)
-        return self._walks.reset(scan, landmark, position, torch.full_like(scan, learner.level))
+        landmark = torch.randint(learner.pool.points.shape[1], (count,), generator=generator).to(
+            scan.device
+        )
+        return self._dynamics.reset(scan, landmark, position, torch.full_like(scan, learner.level))
 
     def reward(self, before: SearchState, action: Tensor, after: SearchState) -> Tensor:
         """How much nearer a move came, in steps; 0 where the landmark is not labelled."""
@@ -212,7 +212,7 @@ class ScaleLearner(Learner):
             "pool": self.pool.state_dict(),
             "replay": self.replay.state_dict(),
             "target": self._dqn.state_dict(),
-            "walkers": None if self._env is None else self._env.state.state_dict(),
+            "agents": None if self._env is None else self._env.state.state_dict(),
         }
 
     def load_extra_state(self, state: State) -> None:
@@ -221,9 +221,9 @@ class ScaleLearner(Learner):
         self.replay.load_state_dict(state["replay"])
         self._dqn.load_state_dict(state["target"])
         self._env = None
-        if state["walkers"] is not None:
+        if state["agents"] is not None:
             self._env = self._new_environment()
-            self._env.state = SearchState.from_state_dict(state["walkers"]).to(self.device)
+            self._env.state = SearchState.from_state_dict(state["agents"]).to(self.device)
 
     def train_step(self) -> dict[str, float]:
         """Learn from one batch of whichever phase it is; the losses by name."""
@@ -295,7 +295,7 @@ class ScaleLearner(Learner):
     # Deep Q-learning -----------------------------------------------------------------------------
 
     def _dqn_losses(self) -> dict[str, Tensor]:
-        self._walk()
+        self._collect()
         half = self.settings.batch // 2
         drawn = self._sample_replay(half)
         offset, known = self._offsets(drawn["slot"], drawn["position"])
@@ -340,9 +340,9 @@ class ScaleLearner(Learner):
         self.network.eval()
         self._dqn.copy_to_target()
         while len(self.replay) < self.settings.batch * 4:
-            self._walk()
+            self._collect()
 
-    def _walk(self) -> None:
+    def _collect(self) -> None:
         """Every agent takes one step, exploring now and then; those that ended start anew."""
         env = self._environment()
         before = env.state
@@ -366,18 +366,18 @@ class ScaleLearner(Learner):
             self._env = self._new_environment()
             self._env.reset()
         for slot, pyramid in enumerate(self.pool.pyramids):
-            if self._walks.scans[slot] is not pyramid:
-                self._walks.replace_scan(slot, pyramid)
+            if self._dynamics.scans[slot] is not pyramid:
+                self._dynamics.replace_scan(slot, pyramid)
         return self._env
 
     def _new_environment(self) -> AgentsEnv[SearchState]:
         landmarks = self.pool.points.shape[1]
-        self._walks = _Walks(
+        self._dynamics = _PlaceDynamics(
             self.pool.pyramids, landmarks=landmarks, max_steps=_WALK, descends=False
         )
         return AgentsEnv(
-            self._walks,
-            _Practice(self, self._walks),
+            self._dynamics,
+            _TrainingTask(self, self._dynamics),
             batch_size=[self.settings.agents],
             generator=self.generator,
             device=self.device,
