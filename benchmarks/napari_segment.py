@@ -30,6 +30,7 @@ from medrl.bundles import find
 from medrl.cli.demo import write_template
 from medrl.evaluation import summarize
 from medrl.seednet.model import SeedModel
+from medrl.seednet.segment import SeedSegmenter
 from medrl_napari.scans import add, center_views, image_layer, show
 from medrl_napari.segment import operations
 from medrl_napari.segment import session_panel as segment
@@ -113,7 +114,7 @@ def measure(side: int, head: Path, clicks: int) -> dict[str, Any]:
     """Milliseconds from click to frame with a window of one size."""
     model, manifest = SeedModel.load(find("hippocampus-t1"))
     model = SeedModel(replace(model.settings, half_width=side // 2), model.network)
-    segment.load_model = lambda *_: (model, manifest)
+    segment.load_model = lambda _: SeedSegmenter(model, manifest=manifest)
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1200, 900)
     add(viewer, image_layer(show(medrl.read(head)), name="head"))

@@ -5,8 +5,9 @@ import pytest
 from napari.components import ViewerModel
 from scipy.spatial.transform import Rotation
 
+from medrl.results.picture import SCALE_COLORS
 from medrl.trajectory import AgentPath, Recording, Step, Trajectory
-from medrl_napari.agents import SCALE_COLORS, AgentsView, trajectory_layers
+from medrl_napari.agents import AgentsView, trajectory_layers
 from medrl_napari.space import STRAIGHT, Frame
 
 TURNED = Frame(Rotation.from_euler("xyz", (20, -10, 5), degrees=True).as_matrix())

@@ -150,7 +150,7 @@ def scripted(monkeypatch):
 
     def put(**options):
         detector = Scripted(**options)
-        monkeypatch.setattr(module, "load_model", lambda system, name: detector)
+        monkeypatch.setattr(module, "load_model", lambda name: detector)
         return detector
 
     return put
@@ -161,7 +161,7 @@ def searched(window, request):
     """The widget after a search."""
     qtbot = QtBot(request)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "load_model", lambda system, name: Scripted())
+        patch.setattr(module, "load_model", lambda name: Scripted())
         widget = docked(window, qtbot)
         open_scan(window, head())
         search(qtbot, widget)
@@ -279,7 +279,7 @@ def test_an_oblique_scan_gives_what_the_library_gives(viewer, widget, qtbot, mon
     wanted = tuple(POINTS)
     networks = tuple(settings.build_network(len(wanted)).eval() for _ in settings.spacings)
     detector = LandmarkDetector(LandmarkModel(wanted, settings, networks))
-    monkeypatch.setattr(module, "load_model", lambda system, name: detector)
+    monkeypatch.setattr(module, "load_model", lambda name: detector)
     angle = np.radians(30)
     turn = np.eye(4)
     turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
@@ -559,7 +559,7 @@ def test_a_ct_is_refused_by_a_model_of_mri(viewer, widget, qtbot, monkeypatch):
     settings = ModelSettings(window=9, channels=(4, 4, 4), features=16, modality="MR")
     networks = tuple(settings.build_network(4).eval() for _ in settings.spacings)
     detector = LandmarkDetector(LandmarkModel(tuple(POINTS), settings, networks))
-    monkeypatch.setattr(module, "load_model", lambda system, name: detector)
+    monkeypatch.setattr(module, "load_model", lambda name: detector)
     open_scan(viewer, head(low=-1000.0))
     click(qtbot, widget.run_button)
     qtbot.waitUntil(lambda: not widget.running)

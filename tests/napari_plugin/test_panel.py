@@ -158,12 +158,10 @@ def boxer(monkeypatch, tmp_path):
     manifest |= {"settings": {"window": 9}, "card": {"title": "A toy"}}
     manifest |= {"metrics": {}, "versions": {}}
     (model / "model.json").write_text(json.dumps(manifest))
-    # Only this one: medrl's own have tests of their own.
-    monkeypatch.setattr(systems, "_OWN", {})
-    for cache in (systems._sources, systems.get, models.load_predictor):
+    for cache in (systems._sources, systems.get, models.load_model):
         cache.cache_clear()
     yield model
-    for cache in (systems._sources, systems.get, models.load_predictor):
+    for cache in (systems._sources, systems.get, models.load_model):
         cache.cache_clear()
     sys.modules.pop("boxer_system", None)
 

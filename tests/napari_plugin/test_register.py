@@ -183,7 +183,7 @@ def widget(viewer, qtbot):
 def scripted(monkeypatch):
     def put(**options):
         registrar = Scripted(**options)
-        monkeypatch.setattr(answers, "load_model", lambda system, name: registrar)
+        monkeypatch.setattr(answers, "load_model", lambda name: registrar)
         return registrar
 
     return put

@@ -80,7 +80,7 @@ class DetectWidget(DetectForm):
             return
 
         def work(report: Any) -> Result:
-            detector = load_model("landmark", model.name_or_dir)
+            detector = load_model(model.name_or_dir)
             detection = detector.detect(
                 shown.scan, landmarks=names, progress=report.progress, watch=report.step
             )

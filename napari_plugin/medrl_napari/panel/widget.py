@@ -17,7 +17,7 @@ from medrl.errors import MedrlError
 from medrl.files import stem_of
 from medrl.results.findings import Points
 from medrl_napari.dock import AgentsDock
-from medrl_napari.models import load_predictor
+from medrl_napari.models import load_model
 from medrl_napari.panel.findings import layers_of
 from medrl_napari.panel.form import OptionsForm
 from medrl_napari.scans import Shown, add, center_views, shown_of
@@ -154,7 +154,7 @@ class AgentPanel(AgentsDock):
 
         def work(report: Any) -> Run:
             system = wanted.system
-            predictor = load_predictor(wanted.model)
+            predictor = load_model(wanted.model)
             system.check(predictor, wanted.options)
             scans = {role: shown.scan for role, shown in wanted.shown.items()}
             data = system.read(predictor, scans, given, wanted.options)

@@ -138,7 +138,7 @@ def register(request: Request, preview: Preview, starts: Starts, report: Report)
         MedrlError: If it cannot be done.
     """
     began = time.perf_counter()
-    registrar = load_model("registration", request.model)
+    registrar = load_model(request.model)
     preview.get_ready()
     total = registrar.model.steps
     done = 0

@@ -291,9 +291,8 @@ class SessionPanel(SegmentPanel):
 
 
 def _open_session(model: str, images: dict[str, Any]) -> SeedSession:
-    loaded, manifest = load_model("seednet", model)
-    session = SeedSession(loaded, manifest=manifest)
-    single = len(images) == 1 and len(loaded.settings.channels) == 1
+    session: SeedSession = load_model(model).session()
+    single = len(images) == 1 and len(session.model.settings.channels) == 1
     session.set_scan(next(iter(images.values())) if single else images)
     return session
 

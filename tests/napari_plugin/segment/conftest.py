@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from medrl.seednet.data import Target
+from medrl.seednet.segment import SeedSegmenter
 from medrl.seednet.session import SeedSession
 
 if importlib.util.find_spec("napari") is not None:
@@ -169,7 +170,8 @@ def open_user(window, qtbot, mouse, monkeypatch, tmp_path, model):
 
     def open_(grid="straight", *, scan=None, start=True, real=False):
         if not real:
-            monkeypatch.setattr(segment, "load_model", lambda *_: (model, {"name": "bright"}))
+            segmenter = SeedSegmenter(model, manifest={"name": "bright"})
+            monkeypatch.setattr(segment, "load_model", lambda _: segmenter)
         scan = seednet.ball_scan(*seednet.GRIDS[grid]) if scan is None else scan
         add(window, image_layer(show(scan), name="ball"))
         widget = SegmentWidget(window)
