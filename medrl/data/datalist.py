@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ class Entry:
         return {name: self._existing(folder / str(file)) for name, file in named.items()}
 
     def _existing(self, path: Path) -> Path:
-        if not path.exists():
+        if not os.path.exists(path):  # which says so of names that are too long, too
             raise MedrlError(f"{self.datalist}: {path} does not exist")
         return path
 
