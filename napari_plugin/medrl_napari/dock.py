@@ -214,7 +214,7 @@ class AgentsDock(Panel):
         super().__init__(viewer)
         self.agents: AgentsView | None = None
         self.replay = Replay(viewer, parent=self)
-        thin_names(viewer)
+        self.life.callback(thin_names(viewer))
 
     def agents_in(self, frame: Frame) -> AgentsView:
         """The view of the agents: the same as before if it can be, as layers are slow to make."""

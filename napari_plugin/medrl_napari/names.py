@@ -5,7 +5,7 @@ A name that would lie over another one is drawn in no colour; what it says stays
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -22,13 +22,21 @@ if TYPE_CHECKING:
 
 #: Names keep this far from one another (pixels).
 _ROOM_PX = 2.0
+#: So much larger than Qt, at the most, vispy draws letters of the same size in points.
+_VISPY = 1.4
 _WHITE = np.ones(4)
 
 
-def thin_names(viewer: ViewerModel) -> None:
-    """See to it that names of points in a viewer never cover one another."""
-    if viewer not in _thinners:
-        _thinners[viewer] = _Thinner(viewer)
+def thin_names(viewer: ViewerModel) -> Callable[[], None]:
+    """See to it that names of points in a viewer never cover one another.
+
+    Returns:
+        What ends it, once all who have asked for it have called theirs.
+    """
+    thinner = _thinners.setdefault(viewer, _Thinner(viewer))
+    thinner.users += 1
+    thinner.start()
+    return thinner.release
 
 
 def without_overlap(boxes: ArrayLike, ranks: ArrayLike) -> NDArray[np.bool_]:
@@ -92,25 +100,54 @@ def _text_sizes(texts: Sequence[str], points: float) -> tuple[Floats, float]:
     if QGuiApplication.instance() is None:
         # Without a screen there are no fonts either: what is usual at 96 dots an inch.
         em = points * 96 / 72
-        return np.array([len(text) * em * 0.6 for text in texts]) + _ROOM_PX, em * 1.4 + _ROOM_PX
+        return np.array([len(text) * em * 0.8 for text in texts]) + _ROOM_PX, em * 1.8 + _ROOM_PX
     metrics = QFontMetricsF(QFont("OpenSans", round(points)))
     widths = np.array([metrics.horizontalAdvance(text) for text in texts])
-    return widths + _ROOM_PX, metrics.height() + _ROOM_PX
+    return widths * _VISPY + _ROOM_PX, metrics.height() * _VISPY + _ROOM_PX
 
 
 class _Thinner:
     """Hides and shows the names of all points of a viewer."""
 
     def __init__(self, viewer: ViewerModel) -> None:
+        self.users = 0
         # Not held: whoever is looked up by it would never be gone.
         self._viewer = ref(viewer)
         self._colors: WeakKeyDictionary[Any, Floats] = WeakKeyDictionary()
         self._busy = False
-        viewer.layers.events.inserted.connect(self._on_inserted)
-        viewer.scene.camera.events.zoom.connect(self._thin_all)
-        viewer.scene.camera.events.angles.connect(self._thin_all)
+        self._started = False
+
+    def start(self) -> None:
+        viewer = self._viewer()
+        if viewer is None or self._started:
+            return
+        self._started = True
+        for event, react in self._viewer_events(viewer):
+            event.connect(react)
         for layer in viewer.layers:
             self._follow(layer)
+
+    def release(self) -> None:
+        viewer = self._viewer()
+        self.users -= 1
+        if viewer is None or self.users or _thinners.pop(viewer, None) is None:
+            return
+        for event, react in self._viewer_events(viewer):
+            event.disconnect(react)
+        for layer in viewer.layers:
+            if layer._type_string == "points":
+                for event, react in self._layer_events(layer):
+                    event.disconnect(react)
+
+    def _viewer_events(self, viewer: ViewerModel) -> Iterator[tuple[Any, Callable[[Any], None]]]:
+        yield viewer.layers.events.inserted, self._on_inserted
+        yield viewer.scene.camera.events.zoom, self._thin_all
+        yield viewer.scene.camera.events.angles, self._thin_all
+
+    def _layer_events(self, layer: Points) -> Iterator[tuple[Any, Callable[[Any], None]]]:
+        for name in ("set_data", "features", "size", "visible", "highlight"):
+            yield getattr(layer.events, name), self._on_layer
+        yield layer.text.events, self._thin_all
 
     def _on_inserted(self, event: Any) -> None:
         self._follow(event.value)
@@ -118,11 +155,8 @@ class _Thinner:
     def _follow(self, layer: Layer) -> None:
         if layer._type_string != "points":
             return
-        for event in (layer.events.set_data, layer.events.features, layer.events.size):
-            event.connect(self._on_layer)
-        for event in (layer.events.visible, layer.events.highlight):
-            event.connect(self._on_layer)
-        layer.text.events.connect(self._thin_all)
+        for event, react in self._layer_events(layer):
+            event.connect(react)
         self._thin(layer)
 
     def _on_layer(self, event: Any) -> None:

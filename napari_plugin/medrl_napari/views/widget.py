@@ -68,8 +68,8 @@ class OrthoViews(QWidget):
             PlaneView(plane, napari_viewer, scan=lambda: windowed_layer(napari_viewer))
             for plane in PLANES
         ]
-        for model in (napari_viewer, *(view.model for view in self.views)):
-            thin_names(model)
+        models = (napari_viewer, *(view.model for view in self.views))
+        self._thinned = [thin_names(model) for model in models]
         self._build()
         for event, callback in self._connections():
             event.connect(callback)
@@ -93,6 +93,8 @@ class OrthoViews(QWidget):
         if self._on_main_move in self._viewer.mouse_move_callbacks:
             self._viewer.mouse_move_callbacks.remove(self._on_main_move)
         self._viewer.bind_key(_CROSSHAIR_KEY, None)
+        for release in self._thinned:
+            release()
         self.contrast.release()
         for twins in self._twins.values():
             twins.release()
