@@ -169,7 +169,7 @@ def affine_of(widget: SegmentWidget) -> np.ndarray:
 
 
 def _window(session: Any) -> list[int]:
-    low, high = session._current_state().box
+    low, high = session._segmented().box
     return [b - a for a, b in zip(low, high, strict=True)]
 
 

@@ -31,6 +31,7 @@ from medrl.seednet.dynamics import SeedState
 from medrl.seednet.model import EncodedWindows, SeedModel
 from medrl.seednet.oracle import oracle_seeds
 from medrl.seednet.windows import normalize
+from medrl.walker.segmenter import NONE
 
 CLAIM = "The answer to a seed comes while one clicks"
 SIZES = (40, 64)
@@ -75,7 +76,7 @@ def measure(model: SeedModel, side: int) -> dict[str, Any]:
             i, j, k = voxel[0].tolist()
             seeds[0, i, j, k] = int(label[0])
             before = state
-            state, spent = timed(model.correct, encoded, before, seeds)
+            state, spent = timed(answer, model, encoded, before, seeds)
             ours.append(spent)
             prior = model.prior(encoded, seeds)
             solver = model.dynamics.segmenter
@@ -95,6 +96,15 @@ def begin(model: SeedModel, image: Tensor, seeds: Tensor) -> tuple[EncodedWindow
     """Everything that is done at the first click."""
     encoded = model.encode(image[None, None], torch.zeros(1, dtype=torch.int64))
     return encoded, model.on(encoded, model.prior(encoded, seeds)).reset(seeds)
+
+
+def answer(
+    model: SeedModel, encoded: EncodedWindows, before: SeedState, seeds: Tensor
+) -> SeedState:
+    """Everything that is done at a further seed."""
+    dynamics = model.on(encoded, model.prior(encoded, seeds))
+    placed = dynamics.repaint(before, seeds)
+    return dynamics.reset(placed, user=seeds != NONE, start=before.probability)
 
 
 def measured(result: dict[str, Any]) -> str:

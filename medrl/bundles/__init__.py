@@ -1,12 +1,13 @@
 """Trained models: a folder of safetensors and JSON, checked when it is read. No pickle, ever."""
 
-from medrl.bundles.build import assemble, damaged, settings_from
+from medrl.bundles.build import assemble, damaged, network_tensors, settings_from
 from medrl.bundles.folder import (
     Bundle,
     available,
     find,
     load_weights,
     read_manifest,
+    read_model,
     save,
 )
 from medrl.bundles.manifest import (
@@ -33,7 +34,9 @@ __all__ = [
     "load_weights",
     "named",
     "new_manifest",
+    "network_tensors",
     "read_manifest",
+    "read_model",
     "save",
     "settings_from",
 ]

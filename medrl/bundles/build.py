@@ -57,8 +57,21 @@ def settings_from(cls: type[_T], values: Any) -> _T:
             raise ValueError(transform_error(error)[0]) from error
 
 
+def network_tensors(network: nn.Module, *, prefix: str = "") -> dict[str, Tensor]:
+    """Everything that a network has learned, by name, on the CPU, without counters of batches."""
+    return {
+        f"{prefix}{name}": value.detach().cpu()
+        for name, value in network.state_dict().items()
+        if not _counts(name)
+    }
+
+
 def assemble(
-    make: Callable[[], _Network], tensors: Mapping[str, Tensor], *, source: str | Path
+    make: Callable[[], _Network],
+    tensors: Mapping[str, Tensor],
+    *,
+    source: str | Path,
+    prefix: str = "",
 ) -> _Network:
     """Make a network and put weights into it, all of them and nothing else.
 
@@ -67,8 +80,9 @@ def assemble(
 
     Args:
         make: Makes the network.
-        tensors: Weights by name, as in ``state_dict()``, without counters of batches.
+        tensors: Weights by name, see :func:`network_tensors`.
         source: What to call the model in an error.
+        prefix: What the names of this network's weights begin with.
 
     Returns:
         The network in evaluation mode.
@@ -79,7 +93,12 @@ def assemble(
     """
     import torch
 
-    given = _shapes(tensors)
+    own_tensors = {
+        name.removeprefix(prefix): value.float()
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+    given = _shapes(own_tensors)
     with damaged(f"the settings of {source} describe no network"):
         with torch.device("meta"), _no_drawing():
             own = _shapes({k: v for k, v in make().state_dict().items() if not _counts(k)})
@@ -91,7 +110,7 @@ def assemble(
                 )
         network = make()
         counters = {k: v for k, v in network.state_dict().items() if _counts(k)}
-        network.load_state_dict({**{k: v.float() for k, v in tensors.items()}, **counters})
+        network.load_state_dict({**own_tensors, **counters})
     return network.eval()
 
 

@@ -108,6 +108,25 @@ def read_manifest(folder: str | Path) -> Manifest:
     return check_manifest(content, source=str(path))
 
 
+def read_model(folder: str | Path, *, task: str) -> tuple[Manifest, dict[str, Tensor]]:
+    """Read description and weights of a model of one system.
+
+    Args:
+        folder: The model's folder.
+        task: Name of the system.
+
+    Returns:
+        See :func:`read_manifest` and :func:`load_weights`.
+
+    Raises:
+        MedrlError: If a file is missing or damaged, or the model is of another system.
+    """
+    manifest = read_manifest(folder)
+    if manifest["task"] != task:
+        raise MedrlError(f"{folder} is a {manifest['task']} model, not a {task} model")
+    return manifest, load_weights(folder)
+
+
 def load_weights(folder: str | Path) -> dict[str, Tensor]:
     """Load the weights of a model onto the CPU.
 

@@ -122,11 +122,11 @@ class LandmarkModel:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything learned, by name, as stored in ``model.safetensors``."""
+        from medrl.bundles import network_tensors
+
         out: dict[str, Tensor] = {}
         for level, network in enumerate(self.networks):
-            for key, value in network.state_dict().items():
-                if not key.endswith("num_batches_tracked"):
-                    out[f"scale{level}.{key}"] = value.detach().cpu()
+            out |= network_tensors(network, prefix=f"scale{level}.")
         if self.shape is not None:
             out["shape.mean"] = torch.from_numpy(self.shape.mean).float()
             out["shape.covariance"] = torch.from_numpy(self.shape.covariance).float()
@@ -153,10 +153,10 @@ class LandmarkModel:
 
         networks = []
         for level in range(len(settings.spacings)):
-            prefix = f"scale{level}."
-            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             make = partial(settings.build_network, len(names))
-            networks.append(assemble(make, own, source=f"the model (scale {level})").to(device))
+            source = f"the model (scale {level})"
+            network = assemble(make, tensors, source=source, prefix=f"scale{level}.")
+            networks.append(network.to(device))
         shape = confidence = None
         with damaged("the model's shape prior or confidence is damaged"):
             if "shape.mean" in tensors:
@@ -187,12 +187,10 @@ class LandmarkModel:
         Raises:
             MedrlError: If it is not a landmark bundle of this version, or damaged.
         """
-        from medrl.bundles import check_names, load_weights, read_manifest
+        from medrl.bundles import check_names, read_model
 
-        manifest = read_manifest(bundle)
-        if manifest["task"] != "landmark":
-            raise MedrlError(f"{bundle} is a {manifest['task']} model, not a landmark model")
+        manifest, tensors = read_model(bundle, task="landmark")
         settings = ModelSettings.from_json(manifest["settings"])
         names = check_names(manifest, "landmarks", source=str(bundle))
-        model = LandmarkModel.from_tensors(names, settings, load_weights(bundle), device=device)
+        model = LandmarkModel.from_tensors(names, settings, tensors, device=device)
         return model, dict(manifest)

@@ -17,7 +17,7 @@ from medrl.landmark.model import LandmarkModel
 from medrl.landmark.shape import ShapePrior
 from medrl.rl.checkpoint import load_module
 from medrl.rl.jobs import Job, run_jobs
-from medrl.rl.stage import run_stage
+from medrl.rl.stage import checkpoint_folder, run_stage
 from medrl.systems import Report
 from medrl.volume.prepare import Preprocessing
 
@@ -85,9 +85,7 @@ def train(
         raise MedrlError(
             f"imitation_steps and dqn_steps need one number for each of {scales} scales"
         )
-    checkpoints = out.absolute() / "checkpoints"
-    if checkpoints.exists() and not settings.resume:
-        raise MedrlError(f"{out} holds checkpoints already: resume, or choose another folder")
+    checkpoints = checkpoint_folder(out, resume=settings.resume)
     samples = read_datalist(data)
     names = landmark_names(samples["training"])
     report = report or (lambda *_: None)

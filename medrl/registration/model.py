@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -167,14 +167,25 @@ class RegistrationModel:
         schedule = tuple(map(len, self.settings.search.candidate_steps))
         return RegistrationDynamics(views, pivot, Rules(kind=kind, max_steps=schedule))
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything learned, by name, as stored in ``model.safetensors``."""
-        return {
-            f"level{level}.{key}": value.detach().cpu()
-            for level, network in enumerate(self.networks)
-            for key, value in network.state_dict().items()
-            if not key.endswith("num_batches_tracked")
-        }
+    def save(self, folder: Path, *, name: str, card: Mapping[str, Any]) -> Path:
+        """Write the model as a bundle.
+
+        Args:
+            folder: The bundle's folder.
+            name: Its name.
+            card: Its model card: what users should know of data, licence and limits.
+
+        Returns:
+            The folder.
+        """
+        from medrl.bundles import network_tensors, new_manifest, save
+
+        settings = asdict(self.settings)
+        manifest = new_manifest(name=name, task="registration", settings=settings, card=card)
+        tensors: dict[str, Tensor] = {}
+        for level, network in enumerate(self.networks):
+            tensors |= network_tensors(network, prefix=f"level{level}.")
+        return save(folder, tensors, manifest)
 
     @staticmethod
     def load(bundle: Path, *, device: str = "cpu") -> tuple[RegistrationModel, dict[str, Any]]:
@@ -190,18 +201,14 @@ class RegistrationModel:
         Raises:
             MedrlError: If it is not a registration bundle of this version, or damaged.
         """
-        from medrl.bundles import assemble, load_weights, read_manifest
+        from medrl.bundles import assemble, read_model
 
-        manifest = read_manifest(bundle)
-        if manifest["task"] != "registration":
-            raise MedrlError(f"{bundle} is a {manifest['task']} model, not a registration model")
+        manifest, tensors = read_model(bundle, task="registration")
         settings = ModelSettings.from_json(manifest["settings"])
-        tensors = load_weights(bundle)
         networks = []
         for level, options in enumerate(settings.levels):
-            prefix = f"level{level}."
-            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            network = assemble(partial(RegistrationNetwork, options), own, source=bundle)
+            make = partial(RegistrationNetwork, options)
+            network = assemble(make, tensors, source=bundle, prefix=f"level{level}.")
             networks.append(network.fuse().to(device))
         return RegistrationModel(settings, tuple(networks)), dict(manifest)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import torch
 from torch import Generator
 
 from medrl.agents import rollout
-from medrl.bundles import new_manifest, save
 from medrl.errors import MedrlError
 from medrl.registration.actor_critic import ActorCriticLearner, ActorCriticSettings
 from medrl.registration.calibrate import calibrate
@@ -24,7 +23,7 @@ from medrl.registration.network import LevelSettings, RegistrationNetwork
 from medrl.registration.pairs import PairSampler, PoseDistribution
 from medrl.registration.search import NetworkPolicy, SearchSettings
 from medrl.registration.synthesis import Source, Synthesis
-from medrl.rl.stage import Progress, run_stage
+from medrl.rl.stage import Progress, checkpoint_folder, run_stage
 
 #: Agents and steps that decide whether reinforcement learning was worth it.
 _COMPARED = 256
@@ -88,9 +87,7 @@ def train(
     Raises:
         MedrlError: If the data or settings are unusable.
     """
-    checkpoints = out / "checkpoints"
-    if checkpoints.exists() and not settings.resume:
-        raise MedrlError(f"{out} holds checkpoints already: resume, or choose another folder")
+    checkpoint_folder(out, resume=settings.resume)
     scans = read_datalist(data)
     if not scans["validation"]:
         raise MedrlError(f'{data} has no "validation" scans: the confidence is fitted on them')
@@ -125,30 +122,7 @@ def train(
         seed=settings.seed,
         progress=lambda done, total: report("confidence", done, total, {}),
     )
-    return save_model(model, out / settings.name, name=settings.name, card=dict(card or {}))
-
-
-def save_model(
-    model: RegistrationModel, folder: Path, *, name: str, card: Mapping[str, Any]
-) -> Path:
-    """Write a registration model as a bundle.
-
-    Args:
-        model: What to save.
-        folder: The bundle's folder.
-        name: Its name.
-        card: Its model card.
-
-    Returns:
-        The folder.
-    """
-    settings = asdict(model.settings)
-    save(
-        folder,
-        model.tensors(),
-        new_manifest(name=name, task="registration", settings=settings, card=card),
-    )
-    return folder
+    return model.save(out / settings.name, name=settings.name, card=dict(card or {}))
 
 
 def _train_level(

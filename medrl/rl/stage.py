@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from medrl.errors import MedrlError
 from medrl.rl.checkpoint import MISFITS, load_checkpoint, misfit, save_checkpoint
 from medrl.rl.learner import Learner
 
@@ -15,6 +16,18 @@ from medrl.rl.learner import Learner
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 _REPORT_EVERY = 20
+
+
+def checkpoint_folder(out: Path, *, resume: bool) -> Path:
+    """Where a training keeps its checkpoints, ``out/checkpoints``; it is not made yet.
+
+    Raises:
+        MedrlError: If there are some, of a training that is not to be resumed.
+    """
+    checkpoints = out.absolute() / "checkpoints"
+    if checkpoints.exists() and not resume:
+        raise MedrlError(f"{out} holds checkpoints already: resume, or choose another folder")
+    return checkpoints
 
 
 def run_stage(

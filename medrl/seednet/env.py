@@ -142,5 +142,3 @@ def _check_pool(pool: Sequence[LabelledWindow]) -> None:
 
 
 register(GYMNASIUM_ID, make, INFO)
-
-__all__ = ["GYMNASIUM_ID", "LabelledWindow", "make", "seed_env"]

@@ -22,10 +22,13 @@ from medrl.errors import MedrlError
 from medrl.evaluation import Measurements, Row, Table, compare
 from medrl.seednet.baselines import intensity_region, plain_segmenter, random_seeds, suv_region
 from medrl.seednet.data import Sample, dice, read_mask
+from medrl.seednet.editor import Editor
 from medrl.seednet.model import SeedModel
-from medrl.seednet.oracle import oracle_seed
+from medrl.seednet.objects import Inputs, Segmented
+from medrl.seednet.oracle import VoxelSeed
 from medrl.seednet.seeds import Seed
 from medrl.seednet.segment import SeedSegmenter, Segmentation
+from medrl.seednet.simulated_user import Mask, corrected
 from medrl.volume.read import read
 from medrl.volume.resample import resample_onto
 from medrl.volume.space import as_affine, voxel_to_world
@@ -40,7 +43,6 @@ GOAL, MOST_CLICKS = 0.90, 15
 DICE, CORRECTED, WITH_SEEDS = "dice", "dice after {} corrections", "dice with {} seeds"
 CLICKS, SEEDS = "clicks to goal", "seeds"
 
-Mask = NDArray[np.bool_]
 #: From all of a user's seeds so far to the mask, in the scan's grid.
 Segment = Callable[[Sequence[Seed]], Mask]
 
@@ -69,6 +71,11 @@ class ClickedScan:
     def affine(self) -> NDArray[np.float64]:
         """(4, 4) voxel to RAS mm."""
         return as_affine(next(iter(self.images.values())).affine)
+
+    def seed(self, at: VoxelSeed) -> Seed:
+        """A seed in the middle of a voxel."""
+        voxel, label = at
+        return Seed(voxel_to_world(np.array(voxel, dtype=np.float64), self.affine), label)
 
     def dice(self, mask: Mask) -> float:
         """Overlap with the truth."""
@@ -110,37 +117,37 @@ def click_into(
 class Window:
     """The model's window around the click, for methods that see nothing else."""
 
-    def __init__(self, segmenter: SeedSegmenter, case: ClickedScan) -> None:
-        """Open it, and encode what is in it."""
+    def __init__(self, model: SeedModel, case: ClickedScan) -> None:
+        """Encode what is in it."""
         self.case = case
-        self.model = segmenter.model
-        self.session = segmenter.session()
-        self.session.set_scan(case.images)
-        self.session.new_object(target=case.target)
-        self.session.add_seeds([case.click])
-        view = self.session.view()
-        self.image, self.click, self.encoded = view.image, view.seeds, view.encoded
-        self._affine = view.affine
+        self.model = model
+        self._editor = Editor(model, case.images)
+        target = Inputs(model.target_index(case.target))
+        segmented = self._editor.change(target, seeds=(case.click,))
+        assert isinstance(segmented, Segmented)  # the click is in the foreground
+        self._obj = segmented
+        self._window, self.encoded = self._editor.encode(segmented.box, segmented.target)
+        self.image, self.click = self._window.image[None], self.seeds([case.click])
 
     def seeds(self, seeds: Sequence[Seed]) -> Tensor:
         """Seeds (1, I, J, K) int8 on the window."""
-        return self.session.view(seeds).seeds
+        return self._editor.seed_map(seeds, self._window)
 
     def truth(self) -> Tensor:
         """The truth (1, I, J, K) bool on the window."""
         volume = torch.from_numpy(self.case.truth)[None].float()
-        i, j, k = self.image.shape[2:]
         own = resample_onto(
             MetaTensor(volume, affine=torch.from_numpy(self.case.affine)),
-            affine=self._affine,
-            shape=(i, j, k),
+            affine=self._window.affine,
+            shape=self._window.shape,
             background=0.0,
         )
         return own.as_tensor() > 0.5
 
     def mask(self, probability: Tensor) -> Mask:
         """A probability (1, I, J, K) on the window as a mask in the scan's grid."""
-        return self.session.mask_of(probability)
+        state = replace(self._obj.state, probability=probability)
+        return self._editor.output.probability(replace(self._obj, state=state)) > 0.5
 
 
 # Methods ----------------------------------------------------------------------------------------
@@ -186,40 +193,9 @@ class _Correcting:
         self._count = 1
 
     def __call__(self, seeds: Sequence[Seed]) -> Mask:
-        new = seeds[self._count :]
-        if new:
-            self._session.add_seeds(new)
-            self._count = len(seeds)
+        self._session.add_seeds(seeds[self._count :])
+        self._count = len(seeds)
         return self._session.mask()[0].numpy() > 0
-
-
-def corrected(
-    segment: Segment, case: ClickedScan, *, clicks: int, generator: Generator, most: int = 0
-) -> list[float]:
-    """Let a person who knows the truth correct, click by click, in the middle of what is wrong.
-
-    Args:
-        segment: Answers to seeds.
-        case: The scan.
-        clicks: Corrections.
-        generator: Draws among equally good places.
-        most: Go on to :data:`GOAL` after those, with at most so many corrections in all.
-
-    Returns:
-        Overlap before and after each click.
-    """
-    seeds = [case.click]
-    mask = segment(seeds)
-    overlaps = [case.dice(mask)]
-    while len(overlaps) <= clicks or (len(overlaps) <= most and overlaps[-1] < GOAL):
-        found = oracle_seed(mask, case.truth, generator=generator)
-        if found is not None:
-            voxel, label = found
-            where = voxel_to_world(np.array(voxel, dtype=np.float64), case.affine)
-            seeds = [*seeds, Seed(where, label)]
-            mask = segment(seeds)
-        overlaps.append(case.dice(mask))
-    return overlaps
 
 
 def _with_fixed_seeds(segmenter: SeedSegmenter, case: ClickedScan) -> list[float]:
@@ -298,10 +274,16 @@ def _measured(
     def segment(agent: bool) -> Segmentation:
         return segmenter.segment(case.images, [case.click], target=case.target, agent=agent)
 
-    found, window = segment(agent=True), Window(segmenter, case)
+    def correct(answer: Segment, *, clicks: int, most: int = 0) -> list[float]:
+        def at(corrections: Sequence[VoxelSeed]) -> Mask:
+            return answer([case.click, *map(case.seed, corrections)])
+
+        return corrected(at, case.truth, clicks=clicks, goal=GOAL, most=most, generator=generator)
+
+    found, window = segment(agent=True), Window(segmenter.model, case)
     walker = plain(window, RandomWalker())
     most = segmenter.model.settings.max_seeds
-    oracle = corrected(walker, case, clicks=most, generator=generator)
+    oracle = correct(walker, clicks=most)
     one_click = {
         AGENT: case.dice(found.mask[0].numpy() > 0),
         "network + walker": case.dice(segment(agent=False).mask[0].numpy() > 0),
@@ -324,7 +306,7 @@ def _measured(
             "geodesic": plain(window, GeodesicSegmenter()),
         }
         for method, answer in segments.items():
-            path = corrected(answer, case, clicks=clicks, generator=generator, most=MOST_CLICKS - 1)
+            path = correct(answer, clicks=clicks, most=MOST_CLICKS - 1)
             rows += [row(method, CORRECTED.format(n), x) for n, x in enumerate(path[: clicks + 1])]
             reached = [n + 1 for n, overlap in enumerate(path) if overlap >= GOAL]
             rows.append(row(method, CLICKS, reached[0] if reached else MOST_CLICKS + 1))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from medrl.agents import Decision, Space, rollout
+from medrl.agents import Decision, Space
 from medrl.errors import MedrlError
 from medrl.seednet.data import Target
 from medrl.seednet.dynamics import SeedDynamics, SeedState, Windows
@@ -19,7 +19,7 @@ from medrl.seednet.network import STRIDE, WIDTHS, Features, SeedNetwork, Widths
 from medrl.seednet.view import VIEW_CHANNELS, agent_view, nearness
 from medrl.seednet.windows import Channel
 from medrl.walker.edges import feature_edges
-from medrl.walker.segmenter import NONE, RandomWalker, System
+from medrl.walker.segmenter import RandomWalker, System
 
 
 @dataclass(frozen=True)
@@ -176,54 +176,22 @@ class SeedModel:
         """The dynamics of agents in N windows with their priors (N, I, J, K)."""
         return self.dynamics.on(Windows(encoded.system, prior))
 
-    def run(
-        self, encoded: EncodedWindows, seeds: Tensor, prior: Tensor, *, start: Tensor | None = None
-    ) -> SeedState:
-        """Segment from the user's seeds and let the agent add its own until it stops.
+    def save(self, folder: Path, *, name: str, card: Mapping[str, Any]) -> Path:
+        """Write the model as a bundle.
 
         Args:
-            encoded: N windows.
-            seeds: (N, I, J, K) int8, the user's.
-            prior: (N, I, J, K), see :meth:`prior`.
-            start: Earlier probabilities to begin from.
+            folder: The bundle's folder.
+            name: Its name.
+            card: Its model card: what users should know of data, licence and limits.
+
+        Returns:
+            The folder.
         """
-        dynamics = self.on(encoded, prior)
-        begin = dynamics.reset(seeds, start=start)
-        return rollout(dynamics, SeedPolicy(self, encoded), begin).state
+        from medrl.bundles import network_tensors, new_manifest, save
 
-    @torch.no_grad()
-    def correct(self, encoded: EncodedWindows, state: SeedState, user: Tensor) -> SeedState:
-        """Answer to the user's corrections: a new prior, the agent's seeds where they still fit.
-
-        Args:
-            encoded: N windows.
-            state: Where the agents left off.
-            user: (N, I, J, K) int8, all of the user's seeds now.
-        """
-        dynamics = self.on(encoded, self.prior(encoded, user))
-        seeds = dynamics.repaint(state, user)
-        answer = dynamics.reset(seeds, user=user != NONE, start=state.probability)
-        return replace(answer, places=state.places, labels=state.labels, steps=state.steps)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything learned, by name, as stored in ``model.safetensors``."""
-        return {
-            key: value.detach().cpu()
-            for key, value in self.network.state_dict().items()
-            if not key.endswith("num_batches_tracked")
-        }
-
-    @staticmethod
-    def from_tensors(settings: ModelSettings, tensors: Mapping[str, Tensor]) -> SeedModel:
-        """Rebuild a model from what :meth:`tensors` returned, fused for inference.
-
-        Raises:
-            MedrlError: If tensors are missing or of the wrong shape.
-        """
-        from medrl.bundles import assemble
-
-        network = assemble(settings.build_network, tensors, source="the model")
-        return SeedModel(settings, network.fuse())
+        settings = asdict(self.settings)
+        manifest = new_manifest(name=name, task="seednet", settings=settings, card=card)
+        return save(folder, network_tensors(self.network), manifest)
 
     @staticmethod
     def load(bundle: Path, *, device: str = "cpu") -> tuple[SeedModel, dict[str, Any]]:
@@ -234,20 +202,17 @@ class SeedModel:
             device: Torch device.
 
         Returns:
-            The model and its manifest.
+            The model, fused for inference, and its manifest.
 
         Raises:
             MedrlError: If it is not a seed bundle of this version, or damaged.
         """
-        from medrl.bundles import load_weights, read_manifest
+        from medrl.bundles import assemble, read_model
 
-        manifest = read_manifest(bundle)
-        if manifest["task"] != "seednet":
-            raise MedrlError(f"{bundle} is a {manifest['task']} model, not a seednet model")
+        manifest, tensors = read_model(bundle, task="seednet")
         settings = ModelSettings.from_json(manifest["settings"])
-        model = SeedModel.from_tensors(settings, load_weights(bundle))
-        model.network.to(device)
-        return model, dict(manifest)
+        network = assemble(settings.build_network, tensors, source="the model")
+        return SeedModel(settings, network.fuse().to(device)), dict(manifest)
 
 
 class SeedPolicy:

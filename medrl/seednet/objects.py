@@ -1,23 +1,79 @@
-"""The objects of a session: what has been done to each, and all of them together."""
+"""The objects of a session: what the user wants of each, how it is segmented, and its history."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from medrl.errors import MedrlError
-from medrl.seednet.dynamics import SeedDynamics
-from medrl.seednet.editor import ObjectState
-from medrl.seednet.output_grid import OutputGrid
+from medrl.seednet.dynamics import SeedDynamics, SeedState
+from medrl.seednet.seeds import Seed
+from medrl.seednet.windows import Box, Voxels
 from medrl.trajectory import AgentPath
-from medrl.walker.segmenter import FOREGROUND
 
 #: Memory that the steps to undo may take before the oldest are forgotten, in bytes.
 _MOST_MEMORY = 2**30
-_MOST_OBJECTS = 255
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """Voxels of the scan that the user has painted over.
+
+    Attributes:
+        voxels: (V, 3), of the scan.
+        points_world: (V, 3) RAS mm, their centres.
+        label: BACKGROUND or FOREGROUND.
+    """
+
+    voxels: Voxels
+    points_world: NDArray[np.float64]
+    label: int
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What is wanted of an object; all there is before its first foreground seed.
+
+    Attributes:
+        target: Which of the model's kinds of object it is.
+        seeds: The user's, in the order placed.
+        edits: Of the mask, in the order made.
+        limits_world: (2, 3) RAS mm, two corners of a box that the object lies in; None for none.
+        placed: The agent's seeds that were accepted.
+        rejected: The agent's proposals that were not.
+    """
+
+    target: int
+    seeds: tuple[Seed, ...] = ()
+    edits: tuple[Edit, ...] = ()
+    limits_world: NDArray[np.float64] | None = None
+    placed: tuple[Seed, ...] = ()
+    rejected: tuple[Seed, ...] = ()
+
+    @property
+    def marks(self) -> list[Seed | Edit]:
+        """The user's edits and seeds; where two meet, the later in this list counts."""
+        return [*self.edits, *self.seeds]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Segmented(Inputs):
+    """An object that has been segmented.
+
+    Attributes:
+        box: The window on the model's grid.
+        corner: Grid voxel of the window's first voxel, padding included.
+        prior: (1, I, J, K), what the network sees from the user's seeds.
+        state: Seeds and segmentation.
+    """
+
+    box: Box
+    corner: Voxels
+    prior: Tensor
+    state: SeedState
 
 
 @dataclass(eq=False)
@@ -25,116 +81,63 @@ class History:
     """What has been done to one object.
 
     Attributes:
-        obj: Where it stands.
-        past: Earlier states, the last one last.
-        future: States that were undone, the next one last.
+        obj: How it is now.
+        past: How it was before, the latest last.
+        future: What was undone, the next to be redone last.
         locked: Whether it is protected from changes.
     """
 
-    obj: ObjectState
-    past: list[ObjectState] = field(default_factory=list)
-    future: list[ObjectState] = field(default_factory=list)
+    obj: Inputs
+    past: list[Inputs] = field(default_factory=list)
+    future: list[Inputs] = field(default_factory=list)
     locked: bool = False
 
     @property
     def outcome(self) -> str:
-        """How the agent's work stands, in words."""
-        state = self.obj.state
-        return (
-            "no foreground seed yet"
-            if state is None
-            else SeedDynamics.outcomes[int(state.status[0])]
-        )
+        """What the agent is doing or how it ended, in words."""
+        if isinstance(self.obj, Segmented):
+            return SeedDynamics.outcomes[int(self.obj.state.status[0])]
+        return "no foreground seed yet"
 
-    def advance(self, obj: ObjectState) -> None:
-        """Make another state the current one."""
+    def advance(self, obj: Inputs) -> None:
+        """Make another state of the object the current one."""
         if obj is self.obj:
             return
         self.past.append(self.obj)
         self.obj = obj
         self.future.clear()
-        while len(self.past) > 1 and sum(past.bytes for past in self.past) > _MOST_MEMORY:
+        while len(self.past) > 1 and sum(map(_bytes, self.past)) > _MOST_MEMORY:
             self.past.pop(0)
 
     def undo(self) -> None:
-        """Go back to the state before.
-
-        Raises:
-            MedrlError: If there is none.
-        """
-        if not self.past:
-            raise MedrlError("there is nothing to undo")
-        self.future.append(self.obj)
-        self.obj = self.past.pop()
+        """Go back to the state before, if there is one."""
+        self._go(self.past, self.future, "undo")
 
     def redo(self) -> None:
-        """Go to the state that was undone last.
+        """Go to the state that was undone last, if there is one."""
+        self._go(self.future, self.past, "redo")
 
-        Raises:
-            MedrlError: If there is none.
-        """
-        if not self.future:
-            raise MedrlError("there is nothing to redo")
-        self.past.append(self.obj)
-        self.obj = self.future.pop()
+    def _go(self, source: list[Inputs], target: list[Inputs], what: str) -> None:
+        if not source:
+            raise MedrlError(f"there is nothing to {what}")
+        target.append(self.obj)
+        self.obj = source.pop()
 
-
-def label_map(
-    objects: Mapping[str, History], output_grid: OutputGrid, grid: NDArray[np.float64]
-) -> NDArray[np.uint8]:
-    """All objects in one map.
-
-    Where they overlap, a locked one comes first, then one whose seed is there, then the later one.
-
-    Args:
-        objects: By name.
-        output_grid: The grid of the map.
-        grid: (4, 4), the model's voxel to world.
-
-    Returns:
-        (I, J, K), 0 and the objects' numbers from 1 in their order.
-
-    Raises:
-        MedrlError: If none has a foreground seed, or there are too many for the type.
-    """
-    if len(objects) > _MOST_OBJECTS:
-        raise MedrlError(f"a label map holds at most {_MOST_OBJECTS} objects")
-    begun = [
-        (number, history)
-        for number, history in enumerate(objects.values(), 1)
-        if history.obj.state is not None
-    ]
-    if not begun:
-        raise MedrlError("place a foreground seed first")
-    out = np.zeros(output_grid.shape, dtype=np.uint8)
-    for locked in (False, True):
-        group = [(number, history.obj) for number, history in begun if history.locked == locked]
-        for number, obj in group:
-            where, values = output_grid.part(obj, grid)
-            out[where][values > 0.5] = number
-        for number, obj in group:
-            for seed in obj.seeds:
-                if seed.label == FOREGROUND:
-                    out[tuple(output_grid.voxels(seed).T)] = number
-    return out
+    def path(self, name: str, spacing: float) -> AgentPath:
+        """The agent's seeds that were accepted, a step each; spacing is the model's, mm."""
+        placed = self.obj.placed
+        return AgentPath(
+            name=name,
+            start=0,
+            positions_world=np.array([seed.position_world for seed in placed]).reshape(-1, 3),
+            scales_mm=np.full(len(placed), spacing),
+            actions=np.array([seed.label for seed in placed], dtype=np.int64),
+            values=np.array([seed.expected_gain for seed in placed], dtype=np.float64),
+            value_unit="Dice",
+            outcome=self.outcome,
+        )
 
 
-def agent_path(name: str, history: History, spacing: float) -> AgentPath:
-    """An object's agent: a step for every seed that was accepted.
-
-    Args:
-        name: Of the object.
-        history: What has been done to it.
-        spacing: The model's voxel size, mm.
-    """
-    placed = history.obj.placed
-    return AgentPath(
-        name=name,
-        start=0,
-        positions_world=np.array([seed.position_world for seed in placed]).reshape(-1, 3),
-        scales_mm=np.full(len(placed), spacing),
-        actions=np.array([seed.label for seed in placed], dtype=np.int64),
-        values=np.array([seed.expected_gain for seed in placed], dtype=np.float64),
-        value_unit="Dice",
-        outcome=history.outcome,
-    )
+def _bytes(obj: Inputs) -> int:
+    """Memory that an object takes, roughly."""
+    return 12 * obj.state.seeds.numel() if isinstance(obj, Segmented) else 0

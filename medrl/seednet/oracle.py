@@ -15,14 +15,18 @@ from medrl.seednet.dynamics import SeedDynamics, SeedState
 from medrl.walker.segmenter import BACKGROUND, FOREGROUND, NONE
 
 
+#: A voxel (i, j, k) and the label that it should have.
+VoxelSeed = tuple[tuple[int, int, int], int]
+
+
 def oracle_seed(
     mask: ArrayLike,
     truth: ArrayLike,
     *,
     forbidden: ArrayLike | None = None,
     generator: Generator | None = None,
-) -> tuple[tuple[int, int, int], int] | None:
-    """Innermost voxel of the largest error.
+) -> VoxelSeed | None:
+    """Innermost voxel of the largest error; None if there is none that can be corrected.
 
     Errors are the 6-connected components of what is missing and of what is too much, each on its
     own. The innermost voxel is the one farthest from the outside of its component; outside the
@@ -34,10 +38,6 @@ def oracle_seed(
         forbidden: (2, I, J, K) bool, where no background (0) or foreground (1) seed may go. The
             voxel is the innermost of the others; components without any are passed over.
         generator: Draws among equally good voxels, on the CPU; the first in C order if None.
-
-    Returns:
-        The voxel (i, j, k) and the label that it should have; None if there is no error that can
-        be corrected.
     """
     masked, true = _array(mask), _array(truth)
     excluded = None if forbidden is None else _array(forbidden)
@@ -72,12 +72,6 @@ def oracle_seeds(
 ) -> tuple[Tensor, Tensor]:
     """:func:`oracle_seed` for N windows.
 
-    Args:
-        mask: (N, I, J, K) bool.
-        truth: (N, I, J, K) bool.
-        forbidden: (N, 2, I, J, K) bool or None.
-        generator: As there.
-
     Returns:
         Voxels (N, 3) int64 and labels (N,) int64; -1 and NONE where there is nothing to correct.
     """
@@ -98,17 +92,7 @@ def oracle_actions(
     *,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Actions of the agent that knows the truth; all of them allowed.
-
-    Args:
-        dynamics: What the actions mean.
-        state: N agents.
-        truth: (N, I, J, K) bool.
-        generator: As in :func:`oracle_seed`.
-
-    Returns:
-        (N,) int64, STOP where there is nothing to correct.
-    """
+    """Actions (N,) of agents that know the truth (N, I, J, K); STOP where nothing is wrong."""
     seeds = oracle_seeds(state.mask, truth, forbidden=~state.free, generator=generator)
     return dynamics.action_at(*seeds, truth.shape)
 
@@ -130,6 +114,3 @@ def _components(
 
 def _array(values: Any) -> NDArray[np.bool_]:
     return np.asarray(values.cpu() if isinstance(values, Tensor) else values, dtype=bool)
-
-
-__all__ = ["oracle_actions", "oracle_seed", "oracle_seeds"]

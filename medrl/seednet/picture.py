@@ -36,7 +36,13 @@ from medrl.seednet.results import object_rows
 from medrl.seednet.seeds import Seed
 from medrl.seednet.session import SeedSession
 from medrl.volume.resample import resample_onto
-from medrl.volume.space import as_affine, voxel_to_world, world_to_voxel
+from medrl.volume.space import (
+    as_affine,
+    box_corners,
+    cropped_affine,
+    voxel_to_world,
+    world_to_voxel,
+)
 from medrl.walker.segmenter import FOREGROUND
 
 if TYPE_CHECKING:
@@ -92,8 +98,7 @@ def _region(labels: MetaTensor, seeds: Sequence[Seed]) -> Array:
     where = np.argwhere(labels.numpy()[0] > 0)
     points = np.concatenate([seed.points_world for seed in seeds])
     if len(where):
-        low, high = where.min(axis=0), where.max(axis=0)
-        corners = np.stack(np.meshgrid(*zip(low, high, strict=True)), -1).reshape(-1, 3)
+        corners = box_corners(where.min(axis=0), where.max(axis=0))
         points = np.concatenate([points, voxel_to_world(corners, labels.affine)])
     low, high = points.min(axis=0) - _MARGIN_MM, points.max(axis=0) + _MARGIN_MM
     short = np.maximum(2 * _LEAST_MM - (high - low), 0) / 2
@@ -103,16 +108,13 @@ def _region(labels: MetaTensor, seeds: Sequence[Seed]) -> Array:
 def _crop(image: MetaTensor, region: Array) -> MetaTensor:
     """The part of a scan that holds a region of the world, as far as there is any."""
     affine = as_affine(image.affine)
-    corners = np.stack(np.meshgrid(*region.T), -1).reshape(-1, 3)
-    voxel = world_to_voxel(corners, affine)
+    voxel = world_to_voxel(box_corners(*region), affine)
     shape = np.array(image.shape[1:])
     # At least two voxels, also of an image that lies elsewhere.
     low = np.clip(np.floor(voxel.min(axis=0)).astype(int), 0, shape - 2)
     high = np.clip(np.ceil(voxel.max(axis=0)).astype(int) + 1, low + 2, shape)
-    start = affine.copy()
-    start[:3, 3] = voxel_to_world(low.astype(np.float64), affine)
     i, j, k = (slice(a, b) for a, b in zip(low, high, strict=True))
-    return MetaTensor(image.as_tensor()[:, i, j, k], affine=start)
+    return MetaTensor(image.as_tensor()[:, i, j, k], affine=cropped_affine(affine, low))
 
 
 def _outlines(shown: DisplayVolume, labels: MetaTensor) -> dict[int, NDArray[np.float32]]:

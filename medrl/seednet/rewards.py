@@ -175,18 +175,3 @@ def _other_nearby(truth: Tensor, place: Tensor, here: Tensor, radius: float) -> 
     i, j, k = torch.minimum(around.clamp(min=0), last).unbind(dim=-1)
     n = torch.arange(len(place), device=place.device)[:, None]
     return (truth[n, i, j, k] != here[:, None]).any(dim=1)
-
-
-__all__ = [
-    "STRONG_BACKGROUND",
-    "STRONG_FOREGROUND",
-    "WEAK_BACKGROUND",
-    "WEAK_FOREGROUND",
-    "RewardKind",
-    "RewardSettings",
-    "dice",
-    "exponential_iou",
-    "iou",
-    "seed_regions",
-    "seed_rewards",
-]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,51 +10,39 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from medrl.errors import MedrlError
 from medrl.results.provenance import provenance
-from medrl.seednet.editor import Candidate, Edit, Editor, ObjectState, WindowView
+from medrl.seednet.editor import Editor
 from medrl.seednet.images import name_images
 from medrl.seednet.model import SeedModel
-from medrl.seednet.objects import History, agent_path, label_map
-from medrl.seednet.output_grid import OutputGrid
+from medrl.seednet.objects import Edit, History, Inputs, Segmented
 from medrl.seednet.seeds import Seed, as_label
-from medrl.seednet.windows import to_grid
 from medrl.trajectory import Step, Trajectory, Watch
-from medrl.volume.space import as_affine, voxel_to_world
-
-
-@dataclass(frozen=True, eq=False)
-class Proposal:
-    """The next seed that the agent would place.
-
-    Attributes:
-        position_world: (3,) RAS mm.
-        label: BACKGROUND or FOREGROUND.
-        expected_gain: What it expects of it, in Dice.
-    """
-
-    position_world: NDArray[np.float64]
-    label: int
-    expected_gain: float
+from medrl.volume.space import voxel_to_world
 
 
 class SeedSession:
     """One scan, its objects, and an agent that proposes seeds.
 
-    Whatever goes wrong raises :class:`medrl.errors.MedrlError` and leaves everything as it was.
-
-    >>> session = SeedSession.load("hippocampus-t1")
+    >>> session = medrl.load("hippocampus-t1").session()
     >>> session.set_scan(medrl.read("scan.nii.gz"))
     >>> session.add_seed((28.0, -20.5, -14.0), "fg")
     >>> session.accept_all()
     >>> mask = session.mask()
 
-    Seeds are world points, RAS mm. A user's seeds always win: their voxels have the user's label
+    Seeds are world points, RAS mm; labels are ``fg`` and ``bg``, or the constants of
+    :mod:`medrl.walker.segmenter`. A user's seeds always win: their voxels have the user's label
     in every mask, whatever the model thinks. What the agent proposes is kept apart from them until
     it is accepted; near a rejected proposal nothing of its label is proposed again until the user
     changes something there. Every object has its own history for undo and redo.
+
+    Where an object's name may be given, the current object is meant without one.
+
+    Raises:
+        MedrlError: From whatever goes wrong, which leaves everything as it was: there is no scan
+            yet, no object of that name, no seed of that number, no foreground seed yet; or the
+            object to be changed is locked.
     """
 
     def __init__(self, model: SeedModel, *, manifest: Mapping[str, Any] | None = None) -> None:
@@ -68,11 +55,10 @@ class SeedSession:
         self.model = model
         self.manifest = dict(manifest or {"name": "unnamed"})
         self._editor: Editor | None = None
-        self._output_grid = OutputGrid(np.eye(4), (0, 0, 0))
         self._images: dict[str, MetaTensor] = {}
         self._objects: dict[str, History] = {}
         self._current = ""
-        self._proposal: tuple[ObjectState, Candidate] | None = None
+        self._proposal: tuple[Segmented, Seed | None] | None = None
 
     @classmethod
     def load(cls, name_or_dir: str | Path, *, device: str = "cpu") -> SeedSession:
@@ -81,9 +67,6 @@ class SeedSession:
         Args:
             name_or_dir: For example ``hippocampus-t1``, or a path.
             device: Torch device: ``cpu``, ``cuda``, ``cuda:1``.
-
-        Raises:
-            MedrlError: If there is no such model, it is damaged, or the device is not there.
         """
         from medrl.seednet.segment import SeedSegmenter
 
@@ -107,11 +90,7 @@ class SeedSession:
             MedrlError: If an image cannot be what the model was trained for.
         """
         images = name_images(scan, self.model.settings.channels, channel=channel)
-        grid = to_grid(images, self.model.settings.channels, self.model.settings.spacing)
-        first = next(iter(images.values()))
-        i, j, k = first.shape[1:]
-        self._output_grid = OutputGrid(as_affine(first.affine), (i, j, k))
-        self._editor = Editor(self.model, grid)
+        self._editor = Editor(self.model, images)
         self._images = images
         self._objects = {}
         self._current = ""
@@ -135,9 +114,7 @@ class SeedSession:
         return self._current
 
     def new_object(self, name: str | None = None, *, target: str | None = None) -> str:
-        """Begin another object and switch to it.
-
-        The first seed in a scan does so by itself.
+        """Begin another object and switch to it; the first seed in a scan does so by itself.
 
         Args:
             name: What to call it; after its target if None.
@@ -145,9 +122,6 @@ class SeedSession:
 
         Returns:
             Its name.
-
-        Raises:
-            MedrlError: If there is one of that name, or the model has no such target.
         """
         self._ready()
         number = self.model.target_index(target)
@@ -157,60 +131,36 @@ class SeedSession:
             name = next(candidate for candidate in same if candidate not in self._objects)
         if name in self._objects:
             raise MedrlError(f"there is an object {name!r} already: switch to it")
-        self._objects[name] = History(ObjectState(number))
+        self._objects[name] = History(Inputs(number))
         self._current = name
         return name
 
     def switch(self, name: str) -> None:
-        """Go on with another object, where it was left.
-
-        Raises:
-            MedrlError: If there is none of that name.
-        """
+        """Go on with another object, where it was left."""
         self._named(name)
         self._current = name
 
     def lock(self, name: str | None = None, *, locked: bool = True) -> None:
-        """Protect an object from changes, and its voxels in :meth:`labels` from other objects.
-
-        Args:
-            name: Which; the current one if None.
-            locked: False to unlock it.
-
-        Raises:
-            MedrlError: If there is none of that name.
-        """
+        """Protect an object from changes, and its voxels in :meth:`labels` from other objects."""
         self._named(name).locked = locked
 
     def is_locked(self, name: str | None = None) -> bool:
-        """Whether an object is protected; the current one if no name is given.
-
-        Raises:
-            MedrlError: If there is none of that name.
-        """
+        """Whether an object is protected."""
         return self._named(name).locked
 
     def rename(self, name: str, new: str) -> None:
-        """Call an object something else.
-
-        Raises:
-            MedrlError: If there is none of that name, or one of the new name already.
-        """
+        """Call an object something else."""
         self._named(name)
-        if not new or (new != name and new in self._objects):
-            raise MedrlError(
-                f"there is an object {new!r} already" if new else "an object needs a name"
-            )
+        if not new:
+            raise MedrlError("an object needs a name")
+        if new != name and new in self._objects:
+            raise MedrlError(f"there is an object {new!r} already")
         self._objects = {new if n == name else n: line for n, line in self._objects.items()}
         if self._current == name:
             self._current = new
 
     def target_of(self, name: str | None = None) -> str:
-        """Which of the model's kinds of object it is; the current one if no name is given.
-
-        Raises:
-            MedrlError: If there is none of that name.
-        """
+        """Which of the model's kinds of object it is."""
         return self.model.settings.targets[self._named(name).obj.target].name
 
     # ---- the user's part
@@ -221,11 +171,7 @@ class SeedSession:
         return self.seeds_of(self._current) if self._current else ()
 
     def seeds_of(self, name: str) -> tuple[Seed, ...]:
-        """Seeds of any object, as :attr:`seeds`.
-
-        Raises:
-            MedrlError: If there is none of that name.
-        """
+        """Seeds of any object, as :attr:`seeds`."""
         obj = self._named(name).obj
         return (*obj.seeds, *obj.placed)
 
@@ -234,59 +180,39 @@ class SeedSession:
 
         Args:
             point_world: (3,) RAS mm; or (P, 3), a scribble through these points.
-            label: ``fg`` or ``bg``, or the constants of :mod:`medrl.walker.segmenter`.
+            label: Of the seed.
 
         Returns:
             Its place among the user's :attr:`seeds`.
 
         Raises:
-            MedrlError: If it lies outside the scan or the limits, on a voxel that another seed
-                says the opposite of, too far from the object's other seeds, or where there is
-                nothing to see; or the object is locked.
+            MedrlError: If it lies outside the scan or the limits, on a voxel of a seed of the
+                other label, too far from the object's other seeds, or where there is nothing to
+                see.
         """
         self.add_seeds([Seed(np.asarray(point_world), as_label(label))])
-        return len(self._current_state().seeds) - 1
+        return len(self._named(None).obj.seeds) - 1
 
     def add_seeds(self, seeds: Sequence[Seed]) -> None:
-        """Place several seeds in one step, such as those of a file.
-
-        Args:
-            seeds: The seeds; all count as the user's.
-
-        Raises:
-            MedrlError: As :meth:`add_seed`.
-        """
-        editor = self._ready()
+        """Place several seeds in one step, such as those of a file; all count as the user's."""
         own = [Seed(seed.points_world, seed.label) for seed in seeds]
         obj = self._changing()
-        known = list(obj.seeds)
-        for seed in own:
-            self._output_grid.check_place(seed, obj.limits_world)
-            self._output_grid.check_agreement(seed, known)
-            known.append(seed)
+        self._check(own, obj.seeds, obj)
         if own:
-            self._advance(editor.change(obj, seeds=known))
+            self._change(obj, seeds=(*obj.seeds, *own))
 
     def remove_seed(self, index: int) -> None:
-        """Take a seed away.
-
-        Args:
-            index: Its place in :attr:`seeds`. One of the agent's is not proposed again there.
-
-        Raises:
-            MedrlError: If there is no such seed, or the object is locked.
-        """
-        editor, obj = self._ready(), self._changing()
+        """Take the seed at a place in :attr:`seeds` away; an agent's is not proposed again."""
+        obj = self._changing()
         if not 0 <= index < len(self.seeds):
             raise MedrlError(f"there is no seed {index}: the object has {len(self.seeds)}")
-        count = len(obj.seeds)
-        if index < count:
-            rest = (*obj.seeds[:index], *obj.seeds[index + 1 :])
-            self._advance(editor.change(obj, seeds=rest))
+        seed = self.seeds[index]
+        if seed.who == "user":
+            self._change(obj, seeds=tuple(other for other in obj.seeds if other is not seed))
             return
-        seed = obj.placed[index - count]
-        placed = [other for other in obj.placed if other is not seed]
-        self._advance(editor.reject(editor.change(obj, placed=placed), seed))
+        editor = self._ready()
+        without = editor.change(obj, placed=tuple(s for s in obj.placed if s is not seed))
+        self._advance(editor.reject(without, seed))
 
     def move_seed(self, index: int, points_world: ArrayLike) -> None:
         """Put one of the user's seeds elsewhere.
@@ -296,18 +222,15 @@ class SeedSession:
             points_world: (3,) or (P, 3), RAS mm.
 
         Raises:
-            MedrlError: If there is no such seed of the user's, it cannot be there, see
-                :meth:`add_seed`, or the object is locked.
+            MedrlError: As :meth:`add_seed`.
         """
-        editor, obj = self._ready(), self._changing()
+        obj = self._changing()
         if not 0 <= index < len(obj.seeds):
             raise MedrlError(f"there is no seed {index} of yours: you have {len(obj.seeds)}")
+        before, after = obj.seeds[:index], obj.seeds[index + 1 :]
         moved = Seed(np.asarray(points_world), obj.seeds[index].label)
-        others = [*obj.seeds[:index], *obj.seeds[index + 1 :]]
-        self._output_grid.check_place(moved, obj.limits_world)
-        self._output_grid.check_agreement(moved, others)
-        seeds = (*obj.seeds[:index], moved, *obj.seeds[index + 1 :])
-        self._advance(editor.change(obj, seeds=seeds))
+        self._check([moved], (*before, *after), obj)
+        self._change(obj, seeds=(*before, moved, *after))
 
     def edit(self, region: Any, label: int | str) -> None:
         """Paint over the mask: these voxels keep this label, and what follows adapts to them.
@@ -315,26 +238,25 @@ class SeedSession:
         Args:
             region: (I, J, K) bool, or (1, I, J, K), in the scan's grid. A seed on one of its voxels
                 keeps its own label; of two edits the later one counts.
-            label: ``fg`` or ``bg``.
+            label: Of the voxels.
 
         Raises:
-            MedrlError: If the region is empty or of another shape, or the object is locked.
+            MedrlError: If the region is empty or of another shape.
         """
-        editor = self._ready()
+        output = self._ready().output
         number = as_label(label)
         where = np.asarray(region, dtype=bool)
         where = where[0] if where.ndim == 4 else where
-        output_grid = self._output_grid
-        if where.shape != output_grid.shape:
+        if where.shape != output.shape:
             raise MedrlError(
-                f"the region must be of the scan's shape {output_grid.shape}, not {where.shape}"
+                f"the region must be of the scan's shape {output.shape}, not {where.shape}"
             )
         voxels = np.argwhere(where)
         if not len(voxels):
             raise MedrlError("the region to edit is empty")
         obj = self._changing()
-        edit = Edit(voxels, voxel_to_world(voxels, output_grid.affine), number)
-        self._advance(editor.change(obj, edits=(*obj.edits, edit)))
+        edit = Edit(voxels, voxel_to_world(voxels, output.affine), number)
+        self._change(obj, edits=(*obj.edits, edit))
 
     def set_limits(self, corners_world: ArrayLike | None) -> None:
         """Confine the current object to a box along the axes of the body.
@@ -343,9 +265,8 @@ class SeedSession:
             corners_world: (2, 3) RAS mm, any two opposite corners; None for no limits.
 
         Raises:
-            MedrlError: If a seed lies outside it, or the object is locked.
+            MedrlError: If a seed lies outside it.
         """
-        editor = self._ready()
         obj = self._changing()
         limits = None
         if corners_world is not None:
@@ -354,24 +275,16 @@ class SeedSession:
                 raise MedrlError("limits are two opposite corners of a box, three numbers each")
             limits = np.sort(corners, axis=0)
             for seed in obj.seeds:
-                self._output_grid.check_place(seed, limits)
-        self._advance(editor.limit(obj, limits))
+                self._ready().output.check_place(seed, limits)
+        self._change(obj, limits_world=limits)
 
     def undo(self) -> None:
-        """Take back the last change to the current object.
-
-        Raises:
-            MedrlError: If there is none, or the object is locked.
-        """
-        self._open().undo()
+        """Take back the last change to the current object."""
+        self._unlocked().undo()
 
     def redo(self) -> None:
-        """Make the change again that was taken back last.
-
-        Raises:
-            MedrlError: If there is none, or the object is locked.
-        """
-        self._open().redo()
+        """Make the change again that was taken back last."""
+        self._unlocked().redo()
 
     @property
     def can_undo(self) -> bool:
@@ -385,38 +298,23 @@ class SeedSession:
 
     # ---- the agent's part
 
-    def propose(self) -> Proposal | None:
-        """What the agent would do next; nothing changes.
+    def propose(self) -> Seed | None:
+        """The seed that the agent would place next; nothing changes.
 
-        Returns:
-            The seed, or None if the agent expects nothing of another one or has used up its own.
-
-        Raises:
-            MedrlError: If there is no foreground seed yet.
+        None if it expects nothing of another one, or has used up its own.
         """
-        candidate = self._candidate()
-        if candidate is None:
-            return None
-        seed = candidate.seed
-        return Proposal(seed.position_world, seed.label, seed.expected_gain)
+        obj = self._segmented()
+        if self._proposal is None or self._proposal[0] is not obj:
+            self._proposal = obj, self._ready().propose(obj)
+        return self._proposal[1]
 
     def accept(self) -> None:
-        """Place the seed that :meth:`propose` gives.
-
-        Raises:
-            MedrlError: If there is none, or the object is locked.
-        """
-        candidate = self._wanted_candidate()
-        self._advance(self._ready().accept(self._current_state(), candidate))
+        """Place the seed that :meth:`propose` gives; an error if there is none."""
+        self._advance(self._ready().accept(self._segmented(), self._proposed()))
 
     def reject(self) -> None:
-        """Veto the seed that :meth:`propose` gives.
-
-        Raises:
-            MedrlError: If there is none, or the object is locked.
-        """
-        candidate = self._wanted_candidate()
-        self._advance(self._ready().reject(self._current_state(), candidate.seed))
+        """Refuse the seed that :meth:`propose` gives; an error if there is none."""
+        self._advance(self._ready().reject(self._segmented(), self._proposed()))
 
     def accept_all(
         self,
@@ -424,7 +322,7 @@ class SeedSession:
         max_seeds: int | None = None,
         progress: Callable[[int, int], None] | None = None,
         watch: Watch | None = None,
-    ) -> tuple[Proposal, ...]:
+    ) -> tuple[Seed, ...]:
         """Let the agent place seeds until it stops: one step to undo.
 
         Args:
@@ -435,24 +333,18 @@ class SeedSession:
 
         Returns:
             What it placed.
-
-        Raises:
-            MedrlError: If there is no foreground seed yet, or the object is locked.
         """
-        self._segmented()
-        history = self._open()
-        editor, before = self._ready(), history.obj
-        obj = kept = before
-        done: list[Proposal] = []
+        before = obj = kept = self._segmented()
+        history, editor = self._unlocked(), self._ready()
+        done: list[Seed] = []
         try:
             while max_seeds is None or len(done) < max_seeds:
-                candidate = editor.propose(obj)
-                if candidate is None:
+                seed = editor.propose(obj)
+                if seed is None:
                     obj = editor.stop(obj)
                     break
-                obj = editor.accept(obj, candidate)
-                seed = candidate.seed
-                done.append(Proposal(seed.position_world, seed.label, seed.expected_gain))
+                obj = editor.accept(obj, seed)
+                done.append(seed)
                 if progress is not None:
                     progress(len(done), self.model.settings.max_seeds)
                 if watch is not None:
@@ -464,65 +356,18 @@ class SeedSession:
             self._advance(kept)
         return tuple(done)
 
-    # ---- what the model sees
-
-    def view(self, seeds: Sequence[Seed] | None = None) -> WindowView:
-        """The window in which the current object is segmented, for whoever compares methods.
-
-        Args:
-            seeds: Show these instead of the user's; the window stays.
-
-        Raises:
-            MedrlError: If the object has no foreground seed yet.
-        """
-        obj = self._segmented()
-        return self._ready().view(obj if seeds is None else replace(obj, seeds=tuple(seeds)))
-
-    def mask_of(self, probability: Tensor) -> NDArray[np.bool_]:
-        """A probability (1, I, J, K) on that window as a mask (I, J, K) in the scan's own grid.
-
-        Raises:
-            MedrlError: If the object has no foreground seed yet.
-        """
-        obj = self._segmented()
-        assert obj.state is not None
-        other = replace(obj, state=replace(obj.state, probability=probability))
-        values = self._output_grid.probability(other, self._ready().grid.affine)
-        return np.asarray(values > 0.5)
-
     # ---- the answer
 
     def mask(self, name: str | None = None) -> MetaTensor:
-        """The segmentation in the scan's own grid.
-
-        Args:
-            name: Of the object; the current one if None.
-
-        Returns:
-            MetaTensor (1, I, J, K) uint8 of 0 and 1, with the scan's affine.
-
-        Raises:
-            MedrlError: If the object has no foreground seed yet.
-        """
-        obj = self._segmented(name)
-        values = self._output_grid.probability(obj, self._ready().grid.affine)
-        return self._as_scan((values > 0.5).astype(np.uint8))
+        """The segmentation in the scan's own grid: (1, I, J, K) uint8 of 0 and 1."""
+        return self._as_scan((self._probability(name) > 0.5).astype(np.uint8))
 
     def probability(self, name: str | None = None) -> MetaTensor:
-        """The probability of foreground in the scan's own grid, exactly 0 or 1 at the user's seeds.
+        """The probability of foreground in the scan's own grid: (1, I, J, K) float32.
 
-        Args:
-            name: Of the object; the current one if None.
-
-        Returns:
-            MetaTensor (1, I, J, K) float32, with the scan's affine; 0 outside the window.
-
-        Raises:
-            MedrlError: If the object has no foreground seed yet.
+        It is exactly 0 or 1 at the user's seeds, and 0 outside the window.
         """
-        obj = self._segmented(name)
-        values = self._output_grid.probability(obj, self._ready().grid.affine)
-        return self._as_scan(values)
+        return self._as_scan(self._probability(name))
 
     def labels(self) -> MetaTensor:
         """All objects in one map.
@@ -537,13 +382,12 @@ class SeedSession:
         Raises:
             MedrlError: If no object has a foreground seed, or there are more than 255.
         """
-        values = label_map(self._objects, self._output_grid, self._ready().grid.affine)
-        labelled = self._as_scan(values)
+        labelled = self._as_scan(self._ready().output.label_map(self._objects))
         labelled.meta["labels"] = {name: n for n, name in enumerate(self._objects, 1)}
         return labelled
 
     def outcome(self, name: str | None = None) -> str:
-        """How the agent's work on an object stands, in words."""
+        """What the agent is doing in an object or how it ended, in words."""
         return self._named(name).outcome
 
     def trajectory(self) -> Trajectory:
@@ -552,7 +396,7 @@ class SeedSession:
         Actions are labels, values the expected gains in Dice.
         """
         spacing = self.model.settings.spacing
-        agents = tuple(agent_path(n, t, spacing) for n, t in self._objects.items())
+        agents = tuple(history.path(name, spacing) for name, history in self._objects.items())
         made_by = provenance(self.manifest, *self._images.values())
         return Trajectory("seednet", agents, made_by)
 
@@ -563,58 +407,66 @@ class SeedSession:
             raise MedrlError("the session has no scan yet: set_scan() first")
         return self._editor
 
-    def _as_scan(self, values: NDArray[Any]) -> MetaTensor:
-        """An array (I, J, K) with the scan's affine."""
-        affine = torch.from_numpy(self._output_grid.affine.copy())
-        return MetaTensor(torch.from_numpy(values)[None], affine=affine)
-
     def _named(self, name: str | None) -> History:
+        self._ready()
         name = self._current if name is None else name
+        if not name:
+            raise MedrlError("place a foreground seed first")
         if name not in self._objects:
             there = ", ".join(self._objects) or "none yet"
             raise MedrlError(f"there is no object {name!r}; there are: {there}")
         return self._objects[name]
 
-    def _current_state(self) -> ObjectState:
-        self._ready()
-        if not self._current:
-            raise MedrlError("place a foreground seed first")
-        return self._objects[self._current].obj
-
-    def _changing(self) -> ObjectState:
-        """The current object's state, if it may be changed; an empty one if there is no object."""
-        self._ready()
-        return self._open().obj if self._current else ObjectState(0)
-
-    def _open(self) -> History:
+    def _unlocked(self) -> History:
         """The current object's history, if it may be changed."""
-        self._current_state()
-        history = self._objects[self._current]
+        history = self._named(None)
         if history.locked:
             raise MedrlError(f"the object {self._current!r} is locked: unlock it first")
         return history
 
-    def _advance(self, obj: ObjectState) -> None:
+    def _changing(self) -> Inputs:
+        """The current object, if it may be changed; a new one if there is none."""
+        self._ready()
+        return self._unlocked().obj if self._current else Inputs(0)
+
+    def _segmented(self, name: str | None = None) -> Segmented:
+        obj = self._named(name).obj
+        if not isinstance(obj, Segmented):
+            raise MedrlError("place a foreground seed first")
+        return obj
+
+    def _proposed(self) -> Seed:
+        self._segmented()
+        self._unlocked()
+        seed = self.propose()
+        if seed is None:
+            raise MedrlError("the agent proposes nothing: it has stopped")
+        return seed
+
+    def _check(self, seeds: Sequence[Seed], others: Sequence[Seed], obj: Inputs) -> None:
+        """Refuse seeds that cannot be where they are, or contradict others or each other."""
+        output, known = self._ready().output, list(others)
+        for seed in seeds:
+            output.check_place(seed, obj.limits_world)
+            output.check_agreement(seed, known)
+            known.append(seed)
+
+    def _change(self, obj: Inputs, **changes: Any) -> None:
+        self._advance(self._ready().change(obj, **changes))
+
+    def _advance(self, obj: Inputs) -> None:
         """Make a new state the current one; the object too if there is none."""
         if not self._current:
             self.new_object()
         self._objects[self._current].advance(obj)
 
-    def _segmented(self, name: str | None = None) -> ObjectState:
-        if name is None:
-            self._current_state()
-        obj = self._named(name).obj
-        if obj.state is None:
-            raise MedrlError("place a foreground seed first")
-        return obj
+    def _probability(self, name: str | None) -> NDArray[np.float32]:
+        return self._ready().output.probability(self._segmented(name))
 
-    def _candidate(self) -> Candidate | None:
-        obj = self._segmented()
-        if self._proposal is None or self._proposal[0] is not obj:
-            candidate = self._ready().propose(obj)
-            self._proposal = None if candidate is None else (obj, candidate)
-            return candidate
-        return self._proposal[1]
+    def _as_scan(self, values: NDArray[Any]) -> MetaTensor:
+        """An array (I, J, K) with the scan's affine."""
+        affine = torch.from_numpy(self._ready().output.affine.copy())
+        return MetaTensor(torch.from_numpy(values)[None], affine=affine)
 
     def _step(self, seed: Seed) -> Step:
         """What the agent did by placing a seed."""
@@ -627,11 +479,3 @@ class SeedSession:
             values=np.array([seed.expected_gain]),
             value_unit="Dice",
         )
-
-    def _wanted_candidate(self) -> Candidate:
-        self._segmented()
-        self._open()
-        candidate = self._candidate()
-        if candidate is None:
-            raise MedrlError("the agent proposes nothing: it has stopped")
-        return candidate

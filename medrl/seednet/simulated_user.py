@@ -1,4 +1,4 @@
-"""Cases as a user meets them: a window, one click somewhere inside the object, and corrections."""
+"""Users who know the truth: they click somewhere inside the object, and correct what is wrong."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from medrl.agents import Transition, rollout
-from medrl.seednet.data import LabelledGrid
+from medrl.seednet.data import LabelledGrid, dice
 from medrl.seednet.dynamics import SeedState
 from medrl.seednet.model import EncodedWindows, SeedModel, SeedPolicy
-from medrl.seednet.oracle import oracle_seeds
-from medrl.seednet.rewards import dice
+from medrl.seednet.oracle import VoxelSeed, oracle_seed
+from medrl.seednet.windows import pasted
 from medrl.walker.segmenter import FOREGROUND, NONE
+
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +70,12 @@ def starts(
             generator = Generator().manual_seed(seed + 1000 * number + target)
             click = where[int(torch.randint(len(where), (), generator=generator))]
             window = case.grid.window((click - half_width).tolist(), (click + half_width).tolist())
-            corner = (case.grid.voxel_of(window.to_world((0, 0, 0)))).tolist()
+            nothing = torch.zeros(window.shape, dtype=torch.bool)
+            truth = pasted(case.truth[target], np.zeros(3, int), nothing, window.corner)
             # Padding may lie on the scan, but it shows nothing of it.
-            truth = _cut(case.truth[target], corner, window.shape) & window.inside
+            truth &= window.inside
             seeds = torch.full(window.shape, NONE, dtype=torch.int8)
-            i, j, k = (int(c - a) for c, a in zip(click, corner, strict=True))
-            seeds[i, j, k] = FOREGROUND
+            seeds[tuple(click - torch.from_numpy(window.corner))] = FOREGROUND
             parts = (part[None].to(device) for part in (window.image, truth, seeds))
             out.append(Start(case.name, target, *parts))
     return out
@@ -126,52 +130,39 @@ def let_agent(
     return Answer(tuple(overlaps), tuple(gains), walked.state)
 
 
-@torch.no_grad()
-def correct(
-    segment: Callable[[Tensor], Tensor],
-    start: Start,
+def corrected(
+    segment: Callable[[Sequence[VoxelSeed]], Mask],
+    truth: Mask,
     *,
     clicks: int,
     goal: float = math.inf,
     most: int = 0,
     generator: Generator | None = None,
 ) -> list[float]:
-    """Let a person who knows the truth correct, click by click.
+    """Let a person who knows the truth correct, click by click, in the middle of what is wrong.
 
     Args:
-        segment: From seeds (1, I, J, K) int8 to a probability (1, I, J, K).
-        start: Window and first click.
+        segment: From the corrections so far, besides the first click, to a mask (I, J, K).
+        truth: (I, J, K).
         clicks: Corrections.
         goal: Overlap up to which the person goes on after those,
         most: with at most so many corrections in all.
         generator: Draws among equally good places.
 
     Returns:
-        Overlap before and after each click.
+        Overlap before and after each correction.
     """
-    placed = start.seeds.clone()
-    mask = segment(placed) > 0.5
-    overlaps = [float(dice(mask, start.truth)[0])]
+    seeds: list[VoxelSeed] = []
+    mask = segment(seeds)
+    overlaps = [dice(mask, truth)]
     while len(overlaps) <= clicks or (len(overlaps) <= most and overlaps[-1] < goal):
-        (voxel,), (label,) = oracle_seeds(mask, start.truth, generator=generator)
-        if int(label) != NONE:
-            i, j, k = voxel.tolist()
-            placed[0, i, j, k] = int(label)
-            mask = segment(placed) > 0.5
-        overlaps.append(float(dice(mask, start.truth)[0]))
+        found = oracle_seed(mask, truth, generator=generator)
+        if found is not None:
+            seeds = [*seeds, found]
+            mask = segment(seeds)
+        overlaps.append(dice(mask, truth))
     return overlaps
 
 
 def _dice(state: SeedState, start: Start) -> float:
-    return float(dice(state.mask, start.truth)[0])
-
-
-def _cut(mask: Tensor, corner: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """The part of a mask (I, J, K) that a window covers; False outside the mask."""
-    out = torch.zeros(tuple(shape), dtype=torch.bool)
-    low = [max(0, a) for a in corner]
-    high = [min(n, a + m) for n, a, m in zip(mask.shape, corner, shape, strict=True)]
-    source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    target = tuple(slice(a - c, b - c) for a, b, c in zip(low, high, corner, strict=True))
-    out[target] = mask[source]
-    return out
+    return dice(state.mask[0].cpu(), start.truth[0].cpu())

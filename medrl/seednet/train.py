@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Generator
 
-from medrl.bundles import new_manifest, save
 from medrl.errors import MedrlError
-from medrl.rl.stage import Progress, reproducible, run_stage
+from medrl.rl.stage import Progress, checkpoint_folder, reproducible, run_stage
 from medrl.seednet.data import LabelledGrid, load_labelled, parse_target, read_datalist
 from medrl.seednet.learner import AgentLearner, AgentSettings
 from medrl.seednet.model import ModelSettings, SeedModel
@@ -70,7 +69,7 @@ class TrainSettings:
             if not names or len(set(names)) < len(names):
                 raise MedrlError(f"every {what} needs a name of its own, and there must be one")
         if not self.spacing > 0 or self.half_width < 1:
-            raise MedrlError("spacing and reach must be more than 0")
+            raise MedrlError("spacing and half_width must be more than 0")
         return ModelSettings(
             channels=channels,
             targets=targets,
@@ -107,9 +106,7 @@ def train(
     Raises:
         MedrlError: If the data or settings are unusable.
     """
-    checkpoints = out / "checkpoints"
-    if checkpoints.exists() and not settings.resume:
-        raise MedrlError(f"{out} holds checkpoints already: resume, or choose another folder")
+    checkpoints = checkpoint_folder(out, resume=settings.resume)
     model_settings = settings.model_settings()
     cases = read_datalist(data, [channel.name for channel in model_settings.channels])
     report = progress or (lambda *_: None)
@@ -149,21 +146,4 @@ def train(
 
         model = tune_stop_threshold(SeedModel(model.settings, network.eval()), clicks)
         report("stop threshold", 1, 1, {"chosen": model.settings.stop_threshold})
-    return save_model(model, out / settings.name, name=settings.name, card=dict(card or {}))
-
-
-def save_model(model: SeedModel, folder: Path, *, name: str, card: Mapping[str, Any]) -> Path:
-    """Write a seed model as a bundle.
-
-    Args:
-        model: What to save.
-        folder: The bundle's folder.
-        name: Its name.
-        card: Its model card.
-
-    Returns:
-        The folder.
-    """
-    manifest = new_manifest(name=name, task="seednet", settings=asdict(model.settings), card=card)
-    save(folder, model.tensors(), manifest)
-    return folder
+    return model.save(out / settings.name, name=settings.name, card=dict(card or {}))

@@ -1,4 +1,4 @@
-"""Set, on validation cases, what training leaves open: the prior's pull and when to stop."""
+"""Set, on validation cases, what training leaves open: the prior's weight and when to stop."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from torch import Tensor
 
 from medrl.seednet.model import SeedModel
-from medrl.seednet.simulated_user import Start, correct, let_agent
+from medrl.seednet.oracle import VoxelSeed
+from medrl.seednet.simulated_user import Mask, Start, corrected, let_agent
 
 #: Candidates for the prior's weight next to edges of at most 1.
 PRIOR_WEIGHTS = (0.1, 0.3, 1.0, 3.0)
@@ -31,23 +31,27 @@ def tune_prior_weight(model: SeedModel, cases: Sequence[Start]) -> SeedModel:
     """
     if not cases:
         return model
-    scores = []
-    for weight in PRIOR_WEIGHTS:
-        candidate = SeedModel(replace(model.settings, prior_weight=weight), model.network)
-        overlaps = [_corrected(candidate, case) for case in cases]
-        scores.append(float(np.mean(overlaps)))
-    best = PRIOR_WEIGHTS[int(np.argmax(scores))]
-    return SeedModel(replace(model.settings, prior_weight=best), model.network)
+    candidates = [_with(model, prior_weight=weight) for weight in PRIOR_WEIGHTS]
+    scores = [float(np.mean([_corrected(c, case) for case in cases])) for c in candidates]
+    return candidates[int(np.argmax(scores))]
+
+
+def _with(model: SeedModel, **settings: float) -> SeedModel:
+    return SeedModel(replace(model.settings, **settings), model.network)  # type: ignore[arg-type]
 
 
 def _corrected(model: SeedModel, case: Start) -> list[float]:
     encoded = model.encode(case.image, case.seeds.new_tensor([case.target]).long())
 
-    def segment(seeds: Tensor) -> Tensor:
+    def segment(corrections: Sequence[VoxelSeed]) -> Mask:
+        seeds = case.seeds.clone()
+        for voxel, label in corrections:
+            seeds[(0, *voxel)] = label
         prior = model.prior(encoded, seeds)
-        return model.dynamics.segmenter.solve(encoded.system, seeds, prior=prior)
+        probability = model.dynamics.segmenter.solve(encoded.system, seeds, prior=prior)
+        return (probability[0] > 0.5).cpu().numpy()
 
-    return correct(segment, case, clicks=_CLICKS)
+    return corrected(segment, case.truth[0].cpu().numpy(), clicks=_CLICKS)
 
 
 def tune_stop_threshold(model: SeedModel, cases: Sequence[Start]) -> SeedModel:
@@ -78,4 +82,4 @@ def tune_stop_threshold(model: SeedModel, cases: Sequence[Start]) -> SeedModel:
         ]
         scores.append(float(np.mean(ends)))
     best = max(range(len(scores)), key=lambda n: (round(scores[n], 5), STOP_THRESHOLDS[n]))
-    return SeedModel(replace(model.settings, stop_threshold=STOP_THRESHOLDS[best]), model.network)
+    return _with(model, stop_threshold=STOP_THRESHOLDS[best])

@@ -9,15 +9,18 @@ from typing import Literal, cast, get_args
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from medrl.errors import MedrlError
 from medrl.seednet.network import MULTIPLE
 from medrl.volume.resample import resample_isotropic, resample_onto
-from medrl.volume.space import as_affine, voxel_to_world, world_to_voxel
+from medrl.volume.space import as_affine, cropped_affine, world_to_voxel
 
+Voxels = NDArray[np.int64]
+#: Lowest and highest voxel of a part of a grid, the highest exclusive.
+Box = tuple[tuple[int, int, int], tuple[int, int, int]]
 Intensity = Literal["relative", "hounsfield", "suv"]
 #: A voxel of a `relative` channel is this many half-widths of the window's contrast at most.
 _CLIP = 3.0
@@ -52,16 +55,18 @@ def parse_channel(text: str) -> Channel:
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """A box of a scan, ready for the network.
+    """A box of a grid, ready for the network.
 
     Attributes:
         image: (C, I, J, K) float32, normalised; 0 outside the scan and in missing channels.
         inside: (I, J, K) bool, what the scan covers.
+        corner: (3,) int64, voxel of the grid at which the window begins, padding included.
         affine: (4, 4) float64, voxel of the window to world (RAS mm).
     """
 
     image: Tensor
     inside: Tensor
+    corner: Voxels
     affine: NDArray[np.float64]
 
     @property
@@ -69,18 +74,6 @@ class Window:
         """The grid."""
         i, j, k = self.image.shape[1:]
         return i, j, k
-
-    def to_voxel(self, point_world: NDArray[np.float64]) -> tuple[int, int, int] | None:
-        """The voxel that a world point (3,) lies in; None outside the scan."""
-        nearest = np.round(world_to_voxel(point_world, self.affine)).astype(int)
-        if (nearest < 0).any() or (nearest >= self.shape).any():
-            return None
-        i, j, k = (int(n) for n in nearest)
-        return (i, j, k) if bool(self.inside[i, j, k]) else None
-
-    def to_world(self, voxel: Sequence[int]) -> NDArray[np.float64]:
-        """World position (3,) of a voxel's centre."""
-        return voxel_to_world(np.asarray(voxel, dtype=np.float64), self.affine)
 
 
 def to_grid(images: Mapping[str, MetaTensor], channels: Sequence[Channel], spacing: float) -> Grid:
@@ -107,23 +100,15 @@ def to_grid(images: Mapping[str, MetaTensor], channels: Sequence[Channel], spaci
     for name, image in images.items():
         if image.shape[0] != 1:
             raise MedrlError(f"the {name} image has {image.shape[0]} channels; give one of them")
-    first = resample_isotropic(
-        next(iter(images.values())), spacing=spacing,
-        background=float(next(iter(images.values())).as_tensor().min()),
-    )  # fmt: skip
+    darkest = {name: float(image.as_tensor().min()) for name, image in images.items()}
+    main = next(iter(images))
+    first = resample_isotropic(images[main], spacing=spacing, background=darkest[main])
     affine, shape = as_affine(first.affine), tuple(first.shape[1:])
-    volumes: list[Tensor | None] = []
-    for name in names:
-        if name not in images:
-            volumes.append(None)
-        elif name == next(iter(images)):
-            volumes.append(first.as_tensor()[0])
-        else:
-            scan = images[name]
-            low = float(scan.as_tensor().min())
-            onto = resample_onto(scan, affine=affine, shape=shape, background=low)
-            volumes.append(onto.as_tensor()[0])
-    return Grid(tuple(volumes), tuple(channels), affine)
+    volumes = {main: first.as_tensor()[0]}
+    for name in images.keys() - {main}:
+        onto = resample_onto(images[name], affine=affine, shape=shape, background=darkest[name])
+        volumes[name] = onto.as_tensor()[0]
+    return Grid(tuple(volumes.get(name) for name in names), tuple(channels), affine)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +131,7 @@ class Grid:
         i, j, k = next(volume for volume in self.volumes if volume is not None).shape
         return i, j, k
 
-    def voxel_of(self, point_world: NDArray[np.float64]) -> NDArray[np.int64]:
+    def voxel_of(self, point_world: NDArray[np.float64]) -> Voxels:
         """The voxel (3,) int64 nearest to a world point; it may lie outside the grid."""
         return np.round(world_to_voxel(point_world, self.affine)).astype(np.int64)
 
@@ -167,10 +152,30 @@ class Grid:
             part = torch.zeros(size) if volume is None else normalize(volume[box], channel)
             parts.append(F.pad(part, pads))
         inside = F.pad(torch.ones(size, dtype=torch.bool), pads)
-        affine = self.affine.copy()
         corner = np.array([a - extra // 2 for a, extra in zip(start, padding, strict=True)])
-        affine[:3, 3] = voxel_to_world(corner.astype(np.float64), self.affine)
-        return Window(torch.stack(parts), inside, affine)
+        return Window(torch.stack(parts), inside, corner, cropped_affine(self.affine, corner))
+
+
+def pasted(values: Tensor, corner: ArrayLike, onto: Tensor, corner_onto: ArrayLike) -> Tensor:
+    """One part of a grid, with the values of another part where the two overlap.
+
+    Args:
+        values: (..., I, J, K) of a part of a grid.
+        corner: (3,), where that begins.
+        onto: (..., I', J', K') of another part.
+        corner_onto: (3,), where that begins.
+
+    Returns:
+        (..., I', J', K').
+    """
+    out = onto.clone()
+    shift = np.asarray(corner_onto) - np.asarray(corner)
+    low = np.maximum(shift, 0)
+    high = np.maximum(low, np.minimum(values.shape[-3:], shift + np.array(onto.shape[-3:])))
+    i, j, k = (slice(a, b) for a, b in zip(low, high, strict=True))
+    x, y, z = (slice(a, b) for a, b in zip(low - shift, high - shift, strict=True))
+    out[..., x, y, z] = values[..., i, j, k]
+    return out
 
 
 def normalize(volume: Tensor, channel: Channel) -> Tensor:

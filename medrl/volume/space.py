@@ -107,6 +107,19 @@ def spacing_of(affine: ArrayLike) -> NDArray[np.float64]:
     return np.linalg.norm(as_affine(affine)[:3, :3], axis=0)
 
 
+def cropped_affine(affine: ArrayLike, corner_voxel: ArrayLike) -> NDArray[np.float64]:
+    """The affine of the part of a grid whose first voxel is ``corner_voxel`` (3,) of the whole."""
+    matrix = as_affine(affine).copy()
+    matrix[:3, 3] = voxel_to_world(corner_voxel, affine)
+    return matrix
+
+
+def box_corners(low: ArrayLike, high: ArrayLike) -> Points:
+    """The eight corners (8, 3) of a box, from its lowest and highest coordinates (3,)."""
+    ends = np.stack([low, high], axis=-1).astype(np.float64)
+    return np.stack(np.meshgrid(*ends), -1).reshape(-1, 3)
+
+
 def depth_inside(points_world: ArrayLike, affine: ArrayLike, shape: tuple[int, ...]) -> Points:
     """Distance of points to the nearest face of a scan, outermost voxels counted in full.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from medrl.bundles import save
+from medrl.bundles import network_tensors, save
 from medrl.seednet.data import Target
 from medrl.seednet.model import ModelSettings, SeedModel
 from medrl.seednet.windows import Channel
@@ -42,7 +42,7 @@ def make_bundle(folder: Path, *channels: Channel) -> Path:
         "metrics": {},
         "versions": {"medrl": "0"},
     }
-    return save(folder, model.tensors(), manifest, half=False)
+    return save(folder, network_tensors(model.network), manifest, half=False)
 
 
 @pytest.fixture(scope="module")

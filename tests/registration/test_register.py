@@ -15,7 +15,6 @@ from medrl.errors import MedrlError
 from medrl.registration import register
 from medrl.registration.confidence import FEATURES, Confidence
 from medrl.registration.model import RegistrationModel
-from medrl.registration.train import save_model
 from medrl.trajectory import Step
 
 
@@ -193,7 +192,7 @@ def test_more_than_one_answer(untrained: RegistrationModel, fixed, moving):
 
 
 def test_a_bundle_gives_the_same_answer(untrained: RegistrationModel, fixed, moving, tmp_path):
-    folder = save_model(untrained, tmp_path / "toy", name="toy", card={"title": "Toy"})
+    folder = untrained.save(tmp_path / "toy", name="toy", card={"title": "Toy"})
     registrar = Registrar.load(folder)
     assert registrar.manifest["task"] == "registration"
     assert registrar.model.settings == untrained.settings

@@ -6,10 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from torch import Generator
 
 from medrl.seednet.data import Sample
-from medrl.seednet.evaluate import AGENT, ClickedScan, click_into, corrected, evaluate, figures
+from medrl.seednet.evaluate import AGENT, click_into, evaluate, figures
 from medrl.seednet.segment import SeedSegmenter
 
 
@@ -71,18 +70,3 @@ def test_objects_that_are_not_there_are_left_out(model, sample: Sample) -> None:
     nib.save(nib.Nifti1Image(np.zeros((34, 38, 30), np.uint8), np.eye(4)), sample.mask)
     assert click_into(sample, segmenter, target=0, seed=0, channels=["CT"]) is None
     assert not evaluate(segmenter, [sample], targets=[0]).rows
-
-
-def test_a_person_corrects_until_the_goal(model, sample: Sample) -> None:
-    case = click_into(sample, SeedSegmenter(model), target=0, seed=0, channels=["CT"])
-    assert isinstance(case, ClickedScan)
-    empty = np.zeros_like(case.truth)
-    asked: list[int] = []
-
-    def segment(seeds: object) -> NDArray[np.bool_]:
-        asked.append(len(seeds))  # type: ignore[arg-type]
-        return case.truth if len(asked) > 3 else empty
-
-    path = corrected(segment, case, clicks=1, generator=Generator().manual_seed(0), most=9)
-    assert path == [0.0, 0.0, 0.0, 1.0]
-    assert asked == [1, 2, 3, 4]

@@ -9,6 +9,7 @@ import torch
 
 import medrl
 from medrl.agents import rollout
+from medrl.bundles import network_tensors
 from medrl.errors import MedrlError
 from medrl.rl.env import AgentsEnv
 from medrl.seednet.model import SeedPolicy
@@ -63,10 +64,13 @@ def test_a_path_is_read(model, make_scan, tmp_path: Path) -> None:
 def test_models_are_loaded_by_name() -> None:
     segmenter = medrl.load("hippocampus-t1")
     assert isinstance(segmenter, SeedSegmenter)
-    before = {name: value.clone() for name, value in segmenter.model.tensors().items()}
+    before = {
+        name: value.clone() for name, value in network_tensors(segmenter.model.network).items()
+    }
     session = segmenter.session()
     assert session.model is segmenter.model
-    assert all(torch.equal(value, before[n]) for n, value in segmenter.model.tensors().items())
+    after = network_tensors(segmenter.model.network)
+    assert all(torch.equal(value, before[n]) for n, value in after.items())
 
 
 def test_the_path_is_what_the_environment_records(model, make_scan) -> None:
@@ -79,7 +83,7 @@ def test_the_path_is_what_the_environment_records(model, make_scan) -> None:
     session.set_scan(scan)
     session.add_seed(make_scan.center, "fg")
     obj = session._objects[session.current].obj
-    dynamics, policy = session._editor._agent(obj)
+    dynamics, policy = session._editor.agent(obj)
     truth = torch.ones(obj.state.seeds.shape, dtype=torch.bool)
     env = AgentsEnv(dynamics, SeedTask(dynamics, truth), batch_size=[1], seed=0)
     click = (obj.state.seeds[0] != NONE).nonzero()[0]

@@ -26,7 +26,7 @@ def xyz(*values: float) -> np.ndarray:
 
 def snapshot(session: SeedSession):
     """All that a user can see."""
-    done = session.current and session._objects[session.current].obj.state is not None
+    done = any(seed.label for seed in session.seeds)
     return (
         session.objects,
         session.current,

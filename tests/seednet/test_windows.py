@@ -9,7 +9,7 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
-from medrl.seednet.windows import Channel, normalize, parse_channel, to_grid
+from medrl.seednet.windows import Channel, normalize, parse_channel, pasted, to_grid
 
 CT = Channel("CT", "hounsfield")
 PET = Channel("PET", "suv")
@@ -56,11 +56,9 @@ def test_windows_of_an_oblique_scan_know_where_they_are(
     rng = np.random.default_rng(0)
     for place in rng.integers(1, 14, (40, 3)):
         world = nib.affines.apply_affine(window.affine, place)
-        np.testing.assert_allclose(window.to_world(place), world, atol=1e-9)
+        np.testing.assert_array_equal(grid.voxel_of(world), window.corner + place)
         i, j, k = (int(n) for n in place)
-        inside = bool(window.inside[i, j, k])
-        assert window.to_voxel(world) == ((i, j, k) if inside else None)
-        if inside:
+        if window.inside[i, j, k]:
             # What is seen there is what the scan has at that place in the world.
             found = float(window.image[0, i, j, k]) * 150 + 40
             assert found == pytest.approx(float(world @ RAMP), abs=0.02)
@@ -107,11 +105,24 @@ def test_a_window_is_cut_to_the_scan_and_padded_to_eights() -> None:
     assert not window.image[0][~window.inside].any()
     # Voxel (0, 10, 3) of the scan is the first inside.
     low = window.inside.nonzero().amin(dim=0).tolist()
-    np.testing.assert_allclose(window.to_world(low), (0, 10, 3))
+    np.testing.assert_allclose(nib.affines.apply_affine(window.affine, low), (0, 10, 3))
     expected = ((volume[0, :7, 10:21, 3:16] - 40) / 150).clamp(-2, 2)
     torch.testing.assert_close(window.image[0][window.inside], expected.flatten())
-    assert window.to_voxel(np.array([-1.0, 12, 5])) is None
-    assert window.to_voxel(np.array([3.0, 12, 16.2])) is None
+    np.testing.assert_array_equal(window.corner + low, (0, 10, 3))
+
+
+def test_a_part_of_a_grid_is_pasted_where_it_belongs() -> None:
+    rng = np.random.default_rng(2)
+    whole = np.zeros((30, 30, 30))
+    for _ in range(20):
+        corners, sizes = rng.integers(0, 20, (2, 3)), rng.integers(1, 10, (2, 3))
+        (a, b), (i, j) = [
+            [tuple(map(slice, c, c + n)) for c, n in zip(corners, sizes, strict=True)],
+            [torch.from_numpy(rng.random(n)) for n in sizes],
+        ]
+        whole[b], whole[a] = j.numpy(), i.numpy()
+        found = pasted(i, corners[0], j, corners[1])
+        np.testing.assert_array_equal(found.numpy(), whole[b])
 
 
 def test_images_of_several_modalities_meet_in_the_world() -> None:

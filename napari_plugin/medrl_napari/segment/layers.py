@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Labels, Layer, Points
 
-    from medrl.seednet.session import Proposal
 
 #: Of a seed's inside, by its label.
 SEED_COLORS = ("#ff5c5c", "#40d96f")
@@ -168,7 +167,7 @@ class SeedLayers:
         finally:
             self._own = False
 
-    def show_proposal(self, proposal: Proposal | None) -> None:
+    def show_proposal(self, proposal: Seed | None) -> None:
         """Show the agent's next seed, or none."""
         if proposal is None and (self._proposal is None or not len(self._proposal.data)):
             return

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from medrl.errors import MedrlError
 from medrl.files import stem_of
-from medrl.seednet.seeds import LABEL_NAMES
-from medrl.seednet.session import Proposal, SeedSession
+from medrl.seednet.seeds import LABEL_NAMES, Seed
+from medrl.seednet.session import SeedSession
 from medrl_napari.models import load_model
 from medrl_napari.scans import Shown, shown_of
 from medrl_napari.segment import operations
@@ -41,7 +41,7 @@ class SessionPanel(SegmentPanel):
         self._sources: list[Image] = []
         self._model = ""
         self._seeds = SeedTracker()
-        self._proposal: Proposal | None = None
+        self._proposal: Seed | None = None
         self._running = False
         self._reactions: Reactions
         self._keys: dict[str, Callable[[], None]]
@@ -180,7 +180,7 @@ class SessionPanel(SegmentPanel):
         anything = any(one.seeds for one in self._objects())
         self.status.error(f"{_sentence(line)} {_KEPT if anything else ''}".strip())
 
-    def _proposed(self, proposal: Proposal | None, serial: int) -> None:
+    def _proposed(self, proposal: Seed | None, serial: int) -> None:
         # One that was made before the last change is on its way for nothing.
         if self._thread is not None and serial == self._thread.serial and not self._running:
             nothing = "The agent expects nothing of another seed." if self._seeds.begun else ""
@@ -200,7 +200,7 @@ class SessionPanel(SegmentPanel):
         if self._annotation is not None:
             self._annotation.layers.show_seeds(self._seeds.state, self._seeds.outside)
 
-    def _show_proposal(self, proposal: Proposal | None, otherwise: str) -> None:
+    def _show_proposal(self, proposal: Seed | None, otherwise: str) -> None:
         self._proposal = proposal
         if self._annotation is not None:
             self._annotation.layers.show_proposal(proposal)

@@ -66,7 +66,7 @@ class SessionThread(Worker):
     broken = Signal(object, str)
     """`Operation`, or None if there is no session, and one line about what no one has foreseen."""
     proposed = Signal(object, int)
-    """`Proposal`, or None if the agent would stop; and the `serial` that it was made for."""
+    """A `Seed`, or None if the agent would stop; and the `serial` that it was made for."""
 
     def __init__(self, open_session: Callable[[], SeedSession], shown: Shown) -> None:
         """Prepare.

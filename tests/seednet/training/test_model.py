@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from medrl.agents import rollout
 from medrl.bundles import load_weights, read_manifest, save
 from medrl.errors import MedrlError
 from medrl.seednet.data import LabelledGrid
-from medrl.seednet.model import EncodedWindows, ModelSettings, SeedModel
+from medrl.seednet.dynamics import SeedState
+from medrl.seednet.model import EncodedWindows, ModelSettings, SeedModel, SeedPolicy
 from medrl.seednet.simulated_user import Start, starts
-from medrl.seednet.train import save_model
 
 MakeCases = Callable[..., list[LabelledGrid]]
 
@@ -30,10 +31,16 @@ def seen(model: SeedModel, start: Start) -> tuple[EncodedWindows, Tensor]:
     return encoded, model.prior(encoded, start.seeds)
 
 
+def run(model: SeedModel, encoded: EncodedWindows, seeds: Tensor, prior: Tensor) -> SeedState:
+    """Let the agent add its seeds until it stops."""
+    dynamics = model.on(encoded, prior)
+    return rollout(dynamics, SeedPolicy(model, encoded), dynamics.reset(seeds)).state
+
+
 def test_a_bundle_brings_everything_back(model: SeedModel, start: Start, tmp_path: Path) -> None:
     settings = replace(model.settings, prior_weight=0.2, stop_threshold=0.003, exclusion_radius=2.0)
     model = SeedModel(settings, model.network)
-    folder = save_model(model, tmp_path / "m", name="m", card={"title": "Blobs"})
+    folder = model.save(tmp_path / "m", name="m", card={"title": "Blobs"})
     size = sum(file.stat().st_size for file in folder.iterdir())
     assert size < 2**20
     loaded, manifest = SeedModel.load(folder)
@@ -69,7 +76,7 @@ def test_settings_are_plain_json(settings: ModelSettings) -> None:
 def test_damaged_bundles_are_refused(
     model: SeedModel, tmp_path: Path, change: Callable[[dict[str, Any]], object], words: str
 ) -> None:
-    folder = save_model(model, tmp_path / "m", name="m", card={})
+    folder = model.save(tmp_path / "m", name="m", card={})
     manifest = read_manifest(folder)
     change(manifest["settings"])
     save(folder, load_weights(folder), manifest)
@@ -79,7 +86,7 @@ def test_damaged_bundles_are_refused(
 
 
 def test_a_model_of_another_task_is_refused(model: SeedModel, tmp_path: Path) -> None:
-    folder = save_model(model, tmp_path / "m", name="m", card={})
+    folder = model.save(tmp_path / "m", name="m", card={})
     save(folder, load_weights(folder), {**read_manifest(folder), "task": "registration"})
     with pytest.raises(MedrlError, match="a registration model"):
         SeedModel.load(folder)
@@ -112,7 +119,7 @@ def test_the_agent_never_goes_against_the_user(model: SeedModel, start: Start) -
     seeds = start.seeds.clone()
     corner = (0, 2, 2, 2)
     seeds[corner] = 0
-    state = eager.run(encoded, seeds, prior)
+    state = run(eager, encoded, seeds, prior)
     assert int(state.steps[0]) == eager.settings.max_seeds
     given = seeds >= 0
     assert torch.equal(state.seeds[given], seeds[given])
@@ -126,22 +133,6 @@ def test_the_agent_never_goes_against_the_user(model: SeedModel, start: Start) -
             assert float(torch.cdist(own, theirs).min()) > eager.settings.exclusion_radius
 
 
-def test_a_correction_is_obeyed(model: SeedModel, start: Start) -> None:
-    encoded, prior = seen(model, start)
-    state = model.run(encoded, start.seeds, prior)
-    user = start.seeds.clone()
-    rng = torch.Generator().manual_seed(0)
-    for label in (0, 1):
-        place = tuple(int(torch.randint(n, (), generator=rng)) for n in user.shape[1:])
-        if user[(0, *place)] < 0:
-            user[(0, *place)] = label
-    after = model.correct(encoded, state, user)
-    given = user >= 0
-    assert torch.equal(after.seeds[given], user[given])
-    assert torch.equal(after.mask[given], user[given] == 1)
-    assert torch.equal(after.user, given)
-
-
 def test_some_of_the_windows_are_as_all_of_them(model: SeedModel, make_cases: MakeCases) -> None:
     sizes = [s for s in starts(make_cases(3, shape=(24, 24, 24)), half_width=12, seed=0)]
     some = [s for s in sizes if s.truth.shape == sizes[0].truth.shape][:3]
@@ -153,7 +144,7 @@ def test_some_of_the_windows_are_as_all_of_them(model: SeedModel, make_cases: Ma
     part = encoded.select(rows)
     prior = model.prior(encoded, seeds)
     torch.testing.assert_close(model.prior(part, seeds[rows]), prior[rows], atol=1e-5, rtol=0)
-    every = model.run(encoded, seeds, prior)
-    alone = model.run(part, seeds[rows], prior[rows])
+    every = run(model, encoded, seeds, prior)
+    alone = run(model, part, seeds[rows], prior[rows])
     assert torch.equal(alone.steps, every.steps[rows])
     assert float((alone.mask == every.mask[rows]).float().mean()) > 0.999

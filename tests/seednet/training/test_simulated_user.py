@@ -1,16 +1,19 @@
 """Cases as a user meets them: where clicks land, and how the score is kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from medrl.agents import rollout
 from medrl.seednet.data import LabelledGrid
-from medrl.seednet.model import SeedModel
-from medrl.seednet.simulated_user import correct, let_agent, starts
+from medrl.seednet.model import SeedModel, SeedPolicy
+from medrl.seednet.oracle import VoxelSeed
+from medrl.seednet.simulated_user import corrected, let_agent, starts
 from medrl.seednet.windows import Channel, Grid
 
 MakeCases = Callable[..., list[LabelledGrid]]
@@ -98,30 +101,43 @@ def test_the_agents_score_is_kept_seed_by_seed(make_cases: MakeCases, model: See
         assert len(answer.gains) == min(count + 1, 4)
         assert all(gain >= level for gain in answer.gains[:count])
         assert count == 4 or answer.gains[-1] < level
-        ran = own.run(encoded, start.seeds, prior)
+        dynamics = own.on(encoded, prior)
+        ran = rollout(dynamics, SeedPolicy(own, encoded), dynamics.reset(start.seeds)).state
         assert torch.equal(ran.mask, answer.state.mask)
         assert int(ran.steps[0]) == count
 
 
-def test_a_person_corrects_until_nothing_is_wrong(make_cases: MakeCases) -> None:
+@pytest.fixture
+def half_right(make_cases: MakeCases):
+    """The truth of a blob, and a method that finds half of it, and all after three corrections."""
     (start,) = starts(make_cases(1), half_width=12, seed=0, targets=[0])
-    asked: list[Tensor] = []
+    truth = start.truth[0].numpy()
+    half = truth.copy()
+    half[: len(truth) // 2] = False
+    asked: list[list[VoxelSeed]] = []
 
-    def segment(seeds: Tensor) -> Tensor:
-        """Half of the object, and all of it after three corrections."""
-        asked.append(seeds.clone())
-        mask = start.truth.clone()
-        if int((seeds >= 0).sum()) < 4:
-            mask[:, : start.truth.shape[1] // 2] = False
-        return mask.float()
+    def segment(corrections: Sequence[VoxelSeed]) -> NDArray[np.bool_]:
+        asked.append(list(corrections))
+        return truth if len(corrections) >= 3 else half
 
-    overlaps = correct(segment, start, clicks=5, generator=Generator().manual_seed(0))
-    assert len(overlaps) == 6
-    half = overlap(segment(start.seeds) > 0.5, start.truth)
+    expected = overlap(torch.from_numpy(half), torch.from_numpy(truth))
+    return truth, segment, asked, expected
+
+
+def test_a_person_corrects_until_nothing_is_wrong(half_right) -> None:
+    truth, segment, asked, half = half_right
+    overlaps = corrected(segment, truth, clicks=5, generator=Generator().manual_seed(0))
     assert overlaps == pytest.approx([half] * 3 + [1.0] * 3)
     # It is asked again only where there is something new, and told the truth.
-    assert [int((seeds >= 0).sum()) for seeds in asked[:-1]] == [1, 2, 3, 4]
-    for seeds in asked:
-        marked = seeds >= 0
-        assert torch.equal(seeds[marked] == 1, start.truth[marked])
-    assert int((start.seeds >= 0).sum()) == 1
+    assert [len(corrections) for corrections in asked] == [0, 1, 2, 3]
+    for voxel, label in asked[-1]:
+        assert truth[voxel] == label
+
+
+def test_a_person_corrects_until_the_goal(half_right) -> None:
+    truth, segment, asked, half = half_right
+    generator = Generator().manual_seed(0)
+    path = corrected(segment, truth, clicks=1, goal=0.95, most=9, generator=generator)
+    assert path == pytest.approx([half, half, half, 1.0])
+    assert len(asked) == 4
+    assert len(corrected(segment, truth, clicks=1, goal=0.95, most=2)) == 3
