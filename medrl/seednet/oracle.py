@@ -14,7 +14,6 @@ from torch import Generator, Tensor
 from medrl.seednet.dynamics import SeedDynamics, SeedState
 from medrl.walker.segmenter import BACKGROUND, FOREGROUND, NONE
 
-
 #: A voxel (i, j, k) and the label that it should have.
 VoxelSeed = tuple[tuple[int, int, int], int]
 
