@@ -15,13 +15,13 @@ from medrl.landmark.shape import similarity
 from medrl.volume.itk import to_sitk
 from medrl.volume.read import read
 from medrl.volume.resample import resample_isotropic
-from medrl.volume.space import apply_affine, lps_to_ras, ras_to_lps
+from medrl.volume.space import apply_affine, as_affine, lps_to_ras, ras_to_lps
 
 Array = NDArray[np.float64]
 
 
 class MeanPosition:
-    """The mean of the training landmarks in world coordinates: looks at no image."""
+    """The mean of the training landmarks relative to the scan's centre: looks at no image."""
 
     name = "mean position"
 
@@ -29,17 +29,24 @@ class MeanPosition:
         """Average the training points.
 
         Args:
-            training: Labelled cases.
+            training: Labelled scans.
             landmarks: Names, K of them.
         """
-        points = np.stack([points_array(case, landmarks) for case in training])
+        points = np.stack(
+            [points_array(case, landmarks) - _center(read(case.image)) for case in training]
+        )
         counts = np.isfinite(points).sum(axis=0)
         total = np.nansum(points, axis=0)
         self._mean: Array = np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
 
     def predict(self, scan: MetaTensor) -> Array:
-        """The same points for every scan; (K, 3) RAS mm, NaN for one that was never labelled."""
-        return self._mean
+        """Points (K, 3) RAS mm, NaN for one that was never labelled; they move with the scan."""
+        return self._mean + _center(scan)
+
+
+def _center(scan: MetaTensor) -> Array:
+    """The middle (3,) of a scan's field of view, RAS mm."""
+    return apply_affine(as_affine(scan.affine), (np.array(scan.shape[1:]) - 1) / 2)
 
 
 class AffineAtlas:
