@@ -263,13 +263,6 @@ class System(ABC):
 
     # Models -------------------------------------------------------------------------------------
 
-    def check_manifest(self, manifest: Mapping[str, Any]) -> None:  # noqa: B027 - as above
-        """Refuse a ``model.json`` that lacks what only this system needs.
-
-        Raises:
-            MedrlError: If it does.
-        """
-
     def contents(self, manifest: Mapping[str, Any]) -> dict[str, list[str]]:
         """What a model knows, by kind: landmarks, targets, images."""
         return {}

@@ -150,12 +150,6 @@ Writes for each scan a 3D Slicer point list (.mrk.json), a table (.csv; RAS mm),
 
     # Models -------------------------------------------------------------------------------------
 
-    def check_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Landmarks must be named, each once."""
-        from medrl.bundles import check_names
-
-        check_names(manifest, "landmarks", source="model.json")
-
     def contents(self, manifest: Mapping[str, Any]) -> dict[str, list[str]]:
         """The landmarks that a model knows."""
         return {"landmarks": list(manifest["landmarks"])}
