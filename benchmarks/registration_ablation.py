@@ -109,7 +109,7 @@ def learn(weight: float | None, run: Path, batches: int) -> dict[str, float]:
         )
 
     network = RegistrationNetwork(COARSE)
-    load_module(run / "checkpoints" / "coarse-imitation.safetensors", network)
+    load_module(run / "checkpoints" / "coarse" / "coarse-imitation.safetensors", network)
     if weight is not None:
         learner = ActorCriticLearner(
             network,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Generator
 
 from medrl.agents import rollout
@@ -22,8 +22,13 @@ from medrl.registration.model import COARSE, FINE, ModelSettings, RegistrationMo
 from medrl.registration.network import LevelSettings, RegistrationNetwork
 from medrl.registration.pairs import PairSampler, PoseDistribution
 from medrl.registration.search import NetworkPolicy, SearchSettings
-from medrl.registration.synthesis import Source, Synthesis
-from medrl.rl.stage import Progress, checkpoint_folder, run_stage
+from medrl.registration.synthesis import Synthesis
+from medrl.rl.checkpoint import load_module
+from medrl.rl.jobs import Job, run_jobs
+from medrl.rl.stage import Progress, checkpoint_folder, reproducible, run_stage
+
+if TYPE_CHECKING:
+    from medrl.engines import Engine
 
 #: Agents and steps that decide whether reinforcement learning was worth it.
 _COMPARED = 256
@@ -41,7 +46,8 @@ class TrainSettings:
         fine: Those of the fine level.
         imitation: Learning from the expert's steps.
         reinforcement: Learning from whole walks after that.
-        threads: CPU threads; registration agents are trained on the CPU.
+        threads: CPU threads of each level.
+        device: Torch device.
         seed: Fixes every random choice.
         resume: Go on from the checkpoints in the output folder.
     """
@@ -55,6 +61,7 @@ class TrainSettings:
     imitation: ImitationSettings = field(default_factory=ImitationSettings)
     reinforcement: ActorCriticSettings = field(default_factory=ActorCriticSettings)
     threads: int = 2
+    device: str = "cpu"
     seed: int = 0
     resume: bool = False
 
@@ -65,7 +72,8 @@ def train(
     data: Path,
     out: Path,
     card: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
+    report: Progress | None = None,
+    engine: Engine | None = None,
 ) -> Path:
     """Train a model and save it as a bundle.
 
@@ -79,7 +87,8 @@ def train(
             validation scans are looked at.
         out: Output folder.
         card: Model card: what users should know of the data, the licence and the limits.
-        progress: Called now and then.
+        report: Called now and then.
+        engine: Where levels are trained side by side; None for this process, one after the other.
 
     Returns:
         The bundle's folder, ``out/<name>``.
@@ -87,34 +96,28 @@ def train(
     Raises:
         MedrlError: If the data or settings are unusable.
     """
-    checkpoint_folder(out, resume=settings.resume)
+    checkpoints = checkpoint_folder(out, resume=settings.resume)
     scans = read_datalist(data)
     if not scans["validation"]:
         raise MedrlError(f'{data} has no "validation" scans: the confidence is fitted on them')
-    report = progress or (lambda *_: None)
-    torch.set_num_threads(settings.threads)
-    torch.manual_seed(settings.seed)
-
-    def load(split: str) -> list[Source]:
-        return load_sources(
-            scans[split],
-            spacing=FINE.spacing,
-            seed=settings.seed,
-            progress=lambda done, total: report(f"reading {split}", done, total, {}),
-        )
-
-    sources = {split: load(split) for split in ("training", "validation")}
-    out.mkdir(parents=True, exist_ok=True)
-    levels = (("fine", FINE, settings.fine), ("coarse", COARSE, settings.coarse))
-    trained = [
-        _train_level(name, level, poses, sources, settings, out=out, report=report)
-        for name, level, poses in levels
+    report = report or (lambda *_: None)
+    arguments = {"settings": settings, "data": data.absolute(), "logs": out.absolute() / "logs"}
+    levels = {"fine": (FINE, settings.fine), "coarse": (COARSE, settings.coarse)}
+    jobs = [
+        Job(name, train_level, {**arguments, "level": level, "poses": poses})
+        for name, (level, poses) in levels.items()
     ]
-    networks = tuple(network.eval() for network, _ in trained)
-    search = SearchSettings(memory=tuple(remembers for _, remembers in trained))
+    kept = run_jobs(jobs, checkpoints, engine, threads=settings.threads, report=report)
+
+    networks = []
+    for name, (level, _) in levels.items():
+        network = RegistrationNetwork(level)
+        load_module(_checkpoint(checkpoints / name, kept[name]), network)
+        networks.append(network.eval().to(settings.device))
+    search = SearchSettings(memory=tuple(kept[name] == "reinforcement" for name in levels))
     model = RegistrationModel(
-        ModelSettings(levels=tuple(network.settings for network in networks), search=search),
-        networks,
+        ModelSettings(levels=tuple(level for level, _ in levels.values()), search=search),
+        tuple(networks),
     )
     model = calibrate(
         model,
@@ -125,19 +128,41 @@ def train(
     return model.save(out / settings.name, name=settings.name, card=dict(card or {}))
 
 
-def _train_level(
-    name: str,
+def train_level(
+    folder: Path,
+    report: Progress,
+    *,
+    settings: TrainSettings,
     level: LevelSettings,
     poses: PoseDistribution,
-    sources: Mapping[str, list[Source]],
-    settings: TrainSettings,
-    *,
-    out: Path,
-    report: Progress,
-) -> tuple[RegistrationNetwork, bool]:
-    """Both stages of one level; whether the second was worth it."""
-    generator = Generator().manual_seed(settings.seed)
-    network = RegistrationNetwork(level)
+    data: Path,
+    logs: Path,
+) -> str:
+    """Both stages of one level, from their checkpoints if there are some.
+
+    Args:
+        folder: For the checkpoints; named after the level.
+        report: Called now and then.
+        settings: The recipe.
+        level: What agents look at.
+        poses: Misalignments to learn from.
+        data: Datalist.
+        logs: Folder for TensorBoard.
+
+    Returns:
+        The stage whose network is the better one: ``imitation`` or ``reinforcement``.
+    """
+    name, device = folder.name, settings.device
+    scans = read_datalist(data)
+    sources = {
+        split: load_sources(
+            scans[split],
+            spacing=FINE.spacing,
+            seed=settings.seed,
+            progress=partial(_reading, report, split),
+        )
+        for split in ("training", "validation")
+    }
 
     def sampler(split: str, size: int, source: Generator, **changes: float) -> PairSampler:
         return PairSampler(
@@ -148,29 +173,39 @@ def _train_level(
             poses=replace(poses, **changes),
             size=size,
             generator=source,
+            device=device,
         )
 
-    def run(learner: ImitationLearner | ActorCriticLearner, stage: str) -> None:
-        run_stage(
-            learner,
-            out / "checkpoints" / f"{name}-{stage}.safetensors",
-            logs=out / "logs",
-            resume=settings.resume,
-            report=report,
+    run = partial(run_stage, logs=logs, resume=True, report=report)
+    with reproducible(settings.seed, threads=settings.threads):
+        generator = Generator().manual_seed(settings.seed)
+        network = RegistrationNetwork(level).to(device)
+        pairs = sampler("training", settings.imitation.pairs, generator)
+        imitation = ImitationLearner(
+            network, pairs, settings.imitation, generator=generator, device=device
         )
+        run(imitation, _checkpoint(folder, "imitation"))
+        imitated = copy.deepcopy(network)
 
-    pairs = sampler("training", settings.imitation.pairs, generator)
-    run(ImitationLearner(network, pairs, settings.imitation, generator=generator), "imitation")
-    imitated = copy.deepcopy(network)
+        pairs = sampler("training", settings.reinforcement.pairs, generator, resize=0.0)
+        reinforcement = ActorCriticLearner(
+            network, pairs, settings.reinforcement, generator=generator, device=device
+        )
+        run(reinforcement, _checkpoint(folder, "reinforcement"))
 
-    pairs = sampler("training", settings.reinforcement.pairs, generator, resize=0.0)
-    reinforced = ActorCriticLearner(network, pairs, settings.reinforcement, generator=generator)
-    run(reinforced, "reinforcement")
-
-    others = sampler("validation", 32, Generator().manual_seed(settings.seed + 1), resize=0.0)
-    before, after = compare(others, [(imitated, False), (network, True)], seed=settings.seed)
+        other = Generator().manual_seed(settings.seed + 1)
+        others = sampler("validation", 32, other, resize=0.0)
+        before, after = compare(others, [(imitated, False), (network, True)], seed=settings.seed)
     report(f"{name} walks", 1, 1, {"imitation": before, "reinforcement": after})
-    return (network, True) if after < before else (imitated, False)
+    return "reinforcement" if after < before else "imitation"
+
+
+def _checkpoint(folder: Path, stage: str) -> Path:
+    return folder / f"{folder.name}-{stage}.safetensors"
+
+
+def _reading(report: Progress, split: str, done: int, total: int) -> None:
+    report(f"reading {split}", done, total, {})
 
 
 def compare(

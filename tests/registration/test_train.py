@@ -57,7 +57,7 @@ def test_a_training_that_is_interrupted_goes_on_to_a_model_that_runs(
             raise _Interrupted
 
     with pytest.raises(_Interrupted):
-        train(SETTINGS, data=heads, out=tmp_path, progress=interrupt)
+        train(SETTINGS, data=heads, out=tmp_path, report=interrupt)
     with pytest.raises(MedrlError, match="holds checkpoints already: resume"):
         train(SETTINGS, data=heads, out=tmp_path)
 
@@ -67,7 +67,7 @@ def test_a_training_that_is_interrupted_goes_on_to_a_model_that_runs(
         data=heads,
         out=tmp_path,
         card={"title": "Toy"},
-        progress=lambda *told: seen.append(told),
+        report=lambda *told: seen.append(told),
     )
     assert bundle == tmp_path / "toy"
     assert [done for what, done, _, _ in seen if what == STAGES[0]] == [2, 3]
@@ -77,7 +77,7 @@ def test_a_training_that_is_interrupted_goes_on_to_a_model_that_runs(
         assert what in whats
     for what in STAGES:
         assert list((tmp_path / "logs" / what).glob("events*"))
-        assert (tmp_path / "checkpoints" / f"{what}.safetensors").is_file()
+        assert (tmp_path / "checkpoints" / what.split("-")[0] / f"{what}.safetensors").is_file()
 
     manifest = read_manifest(bundle)
     assert (manifest["task"], manifest["card"]) == ("registration", {"title": "Toy"})
