@@ -1,6 +1,10 @@
 """Learners of registration agents on tasks small enough to be learned in seconds, and stages."""
 
+import pickle
+import random
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +31,8 @@ from medrl.registration.network import (
 )
 from medrl.registration.pairs import PairSampler, PoseDistribution
 from medrl.registration.synthesis import Source, Synthesis
-from tests.rl.resume import assert_resumes
+from medrl.rl.learner import Learner
+from tests.rl.resume import assert_resumes, assert_survives_kill
 
 LEVEL = LevelSettings(
     spacing=8.0, window=10, channels=(8, 16), strides=(2, 2), squeeze=8, features=48, memory=12
@@ -230,3 +235,23 @@ def test_imitation_resumes_to_the_same_bits(tmp_path: Path, interrupt_at: int) -
 def test_reinforcement_resumes_to_the_same_bits(tmp_path: Path, interrupt_at: int) -> None:
     settings = ActorCriticSettings(steps=4, agents=4, horizon=2, renew=1, pairs=3)
     assert_resumes(lambda: reinforcement(settings, EASY), tmp_path, interrupt_at=interrupt_at)
+
+
+IMITATED = ImitationSettings(steps=8, batch=4, renew=1, pairs=3, walk=3)
+REINFORCED = ActorCriticSettings(steps=8, agents=4, horizon=2, renew=1, pairs=3)
+
+
+@pytest.mark.parametrize(
+    "maker", [partial(imitation, IMITATED), partial(reinforcement, REINFORCED, EASY)]
+)
+def test_a_stage_that_is_killed_ends_with_the_same_bits(
+    tmp_path: Path, maker: Callable[[], Learner]
+) -> None:
+    assert_survives_kill(maker, tmp_path, kill_at=random.Random().randrange(1, 6))
+
+
+def test_checkpoints_hold_no_scans(tmp_path: Path) -> None:
+    learner = imitation(replace(IMITATED, pairs=64))
+    for _ in range(3):
+        learner.train_step()
+    assert len(pickle.dumps(learner.extra_state())) < 20_000
