@@ -167,8 +167,10 @@ class _SystemProcessor(CaseProcessor):
             picture=self._task.picture,
             pseudonyms=self._task.pseudonyms,
         )
-        notes = [*found.warnings, *getattr(files, "remarks", ())]
-        if doubt := self.system.doubt(found):
+        doubt = self.system.doubt(found)
+        notes = [line for line in found.warnings if line != doubt]
+        notes += getattr(files, "remarks", ())
+        if doubt:
             notes.append(f"{doubt}; look at it before you use it")
         pictures = [path.name for path in files.values() if path.suffix == ".png"]
         return Record(self.system.rows(found), notes, pictures[0] if pictures else None)

@@ -247,7 +247,9 @@ def _run(
         progress.update(bar, more="writing")
         how = {"picture": command.picture, "pseudonyms": pseudonyms}
         files = system.save(result, command.out, case.stem, command.options, **how)
-        return _Done(result, files, (*result.warnings, *getattr(files, "remarks", ())))
+        doubt = system.doubt(result)
+        notes = [line for line in result.warnings if line != doubt]
+        return _Done(result, files, (*notes, *getattr(files, "remarks", ())))
     finally:
         progress.remove_task(bar)
 

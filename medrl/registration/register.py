@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,19 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
 
 from medrl.errors import MedrlError
+from medrl.files import distinct_stems, prepare_folder
 from medrl.registration.checks import check_pair, name_of
 from medrl.registration.confidence import features
 from medrl.registration.dynamics import RegistrationDynamics
 from medrl.registration.model import RegistrationModel
 from medrl.registration.refine import refine as refine_transform
-from medrl.registration.results import remarks
+from medrl.registration.results import (
+    Also,
+    moved_scans,
+    registration_report,
+    remarks,
+    write_results,
+)
 from medrl.registration.search import Walk, orientations, search, starting_points
 from medrl.registration.similarity import similarity
 from medrl.registration.transforms import Kind
@@ -70,42 +77,57 @@ class Registration:
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     threshold: float = 0.5
+    _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def trusted(self) -> bool:
         """Whether the model stands by its answer."""
         return self.confidence is not None and self.confidence >= self.threshold
 
-    def save(self, folder: str | Path, stem: str | None = None, **options: Any) -> dict[str, Path]:
+    @property
+    def doubt(self) -> str | None:
+        """Why nobody should use it without a look at it, in a few words; None if it is trusted."""
+        if self.trusted:
+            return None
+        sure = "unknown" if self.confidence is None else f"{self.confidence:.2f}"
+        return f"NOT TRUSTED: confidence {sure}, predicted error {self.predicted_error_mm:.1f} mm"
+
+    def report(self) -> dict[str, Any]:
+        """What :func:`medrl.registration.results.registration_report` says."""
+        if not self._report:
+            before, after = moved_scans(self)
+            self._report.update(registration_report(self, before=before, after=after))
+        return dict(self._report)
+
+    def save(
+        self,
+        folder: str | Path,
+        stem: str | None = None,
+        *,
+        picture: bool = True,
+        also: Sequence[Also] = (),
+    ) -> dict[str, Path]:
         """Write what there is to keep, all of it or nothing.
 
         Args:
             folder: Made if missing.
             stem: What the files are called; ``<moving>_to_<fixed>`` if None.
-            **options: Of :func:`medrl.registration.results.write_results`: ``picture``, ``also``.
+            picture: Draw pictures.
+            also: Other forms of the transform: ``ants``, ``fsl``, ``lta``.
 
         Returns:
-            Paths by kind.
+            Paths by kind, see :func:`medrl.registration.results.write_results`.
 
         Raises:
             MedrlError: If they cannot be written.
         """
-        from medrl.files import distinct_stems, prepare_folder
-        from medrl.registration.results import write_results
-
         prepare_folder(Path(folder))
         if stem is None:
             named = (self.moving, "moving"), (self.fixed, "fixed")
-            moving, fixed = distinct_stems([Path(name_of(*one)) for one in named])
-            stem = f"{moving}_to_{fixed}"
-        facts = {
-            "model": self.trajectory.provenance["model"],
-            "warnings": list(self.warnings),
-            "seconds": round(self.seconds, 3),
-        }
-        return write_results(
-            Path(folder), stem, self.fixed, self.moving, self, facts=facts, **options
-        ).files
+            stem = "_to_".join(distinct_stems([Path(name_of(*one)) for one in named]))
+        files, report = write_results(Path(folder), stem, self, also=also, picture=picture)
+        self._report.update(report)
+        return files
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,8 +268,8 @@ class Registrar:
             threshold=0.5 if confidence is None else confidence.threshold,
         )
         told = remarks(fixed, moving, started=initial_world is not None)
-        if not found.trusted:
-            told.append(doubt(found))
+        if found.doubt:
+            told.append(found.doubt)
         return replace(found, warnings=tuple(told), seconds=time.perf_counter() - began)
 
     def candidates(
@@ -343,16 +365,6 @@ class _Counting:
             self._progress(self._done, self._total)
         if self._watch is not None:
             self._watch(step)
-
-
-def doubt(found: Registration) -> str:
-    """What to say of a registration that is not to be trusted."""
-    sure = "unknown" if found.confidence is None else f"{found.confidence:.2f}"
-    return (
-        f"{name_of(found.moving, 'moving scan')}: NOT TRUSTED: confidence {sure}, predicted error "
-        f"{found.predicted_error_mm:.1f} mm; look at the pictures before you use it, or give a "
-        "start or masks"
-    )
 
 
 def _holds(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,34 +27,13 @@ Also = Literal["ants", "fsl", "lta"]
 _ALSO: dict[str, str] = {"ants": ".ants.mat", "fsl": ".fsl.mat", "lta": ".lta"}
 
 
-@dataclass(frozen=True, eq=False)
-class Results:
-    """What was written of one registration.
-
-    Attributes:
-        files: Paths by kind: transform, matrix, scan, trajectory, report, ants, fsl, lta,
-            before-after, checkerboard.
-        report: What the report says, ready for JSON.
-    """
-
-    files: dict[str, Path]
-    report: dict[str, Any]
-
-
 def registration_report(
-    fixed: MetaTensor,
-    moving: MetaTensor,
-    registration: Registration,
-    *,
-    before: MetaTensor,
-    after: MetaTensor,
+    registration: Registration, *, before: MetaTensor, after: MetaTensor
 ) -> dict[str, Any]:
     """What there is to say of a registration.
 
     Args:
-        fixed: MetaTensor (1, I, J, K).
-        moving: MetaTensor (1, I', J', K').
-        registration: Of the two.
+        registration: Of two scans.
         before: The moving scan on the fixed grid, not moved.
         after: The moving scan on the fixed grid, moved.
 
@@ -63,8 +41,9 @@ def registration_report(
         Ready for JSON: names of the scans, kind, matrices (fixed to moving, RAS mm), turn_deg and
         shift_mm of the fixed scan's middle, whether it was refined, confidence, trusted,
         predicted_error_mm, overlap, and normalised mutual information before and after, where the
-        scans overlap (None where they do not).
+        scans overlap (None where they do not); the model, warnings and seconds.
     """
+    fixed, moving = registration.fixed, registration.moving
     matrix = as_transform(registration.transform_world)
     left, _, right = np.linalg.svd(matrix[:3, :3])
     cosine = (np.trace(left @ right) - 1) / 2
@@ -92,20 +71,30 @@ def registration_report(
         "predicted_error_mm": _finite(registration.predicted_error_mm),
         "overlap": overlap(fixed, moving, matrix),
         **information,
+        "model": registration.trajectory.provenance["model"],
+        "warnings": list(registration.warnings),
+        "seconds": round(registration.seconds, 3),
     }
+
+
+def moved_scans(registration: Registration) -> tuple[MetaTensor, MetaTensor]:
+    """The moving scan on the fixed grid, not moved and moved."""
+    matrix = as_transform(registration.transform_world)
+    before, after = (
+        move_scan(registration.moving, transform, registration.fixed)
+        for transform in (np.eye(4), matrix)
+    )
+    return before, after
 
 
 def write_results(
     folder: Path,
     stem: str,
-    fixed: MetaTensor,
-    moving: MetaTensor,
     registration: Registration,
     *,
     also: Sequence[Also] = (),
     picture: bool = True,
-    facts: Mapping[str, Any] | None = None,
-) -> Results:
+) -> tuple[dict[str, Path], dict[str, Any]]:
     """Write everything there is to keep of one registration, all of it or nothing.
 
     ``<stem>.tfm`` is the ITK transform, ``<stem>.matrix.txt`` the 4x4 world matrix,
@@ -117,23 +106,21 @@ def write_results(
     Args:
         folder: Existing folder.
         stem: What the files are called.
-        fixed: MetaTensor (1, I, J, K), as it was registered.
-        moving: Likewise.
-        registration: Of the two.
+        registration: Of two scans.
         also: Other forms of the transform.
         picture: Draw the pictures.
-        facts: What else the report is to say, ready for JSON, such as the model's name.
 
     Returns:
-        The files and the report.
+        Paths by kind: transform, matrix, scan, trajectory, report, ants, fsl, lta, before-after,
+        checkerboard; and what the report says.
 
     Raises:
         MedrlError: If they cannot be written, or a form needs a package that is not installed.
     """
+    fixed, moving = registration.fixed, registration.moving
     matrix = as_transform(registration.transform_world)
-    before, after = (move_scan(moving, transform, fixed) for transform in (np.eye(4), matrix))
-    report = registration_report(fixed, moving, registration, before=before, after=after)
-    report.update(facts or {})
+    before, after = moved_scans(registration)
+    report = registration_report(registration, before=before, after=after)
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
 
     def transform_to(form: Form) -> Callable[[Path], None]:
@@ -159,7 +146,7 @@ def write_results(
         files["checkerboard"] = picture_file(
             ".checkerboard.png", draw_checkerboard, fixed, after, **both
         )
-    return Results(write_files(folder, stem, files), report)
+    return write_files(folder, stem, files), report
 
 
 def remarks(fixed: MetaTensor, moving: MetaTensor, *, started: bool) -> list[str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
     from medrl.engines import Engine
     from medrl.evaluation import Evaluation
     from medrl.registration.register import Registrar, Registration
-    from medrl.registration.results import Also
-    from medrl.trajectory import Trajectory, Watch
+    from medrl.results.findings import Finding
+    from medrl.trajectory import Watch
 
 #: Of the report, what goes into the table of a batch.
 _COLUMNS = (
@@ -76,47 +75,6 @@ class _Pair:
     moving: MetaTensor
     masks: dict[str, MetaTensor | None]
     initial: Any
-
-
-@dataclass(frozen=True, eq=False)
-class _Registered:
-    """How two scans fit together, with the report, which takes resampling, once it is written."""
-
-    registration: Registration
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def trajectory(self) -> Trajectory:
-        return self.registration.trajectory
-
-    @property
-    def confidence(self) -> float | None:
-        return self.registration.confidence
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        return self.registration.warnings
-
-    @property
-    def seconds(self) -> float:
-        return self.registration.seconds
-
-    def save(
-        self, folder: Path, stem: str, *, also: Sequence[Also] = (), picture: bool = True
-    ) -> dict[str, Path]:
-        from medrl.registration.results import write_results
-
-        found = self.registration
-        facts = {
-            "model": found.trajectory.provenance["model"],
-            "warnings": list(found.warnings),
-            "seconds": round(found.seconds, 3),
-        }
-        written = write_results(
-            folder, stem, found.fixed, found.moving, found, also=also, picture=picture, facts=facts
-        )
-        self.facts.update(written.report)
-        return written.files
 
 
 class RegistrationSystem(System):
@@ -198,27 +156,25 @@ checkerboard (.png)."""
         *,
         progress: Progress | None = None,
         watch: Watch | None = None,
-    ) -> list[_Registered]:
+    ) -> list[Registration]:
         """Register pairs, one after the other."""
         return [
-            _Registered(
-                predictor.register(
-                    pair.fixed,
-                    pair.moving,
-                    transform=options.transform,
-                    refine=options.refine,
-                    initial_world=pair.initial,
-                    progress=progress,
-                    watch=watch,
-                    **pair.masks,
-                )
+            predictor.register(
+                pair.fixed,
+                pair.moving,
+                transform=options.transform,
+                refine=options.refine,
+                initial_world=pair.initial,
+                progress=progress,
+                watch=watch,
+                **pair.masks,
             )
             for pair in data
         ]
 
     def save(
         self,
-        result: _Registered,
+        result: Registration,
         folder: Path,
         stem: str,
         options: RegisterOptions,
@@ -227,34 +183,30 @@ checkerboard (.png)."""
         """Write a registration, also for other programs."""
         return result.save(folder, stem, also=options.also, picture=how.get("picture", True))
 
-    def doubt(self, result: _Registered) -> str | None:
+    def doubt(self, result: Registration) -> str | None:
         """Whether a registration is to be trusted."""
-        found = result.registration
-        if found.trusted:
-            return None
-        sure = "unknown" if found.confidence is None else f"{found.confidence:.2f}"
-        error = found.predicted_error_mm
-        off = "unknown" if math.isnan(error) else f"{error:.1f}"
-        return f"NOT TRUSTED: confidence {sure}, predicted error {off} mm"
+        return result.doubt
 
-    def rows(self, result: _Registered) -> list[dict[str, Any]]:
+    def rows(self, result: Registration) -> list[dict[str, Any]]:
         """The figures of a pair, and its transform."""
-        matrix = result.registration.transform_world
-        row = {key: result.facts[key] for key in _COLUMNS}
+        matrix, report = result.transform_world, result.report()
+        row = {key: report[key] for key in _COLUMNS}
         row |= {f"m{r}{c}": float(matrix[r, c]) for r in range(3) for c in range(4)}
         return [row]
 
-    def report(self, result: _Registered) -> dict[str, Any]:
+    def findings(self, result: Registration) -> list[Finding]:
+        """How the moving scan is to be moved onto the fixed one."""
+        from medrl.results.findings import Motion
+
+        return [Motion("moving", result.transform_world)]
+
+    def report(self, result: Registration) -> dict[str, Any]:
         """What the report on disk says."""
-        return dict(result.facts)
+        return result.report()
 
-    def tables(self, results: Mapping[str, _Registered]) -> list[Any]:
+    def tables(self, results: Mapping[str, Registration]) -> list[Any]:
         """The figures of a pair."""
-        return [_table(result.facts) for result in results.values()]
-
-    def contents(self, manifest: Mapping[str, Any]) -> dict[str, list[str]]:
-        """Nothing that has a name."""
-        return {}
+        return [_table(result.report()) for result in results.values()]
 
     def finds(self, manifest: Mapping[str, Any]) -> str:
         """What registration agents find."""
@@ -277,10 +229,10 @@ checkerboard (.png)."""
         report: Report | None = None,
         engine: Engine | None = None,
     ) -> Path:
-        """Train registration agents."""
+        """Train registration agents, every level by itself."""
         from medrl.registration.train import train
 
-        return train(settings, data=data, out=out, card=card, progress=report)
+        return train(settings, data=data, out=out, card=card, report=report, engine=engine)
 
     def evaluate(
         self,

@@ -45,6 +45,10 @@ class Answer:
     agent_transform_world: np.ndarray = field(default_factory=transform_of)
     refined: bool = True
     trusted: bool = True
+    fixed: MetaTensor | None = None
+    moving: MetaTensor | None = None
+    warnings: tuple[str, ...] = ("look",)
+    seconds: float = 1.23456
 
     @property
     def trajectory(self) -> Trajectory:
@@ -52,7 +56,7 @@ class Answer:
             "rigid", 0, np.zeros((1, 3)), [8.0], np.array([-1]), [math.nan],
             transforms=self.transform_world[None],
         )  # fmt: skip
-        return Trajectory("registration", (agent,))
+        return Trajectory("registration", (agent,), {"model": "rigid-head"})
 
 
 def blobs(shape, affine, name) -> MetaTensor:
@@ -105,32 +109,31 @@ def test_moved_as_by_simpleitk(fixed: MetaTensor, moving: MetaTensor):
 
 def test_files(tmp_path: Path, fixed: MetaTensor, moving: MetaTensor):
     pytest.importorskip("nitransforms")
-    answer = Answer()
-    facts = {"model": "rigid-head"}
+    answer = Answer(fixed=fixed, moving=moving)
     also = ("ants", "fsl", "lta")
-    done = write_results(tmp_path, "m_to_f", fixed, moving, answer, also=also, facts=facts)
+    files, report = write_results(tmp_path, "m_to_f", answer, also=also)
     endings = (
         *("tfm", "matrix.txt", "nii.gz", "trajectory.json", "report.json", "ants.mat"),
         *("fsl.mat", "lta", "before-after.png", "checkerboard.png"),
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"m_to_f.{e}" for e in endings)
-    assert set(done.files.values()) == set(tmp_path.iterdir())
+    assert set(files.values()) == set(tmp_path.iterdir())
     for kind in ("transform", "matrix", *also):
-        matrix = read_transform(done.files[kind], fixed=fixed, moving=moving)
+        matrix = read_transform(files[kind], fixed=fixed, moving=moving)
         np.testing.assert_allclose(matrix, answer.transform_world, atol=1e-4)
-    assert type(sitk.ReadTransform(str(done.files["transform"]))) is sitk.Euler3DTransform
-    image = nib.load(done.files["scan"])
+    assert type(sitk.ReadTransform(str(files["transform"]))) is sitk.Euler3DTransform
+    image = nib.load(files["scan"])
     assert image.shape == tuple(fixed.shape[1:])
     np.testing.assert_allclose(image.affine, fixed.affine, atol=1e-5)
-    (agent,) = read_trajectory(done.files["trajectory"]).agents
+    (agent,) = read_trajectory(files["trajectory"]).agents
     np.testing.assert_array_equal(agent.transforms[-1], answer.transform_world)
-    assert json.loads(done.files["report"].read_text()) == done.report
+    assert json.loads(files["report"].read_text()) == report
 
 
 def test_report(fixed: MetaTensor, moving: MetaTensor):
-    answer = Answer()
+    answer = Answer(fixed=fixed, moving=moving)
     before, after = (move_scan(moving, m, fixed) for m in (np.eye(4), answer.transform_world))
-    report = registration_report(fixed, moving, answer, before=before, after=after)
+    report = registration_report(answer, before=before, after=after)
     assert (report["fixed"], report["moving"]) == ("/data/fixed.nii.gz", "/data/moving.nii.gz")
     product = np.array(report["transform_world"]) @ np.array(report["inverse_world"])
     np.testing.assert_allclose(product, np.eye(4), atol=1e-12)
@@ -140,13 +143,16 @@ def test_report(fixed: MetaTensor, moving: MetaTensor):
     assert report["shift_mm"] == pytest.approx(np.linalg.norm(moved - middle))
     assert 1 <= report["nmi_before"] < 1.2 < report["nmi_after"] <= 2
     assert 0.7 < report["overlap"] <= 1
+    known = [report[key] for key in ("model", "warnings", "seconds")]
+    assert known == ["rigid-head", ["look"], 1.235]
 
 
 def test_report_of_a_failure(fixed: MetaTensor, moving: MetaTensor):
     """Nothing in common, nothing known: None, and valid JSON."""
-    answer = Answer(transform_of((900, 0, 0)), confidence=math.nan, predicted_error_mm=math.inf)
+    far, scans = transform_of((900, 0, 0)), {"fixed": fixed, "moving": moving}
+    answer = Answer(far, confidence=None, predicted_error_mm=math.inf, **scans)
     after = move_scan(moving, answer.transform_world, fixed)
-    report = registration_report(fixed, moving, answer, before=after, after=after)
+    report = registration_report(answer, before=after, after=after)
     assert report["overlap"] == 0
     unknown = ("nmi_after", "confidence", "predicted_error_mm")
     assert [report[key] for key in unknown] == [None] * 3
@@ -161,7 +167,7 @@ def test_all_or_nothing(tmp_path: Path, fixed: MetaTensor, moving: MetaTensor, m
     monkeypatch.setattr(results, "write_nifti", broken)
     (tmp_path / "x.tfm").write_text("of an earlier run")
     with pytest.raises(MedrlError, match="no"):
-        write_results(tmp_path, "x", fixed, moving, Answer(), picture=False)
+        write_results(tmp_path, "x", Answer(fixed=fixed, moving=moving), picture=False)
     assert [p.name for p in tmp_path.iterdir()] == ["x.tfm"]
     assert (tmp_path / "x.tfm").read_text() == "of an earlier run"
 
@@ -169,7 +175,7 @@ def test_all_or_nothing(tmp_path: Path, fixed: MetaTensor, moving: MetaTensor, m
 def test_a_matrix_that_is_not_of_its_kind(tmp_path: Path, fixed: MetaTensor, moving: MetaTensor):
     wide = transform_of() @ np.diag([1.2, 1, 1, 1])
     with pytest.raises(MedrlError, match="not rigid but affine"):
-        write_results(tmp_path, "x", fixed, moving, Answer(wide), picture=False)
+        write_results(tmp_path, "x", Answer(wide, fixed=fixed, moving=moving), picture=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -187,7 +193,7 @@ def colourfulness(figure) -> list[float]:
 
 def test_picture_is_grey_where_scans_agree(fixed: MetaTensor, moving: MetaTensor):
     before = move_scan(moving, np.eye(4), fixed)
-    report = registration_report(fixed, moving, Answer(), before=before, after=fixed)
+    report = registration_report(Answer(fixed=fixed, moving=moving), before=before, after=fixed)
     figure = draw_before_after(fixed, before, fixed, report, title="x")
     coloured = colourfulness(figure)
     assert len(coloured) == 6
@@ -197,7 +203,7 @@ def test_picture_is_grey_where_scans_agree(fixed: MetaTensor, moving: MetaTensor
 
 def test_checkerboard_shows_both(fixed: MetaTensor, moving: MetaTensor):
     """Of a blank moved scan, about half of the fixed one is left."""
-    report = registration_report(fixed, moving, Answer(), before=fixed, after=fixed)
+    report = registration_report(Answer(fixed=fixed, moving=moving), before=fixed, after=fixed)
 
     def brightness(after: MetaTensor) -> float:
         figure = draw_checkerboard(fixed, after, report)
@@ -209,8 +215,8 @@ def test_checkerboard_shows_both(fixed: MetaTensor, moving: MetaTensor):
 
 @pytest.mark.parametrize("trusted", [True, False])
 def test_doubt_is_in_the_picture(fixed: MetaTensor, moving: MetaTensor, trusted: bool):
-    answer = Answer(trusted=trusted, confidence=0.1)
-    report = registration_report(fixed, moving, answer, before=fixed, after=fixed)
+    answer = Answer(trusted=trusted, confidence=0.1, fixed=fixed, moving=moving)
+    report = registration_report(answer, before=fixed, after=fixed)
     for figure in (
         draw_before_after(fixed, fixed, fixed, report),
         draw_checkerboard(fixed, fixed, report),

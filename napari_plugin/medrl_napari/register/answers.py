@@ -10,7 +10,6 @@ import numpy as np
 
 from medrl.files import distinct_stems
 from medrl.registration.register import Registration
-from medrl.registration.results import remarks, write_results
 from medrl.registration.transforms import Kind
 from medrl.trajectory import Step
 from medrl.volume.resample import move_scan
@@ -75,17 +74,9 @@ class Answer:
         Raises:
             MedrlError: If they cannot be written, or the transform was not found here.
         """
-        fixed, moving = self.request.fixed.scan, self.request.moving
         if self.registration is None:
             return 0
-        started = self.request.initial_world is not None
-        facts = {
-            "model": self.model,
-            "warnings": remarks(fixed, moving, started=started),
-            "seconds": round(self.seconds, 3),
-        }
-        stem = "{}_to_{}".format(*self.names)
-        return len(write_results(folder, stem, fixed, moving, self.registration, facts=facts).files)
+        return len(self.registration.save(folder, "{}_to_{}".format(*self.names)))
 
     def summary(self) -> str:
         """How far the answer is to be trusted, in a line or two."""
