@@ -52,10 +52,11 @@ def calibrate(
         The model with its confidence.
     """
     registrar = Registrar(model)
-    generator = Generator().manual_seed(seed)
     features, errors = [], []
     for number in range(rounds):
         for index, scan in enumerate(scans):
+            drawn = np.random.SeedSequence([seed % 2**32, number, index]).generate_state(1)
+            generator = Generator().manual_seed(int(drawn[0]))
             case = make_case(scan, turn=None, shift=_SHIFT_MM, generator=generator)
             start = _astray(case, generator) if number == rounds - 1 else None
             answer = registrar.candidates(case.fixed, case.moving, initial_world=start)[0]

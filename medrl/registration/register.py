@@ -319,7 +319,7 @@ class Registrar:
         found = []
         for walk in walks:
             agent = walk.transform_world.numpy()
-            final, better = agent, False
+            final, refined, better = agent, agent, False
             if refine:
                 with suppress(MedrlError):  # without enough overlap the agents' answer stands
                     refined = refine_transform(
@@ -333,7 +333,8 @@ class Registrar:
                     better = _holds(dynamics, agent, refined)
                     final = refined if better else agent
             around = scans[0].center_world + _AROUND_MM * np.concatenate([np.eye(3), -np.eye(3)])
-            apart = apply_affine(final, around) - apply_affine(agent, around)
+            # Kept or not: where the answer is wrong, refinement wanders off.
+            apart = apply_affine(refined, around) - apply_affine(agent, around)
             moved = float(np.linalg.norm(apart, axis=1).mean())
             described = features(dynamics, model.networks, torch.from_numpy(final), moved)
             found.append(Candidate(walk, agent, final, better, described))

@@ -24,7 +24,10 @@ def main() -> None:
     options = parser.parse_args()
     bundle = find("rigid-head")
     model, _ = RegistrationModel.load(bundle)
-    scans = [Path(str(entry["image"])) for entry in ixi_brain_t1.datalist(options.data)["validation"]]
+    scans = [
+        Path(str(entry["image"]))
+        for entry in ixi_brain_t1.DATASET.datalist(options.data)["validation"]
+    ]
     model = calibrate(model, scans, seed=0, progress=lambda done, total: print(done, "of", total))
     assert model.settings.confidence is not None
     manifest = read_manifest(bundle)
