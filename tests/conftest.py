@@ -8,6 +8,8 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import ipaddress
 import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,17 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no folder of real scans at {root}: set MEDRL_DATA")
     return root
+
+
+@pytest.fixture
+def screen(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A screen, real or virtual, from which napari's windows are gone in the end."""
+    napari = pytest.importorskip("napari")
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        pytest.skip("no screen, real or virtual: install xvfb")  # Qt would end the interpreter
+    request.getfixturevalue("qapp")
+    yield
+    napari.Viewer.close_all()
 
 
 def _is_local(address: Any) -> bool:

@@ -4,11 +4,8 @@ Blocks of another kind (`text`, `json`) are for reading only. A page that builds
 names of its files above blocks, runs in tests/systems.
 """
 
-import os
 import re
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -61,17 +58,6 @@ def _write_series(head: nib.Nifti1Image, folder: Path) -> None:
         image.ImagePositionPatient = (corner * (-1, -1, 1)).tolist()
         image.PixelData = np.ascontiguousarray(voxels[:, :, k].T).tobytes()
         save(image, folder / f"{k:03d}.dcm")
-
-
-@pytest.fixture
-def screen(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A screen, real or virtual, on which windows are closed again."""
-    napari = pytest.importorskip("napari")
-    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
-        pytest.skip("no screen, real or virtual")
-    request.getfixturevalue("qapp")
-    yield
-    napari.Viewer.close_all()
 
 
 @pytest.mark.parametrize("page", PAGES)

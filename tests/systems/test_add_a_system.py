@@ -156,38 +156,38 @@ def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.syspath_prepend(site)
     importlib.invalidate_caches()
-    for cache in (systems._sources, systems.get, models.load_predictor):
+    for cache in (systems._sources, systems.get, models.load_model):
         cache.cache_clear()
     yield
-    for cache in (systems._sources, systems.get, models.load_predictor):
+    for cache in (systems._sources, systems.get, models.load_model):
         cache.cache_clear()
     for name in [name for name in sys.modules if name.startswith("medrl_hotspot")]:
         del sys.modules[name]
 
 
-def test_it_walks_in_napari(installed: None, here: Path, qtbot: object) -> None:
-    napari = pytest.importorskip("napari")
+def test_it_walks_in_napari(
+    installed: None, here: Path, screen: None, request: pytest.FixtureRequest
+) -> None:
+    import napari
+
     from medrl import read
     from medrl_napari.panel.widget import AgentPanel
     from medrl_napari.scans import add, image_layer, show
     from medrl_napari.space import frame_of
 
     viewer = napari.Viewer(show=True, show_welcome_screen=False)
-    try:
-        scan = read(here / "test0.nii.gz")
-        add(viewer, image_layer(show(scan), name="scan"))
-        panel = AgentPanel(viewer)
-        viewer.window.add_dock_widget(panel, name="agents", area="right")
-        panel.models.model = str(here / "run" / "hotspot")
-        assert panel.run_button.text() == "Find"
-        panel.options.inputs["agents"].setValue(4)
-        with qtbot.waitSignal(panel.finished, timeout=60_000):  # type: ignore[attr-defined]
-            panel.run()
-        assert len(panel.result.trajectory.agents) == 4
-        (point,) = viewer.layers["find: points"].data
-        where = frame_of(scan.affine).to_world(point)
-        np.testing.assert_allclose(where, panel.result.position_world, atol=1e-6)
-        assert "agents: paths" in viewer.layers
-        assert panel.table.item(0, 0).text() == "hotspot"
-    finally:
-        viewer.close()
+    scan = read(here / "test0.nii.gz")
+    add(viewer, image_layer(show(scan), name="scan"))
+    panel = AgentPanel(viewer)
+    viewer.window.add_dock_widget(panel, name="agents", area="right")
+    panel.models.model = str(here / "run" / "hotspot")
+    assert panel.run_button.text() == "Find"
+    panel.options.inputs["agents"].setValue(4)
+    with request.getfixturevalue("qtbot").waitSignal(panel.finished, timeout=60_000):
+        panel.run()
+    assert len(panel.result.trajectory.agents) == 4
+    (point,) = viewer.layers["find: points"].data
+    where = frame_of(scan.affine).to_world(point)
+    np.testing.assert_allclose(where, panel.result.position_world, atol=1e-6)
+    assert "agents: paths" in viewer.layers
+    assert panel.table.item(0, 0).text() == "hotspot"
