@@ -42,7 +42,7 @@ class SessionPanel(SegmentPanel):
         self._model = ""
         self._seeds = SeedTracker()
         self._proposal: Seed | None = None
-        self._running = False
+        self._run: Operation | None = None
         self._reactions: Reactions
         self._keys: dict[str, Callable[[], None]]
         self.life.callback(self._stop)
@@ -150,20 +150,20 @@ class SessionPanel(SegmentPanel):
 
     def _stated(self, operation: Operation, state: State, line: str | None) -> None:
         self._seeds.done(operation, state)
-        self._set_running(False)
+        self._end_run(operation)
         self._answer(state)
         self.status.say(line or _summary(state))
 
     def _stepped(self, state: State, placed: int) -> None:
         self._seeds.state = state
         self._answer(state)
-        if self._running:
+        if self._run is not None:
             self.progress.setValue(placed)
             self.status.say(f"The agent has placed {placed} …")
 
     def _refused(self, operation: Operation, state: State, line: str) -> None:
         self._seeds.refused(operation, state)
-        self._set_running(False)
+        self._end_run(operation)
         self._answer(state)
         self.status.error(_sentence(line))
 
@@ -171,7 +171,7 @@ class SessionPanel(SegmentPanel):
         opened = self._seeds.state
         if operation is not None or opened is None:
             self._seeds.failed(operation)
-        self._set_running(False)
+        self._end_run(operation)
         self._show_proposal(None, "")
         if opened is not None and operation is not None:
             self._answer(replace(opened, changed=operation.drawn))
@@ -182,7 +182,7 @@ class SessionPanel(SegmentPanel):
 
     def _proposed(self, proposal: Seed | None, serial: int) -> None:
         # One that was made before the last change is on its way for nothing.
-        if self._thread is not None and serial == self._thread.serial and not self._running:
+        if self._thread is not None and serial == self._thread.serial and not self._run:
             nothing = "The agent expects nothing of another seed." if self._seeds.begun else ""
             self._show_proposal(proposal, nothing)
 
@@ -211,17 +211,23 @@ class SessionPanel(SegmentPanel):
         self.next.setText(text or "The agent's next seed")
         self._show_controls()
 
-    def _set_running(self, on: bool) -> None:
-        self._running = on
+    def _set_run(self, run: Operation | None) -> None:
+        self._run = run
         self._show_controls()
+
+    def _end_run(self, operation: Operation | None) -> None:
+        """The run of the agent is over, if that is what was answered."""
+        if operation is self._run:
+            self._set_run(None)
 
     def _show_controls(self) -> None:
         """What can be done now."""
         state, open_ = self._seeds.state, self._thread is not None
+        running = self._run is not None
         self.start.setText("Restart" if open_ else "Start")
         for button in (self.accept, self.reject, self.go_to):
             button.setEnabled(self._proposal is not None)
-        self.run.setText("Stop" if self._running else "Let it run")
+        self.run.setText("Stop" if running else "Let it run")
         self.run.setEnabled(state is not None and bool(state.current))
         self.undo.setEnabled(state is not None and state.can_undo)
         self.redo.setEnabled(state is not None and state.can_redo)
@@ -231,9 +237,9 @@ class SessionPanel(SegmentPanel):
         self.save.setEnabled(state is not None and bool(state.objects))
         self.save_seeds.setEnabled(self._annotation is not None)
         self.load.setEnabled(bool(self.scans.layers))
-        self.progress.setMaximum(0 if self._running and self.progress.value() == 0 else 10)
-        self.progress.setVisible(self._running)
-        if not self._running:
+        self.progress.setMaximum(0 if running and self.progress.value() == 0 else 10)
+        self.progress.setVisible(running)
+        if not running:
             self.progress.setValue(0)
 
     # ---- the viewer
@@ -258,7 +264,7 @@ class SessionPanel(SegmentPanel):
             self._annotation = None
         self._thread, self._store, self._sources = None, None, []
         self._seeds = SeedTracker()
-        self._set_running(False)
+        self._set_run(None)
         self.objects.show_state(None, lambda _number: "#000000")
         self._look_for_earlier()
 

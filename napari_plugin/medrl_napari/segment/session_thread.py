@@ -78,6 +78,7 @@ class SessionThread(Worker):
         super().__init__("medrl-seeds")
         self.serial = 0
         """How much has been asked for."""
+        self._reached = 0
         self.auto = True
         """Whether to propose after every change."""
         self._open_session = open_session
@@ -95,12 +96,15 @@ class SessionThread(Worker):
     def do(self, operation: Operation) -> None:
         """Do this after all that was asked for before; a run of the agent ends for it."""
         self.serial += 1
-        self.put(lambda: self._do(operation), idle=self.auto)
+        serial = self.serial
+        self.put(lambda: self._do(operation, serial), idle=self.auto)
 
-    def run_agent(self) -> None:
+    def run_agent(self) -> Operation:
         """Let the agent place seeds until it stops, or `halt`, or anything else is asked for."""
         self._halt = False
-        self.do(Operation(self._run_agent))
+        run = Operation(self._run_agent)
+        self.do(run)
+        return run
 
     def halt(self) -> None:
         """End a run of the agent; what it has placed stays."""
@@ -121,8 +125,9 @@ class SessionThread(Worker):
             self.tell("broken", None, line_of(error))
             super().stop()
 
-    def _do(self, operation: Operation) -> None:
+    def _do(self, operation: Operation, serial: int) -> None:
         session, line, refusal = self._session, None, None
+        self._reached = serial
         assert session is not None
         try:
             try:
@@ -140,7 +145,7 @@ class SessionThread(Worker):
 
     def idle(self) -> None:
         """Say what the agent would do next."""
-        session, serial = self._session, self.serial
+        session = self._session
         if session is None:
             return
         try:
@@ -149,7 +154,7 @@ class SessionThread(Worker):
             self.tell("broken", None, line_of(error))
             return
         if not self.wanted:
-            self.tell("proposed", proposal, serial)
+            self.tell("proposed", proposal, self._reached)
 
     @staticmethod
     def _can_propose(session: SeedSession) -> bool:

@@ -131,13 +131,12 @@ class SegmentWidget(SessionPanel):
     def _toggle_run(self) -> None:
         if self._thread is None or not self._seeds.current:
             self.status.warn("Place a seed inside the object first.")
-        elif self._running:
+        elif self._run is not None:
             self._thread.halt()
-            self._set_running(False)
+            self._set_run(None)
         else:
             self._show_proposal(None, "…")
-            self._set_running(True)
-            self._thread.run_agent()
+            self._set_run(self._thread.run_agent())
 
     def _toggle_label(self) -> None:
         (self.background if self.foreground.isChecked() else self.foreground).setChecked(True)

@@ -118,7 +118,8 @@ class Driver:
         self.qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
     def until(self, condition):
-        self.qtbot.waitUntil(condition, timeout=30_000)
+        # The first seed of a fresh checkout waits for numba, a minute on a busy machine.
+        self.qtbot.waitUntil(condition, timeout=180_000)
 
     def settle(self):
         """Until everything is done that was asked for, and the agent has spoken."""

@@ -84,6 +84,40 @@ def test_let_it_run_and_stop(open_user, model, direct_session):
     del network.values
 
 
+def test_a_run_can_be_stopped_whatever_is_answered_meanwhile(open_user, model):
+    user = open_user()
+    user.click(user.at())
+    user.settle()
+    hold = threading.Event()
+    look, network = model.network.values, model.network
+    network.values = lambda *args: look(*args) if hold.wait(20) else None
+    user.click(user.at(4, 0, 0))
+    user.press(user.widget.run)
+    # The answer to the click is not that of the run.
+    user.until(lambda: not user.widget._seeds.pending)
+    assert user.widget.run.text() == "Stop"
+    user.press(user.widget.run)
+    assert user.widget.run.text() == "Let it run"
+    hold.set()
+    user.until(lambda: "was stopped" in user.widget.status.text())
+    user.settle()
+    assert len(user.agents) == 1
+    del network.values
+
+
+def test_a_proposal_is_for_what_was_done_and_not_for_what_is_asked_next(open_user, qtbot):
+    user = open_user()
+    user.click(user.at())
+    user.settle()
+    thread = user.widget._thread
+    assert user.widget.accept.isEnabled()
+    # Just before the next operation is handed over.
+    thread.serial += 1
+    with qtbot.waitSignal(thread.proposed, timeout=60_000) as told:
+        thread.wake()
+    assert told.args[1] == thread.serial - 1
+
+
 def test_several_objects(open_user, monkeypatch, direct_session):
     user = open_user()
     widget, table = user.widget, user.widget.objects
