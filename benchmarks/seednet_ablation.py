@@ -152,12 +152,10 @@ def measure(model: ArmModel, cases: list[LabelledGrid]) -> dict[str, Any]:
     """Dice from one click: at the agent's own stop, and with every number of seeds."""
     own, fixed, seeds = [], [], []
     for start in starts(cases, half_width=model.settings.half_width, seed=0, targets=[0]):
-        encoded = model.encode(start.image, torch.tensor([start.target]))
-        prior = model.prior(encoded, start.seeds)
-        answer = let_agent(model, encoded, start, prior)
+        answer = let_agent(model, start)
         own.append(answer.dice[-1])
         seeds.append(len(answer.dice) - 1)
-        every = let_agent(model, encoded, start, prior, stop_threshold=-np.inf).dice
+        every = let_agent(model, start, stop_threshold=-np.inf).dice
         fixed.append(every + (every[-1],) * (model.settings.max_seeds + 1 - len(every)))
     return {
         "own_stop": float(np.mean(own)),

@@ -119,7 +119,8 @@ class System(ABC):
         artifacts: What :meth:`Result.save` writes, by ending.
         group: Column of :meth:`rows` by which a report groups them, if any.
         figures: Columns of :meth:`rows` that tell cases apart in a report.
-        train_settings: The recipe, a frozen dataclass; None for a system that cannot be trained.
+        recipe: Module that holds ``TrainSettings`` and ``train``, see :attr:`train_settings` and
+            :meth:`train`; None for a system that cannot be trained.
         evaluate_options: What may be chosen in an evaluation, a frozen dataclass.
     """
 
@@ -136,6 +137,7 @@ class System(ABC):
     artifacts: ClassVar[Mapping[str, Artifact]] = {}
     group: ClassVar[str | None] = None
     figures: ClassVar[tuple[str, ...]] = ("confidence",)
+    recipe: ClassVar[str | None] = None
     evaluate_options: ClassVar[type[Any]] = NoOptions
 
     # Using a model ------------------------------------------------------------------------------
@@ -284,7 +286,10 @@ class System(ABC):
     @property
     def train_settings(self) -> type[Any] | None:
         """The recipe as a frozen dataclass with at least ``name``, ``seed`` and ``resume``."""
-        return None
+        if self.recipe is None:
+            return None
+        settings: type[Any] = import_module(self.recipe).TrainSettings
+        return settings
 
     def train(
         self,
@@ -310,7 +315,17 @@ class System(ABC):
         Raises:
             MedrlError: If the data or settings are unusable.
         """
-        raise MedrlError(f"{self.name} models cannot be trained")
+        if self.recipe is None:
+            raise MedrlError(f"{self.name} models cannot be trained")
+        bundle: Path = import_module(self.recipe).train(
+            settings,
+            data=data,
+            out=out,
+            card=card,
+            report=report or (lambda *_: None),
+            engine=engine,
+        )
+        return bundle
 
     def evaluate(
         self,

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from medrl.errors import MedrlError
-from medrl.systems import Artifact, Progress, Report, System
+from medrl.systems import Artifact, Progress, System
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
     from rich.table import Table
 
-    from medrl.engines import Engine
     from medrl.evaluation import Evaluation
     from medrl.landmark.detect import Detection, LandmarkDetector
     from medrl.results.findings import Finding
@@ -70,6 +69,7 @@ Writes for each scan a 3D Slicer point list (.mrk.json), a table (.csv; RAS mm),
         ".png": Artifact("landmarks", ".png", "Landmarks in the image"),
     }
     group = "landmark"
+    recipe = "medrl.landmark.train"
     evaluate_options = EvaluateOptions
 
     # Using a model ------------------------------------------------------------------------------
@@ -155,28 +155,6 @@ Writes for each scan a 3D Slicer point list (.mrk.json), a table (.csv; RAS mm),
         return {"landmarks": list(manifest["landmarks"])}
 
     # Learning and measuring ---------------------------------------------------------------------
-
-    @property
-    def train_settings(self) -> type[Any]:
-        """The recipe."""
-        from medrl.landmark.train import TrainSettings
-
-        return TrainSettings
-
-    def train(
-        self,
-        settings: Any,
-        *,
-        data: Path,
-        out: Path,
-        card: Mapping[str, Any],
-        report: Report | None = None,
-        engine: Engine | None = None,
-    ) -> Path:
-        """Train landmark agents, every scale by itself."""
-        from medrl.landmark.train import train
-
-        return train(settings, data=data, out=out, card=card, report=report, engine=engine)
 
     def evaluate(
         self,

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from medrl.systems import Artifact, Progress, Report, System
+from medrl.systems import Artifact, Progress, System
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
 
-    from medrl.engines import Engine
     from medrl.evaluation import Evaluation
     from medrl.registration.register import Registrar, Registration
     from medrl.results.findings import Finding
@@ -115,6 +114,7 @@ checkerboard (.png)."""
         ".nii.gz": Artifact(None, ".nii.gz", "The image on the grid of the other one"),
     }
     figures = ("confidence", "predicted_error_mm", "turn_deg", "shift_mm", "nmi_after")
+    recipe = "medrl.registration.train"
     evaluate_options = EvaluateOptions
 
     def load(self, bundle: Path, *, device: str = "cpu") -> Registrar:
@@ -211,28 +211,6 @@ checkerboard (.png)."""
     def finds(self, manifest: Mapping[str, Any]) -> str:
         """What registration agents find."""
         return "the transform between two scans"
-
-    @property
-    def train_settings(self) -> type[Any]:
-        """The recipe."""
-        from medrl.registration.train import TrainSettings
-
-        return TrainSettings
-
-    def train(
-        self,
-        settings: Any,
-        *,
-        data: Path,
-        out: Path,
-        card: Mapping[str, Any],
-        report: Report | None = None,
-        engine: Engine | None = None,
-    ) -> Path:
-        """Train registration agents, every level by itself."""
-        from medrl.registration.train import train
-
-        return train(settings, data=data, out=out, card=card, report=report, engine=engine)
 
     def evaluate(
         self,

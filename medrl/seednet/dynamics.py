@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -147,23 +147,28 @@ class SeedDynamics(Dynamics[SeedState]):
         self.exclusion_radius = exclusion_radius
         self.seed_scale = seed_scale
 
-    def on(self, windows: Windows) -> SeedDynamics:
+    def on(self, windows: Windows) -> Self:
         """The same rules on some windows."""
         own = copy.copy(self)
         own.windows = windows
-        shape = windows.system.shape
-        own.action_space = Space.choice(self.actions(shape))
-        if windows.image is not None:
-            own._image_cells = self._to_cells(windows.image)
-            flat = own._image_cells.transpose(0, 1).flatten(1)
-            known = torch.zeros(len(STATE_CHANNELS), device=flat.device)
-            grid = (len(flat) + len(known), *self.grid(shape))
-            low, high = (
-                torch.cat(ends)[:, None, None, None].expand(grid)
-                for ends in ([flat.amin(dim=1), known], [flat.amax(dim=1), known + 1])
-            )
-            own.observation_spaces = {"cells": Space(grid, low=low, high=high)}
+        own.fit(windows.system.shape)
         return own
+
+    def fit(self, shape: Sequence[int]) -> None:
+        """Say what agents can do and see in windows of shape (..., I, J, K)."""
+        self.action_space = Space.choice(self.actions(shape))
+        image = self.windows.image
+        if image is None:
+            return
+        self._image_cells = self._to_cells(image)
+        flat = self._image_cells.transpose(0, 1).flatten(1)
+        known = torch.zeros(len(STATE_CHANNELS), device=flat.device)
+        cells = (len(flat) + len(known), *self.grid(shape))
+        low, high = (
+            torch.cat(ends)[:, None, None, None].expand(cells)
+            for ends in ([flat.amin(dim=1), known], [flat.amax(dim=1), known + 1])
+        )
+        self.observation_spaces = {"cells": Space(cells, low=low, high=high)}
 
     windows: Windows
     _image_cells: Tensor

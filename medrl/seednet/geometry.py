@@ -35,9 +35,12 @@ def dilate(mask: Tensor, radius: float) -> Tensor:
     return grown
 
 
+@lru_cache
 def ball(radius: float) -> Tensor:
-    """Offsets of the voxels of a ball, (B, 3) int64, the origin among them."""
-    return _ball(float(radius)).clone()
+    """Offsets of the voxels of a ball, (B, 3) int64, the origin among them; not to be changed."""
+    reach = torch.arange(-int(radius), int(radius) + 1)
+    offsets = torch.cartesian_prod(reach, reach, reach)
+    return offsets[offsets.square().sum(dim=1) <= radius**2 + 1e-6]
 
 
 def seed_maps(seeds: Tensor, *, scale: float) -> Tensor:
@@ -88,13 +91,6 @@ def _nearest_in_plane(y: Tensor, z: Tensor, points: Tensor) -> Tensor:
     return nearest
 
 
-@lru_cache
-def _ball(radius: float) -> Tensor:
-    reach = torch.arange(-int(radius), int(radius) + 1)
-    offsets = torch.cartesian_prod(reach, reach, reach)
-    return offsets[offsets.square().sum(dim=1) <= radius**2 + 1e-6]
-
-
 def balls(
     rows: Tensor, voxels: Tensor, radius: float, shape: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -109,7 +105,7 @@ def balls(
     Returns:
         Window, i, j, k and the number of the ball of every voxel, each (V,) int64.
     """
-    around = voxels[:, None] + _ball(float(radius)).to(voxels.device)
+    around = voxels[:, None] + ball(float(radius)).to(voxels.device)
     inside = ((around >= 0) & (around < torch.tensor(shape, device=voxels.device))).all(dim=-1)
     which = torch.arange(len(rows), device=rows.device)[:, None].expand(inside.shape)[inside]
     i, j, k = around[inside].unbind(dim=-1)
@@ -123,7 +119,7 @@ def _surface(mask: Tensor) -> Tensor:
     Outside the window there are no neighbours.
     """
     index = mask.nonzero()
-    around = index[:, None, 1:] + _ball(1.0).to(mask.device)
+    around = index[:, None, 1:] + ball(1.0).to(mask.device)
     last = torch.tensor(mask.shape[1:], device=mask.device) - 1
     i, j, k = torch.minimum(around.clamp(min=0), last).unbind(dim=-1)
     return index[~mask[index[:, :1], i, j, k].all(dim=1)]

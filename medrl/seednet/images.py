@@ -65,11 +65,7 @@ def _guess(scan: MetaTensor, channels: Sequence[Channel]) -> str:
 
 
 def _check_values(image: MetaTensor, channel: Channel) -> None:
-    """Refuse units that the channel cannot have.
-
-    Raises:
-        MedrlError: If it has them.
-    """
+    """Refuse units that the channel cannot have."""
     if channel.intensity != "hounsfield" and in_hounsfield(image):
         raise MedrlError(
             f"this looks like a CT (values in Hounsfield units), but the model takes it for "

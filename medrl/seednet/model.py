@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,8 +14,8 @@ from medrl.agents import Decision, Space
 from medrl.errors import MedrlError
 from medrl.seednet.data import Target
 from medrl.seednet.dynamics import SeedDynamics, SeedState, Windows
-from medrl.seednet.network import STRIDE, WIDTHS, Features, SeedNetwork, Widths
-from medrl.seednet.view import VIEW_CHANNELS, agent_view, nearness
+from medrl.seednet.network import STRIDE, VIEW_CHANNELS, WIDTHS, Features, SeedNetwork, Widths
+from medrl.seednet.view import agent_view, nearness
 from medrl.seednet.windows import Channel
 from medrl.walker.edges import feature_edges
 from medrl.walker.segmenter import RandomWalker, System
@@ -35,7 +34,7 @@ class ModelSettings:
         edges: Length of the embedding that edge weights come from.
         sharpness: Power that the learned edge weights, probabilities that nothing ends between two
             voxels, are raised to.
-        prior_weight: How strongly the prior pulls on the random walker.
+        prior_weight: Weight of the prior in the random walker.
         seed_radius: Radius of the ball painted around an agent's seed, voxels.
         exclusion_radius: How far an agent keeps from user seeds of the other label, voxels.
         max_seeds: Seeds that an agent may place between two of the user's.
@@ -105,7 +104,8 @@ class EncodedWindows:
 
     def select(self, rows: Tensor) -> EncodedWindows:
         """Those of some of the windows, (M,) int64 or (N,) bool."""
-        return EncodedWindows(self.features[rows], self.system.select(rows), self.target[rows])
+        features = self.features.select(rows)
+        return EncodedWindows(features, self.system.select(rows), self.target[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,12 +146,7 @@ class SeedModel:
 
     @torch.no_grad()
     def encode(self, image: Tensor, target: Tensor) -> EncodedWindows:
-        """Encode windows.
-
-        Args:
-            image: (N, C, I, J, K) float32, normalised, sides multiples of 8.
-            target: (N,) int64.
-        """
+        """Encode windows (N, C, I, J, K), normalised, for targets (N,)."""
         features = self.network.encode(image)
         embedding = self.network.edge_embedding(features, target)
         edges = feature_edges(embedding * self.settings.sharpness**0.5)
@@ -177,16 +172,7 @@ class SeedModel:
         return self.dynamics.on(Windows(encoded.system, prior))
 
     def save(self, folder: Path, *, name: str, card: Mapping[str, Any]) -> Path:
-        """Write the model as a bundle.
-
-        Args:
-            folder: The bundle's folder.
-            name: Its name.
-            card: Its model card: what users should know of data, licence and limits.
-
-        Returns:
-            The folder.
-        """
+        """Write the model as a bundle; its card tells users of data, licence and limits."""
         from medrl.bundles import network_tensors, new_manifest, save
 
         settings = asdict(self.settings)
@@ -195,14 +181,7 @@ class SeedModel:
 
     @staticmethod
     def load(bundle: Path, *, device: str = "cpu") -> tuple[SeedModel, dict[str, Any]]:
-        """Load a bundle folder.
-
-        Args:
-            bundle: Folder with ``model.json`` and ``model.safetensors``.
-            device: Torch device.
-
-        Returns:
-            The model, fused for inference, and its manifest.
+        """Load a bundle folder: the model, fused for inference, and its manifest.
 
         Raises:
             MedrlError: If it is not a seed bundle of this version, or damaged.
@@ -221,12 +200,9 @@ class SeedPolicy:
     def __init__(
         self, model: SeedModel, encoded: EncodedWindows, *, stop_threshold: float | None = None
     ) -> None:
-        """Decide in encoded windows.
+        """Decide in the windows that the dynamics are on.
 
-        Args:
-            model: What decides.
-            encoded: The windows that the dynamics are on.
-            stop_threshold: Instead of the model's; minus infinity to use up all seeds.
+        A stop threshold counts instead of the model's; minus infinity uses up all seeds.
         """
         self._model = model
         self._encoded = encoded
@@ -246,13 +222,6 @@ class AgentDynamics(SeedDynamics):
     That is ``view`` (N, 7, i, j, k), see :func:`medrl.seednet.view.agent_view`; what the encoder
     has made of the image does not change.
     """
-
-    def on(self, windows: Windows) -> AgentDynamics:
-        """The same rules on some windows, which need a prior."""
-        own = copy.copy(self)
-        own.windows = windows
-        own.fit(windows.system.shape)
-        return own
 
     def fit(self, shape: Sequence[int]) -> None:
         """Say what agents can do and see in windows of shape (..., I, J, K)."""

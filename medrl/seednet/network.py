@@ -8,7 +8,6 @@ in every cell of a grid at half the resolution.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,11 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from medrl.agents import Rows
+
 #: Sides of a window must be multiples of this: three halvings.
 MULTIPLE = 8
 #: Ranges of the seed maps, in voxels: near a seed, and its wider neighbourhood.
 SEED_SCALES = (2.0, 8.0)
-#: What the value head sees besides the image: see :func:`medrl.seednet.model.agent_view`.
+#: What the value head sees besides the image: see :func:`medrl.seednet.view.agent_view`.
 VIEW_CHANNELS = 7
 #: Feature channels at each resolution.
 Widths = tuple[int, int, int, int]
@@ -31,7 +32,7 @@ STRIDE = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
+class Features(Rows):
     """The encoder's view of N windows.
 
     Attributes:
@@ -43,19 +44,6 @@ class Features:
     full: Tensor
     half: Tensor
     quarter: Tensor
-
-    def __getitem__(self, index: slice | Tensor) -> Features:
-        """Features of some of the windows."""
-        return Features(self.full[index], self.half[index], self.quarter[index])
-
-    @staticmethod
-    def stack(parts: Sequence[Features]) -> Features:
-        """Features of several batches of windows of one size, as one batch."""
-        return Features(
-            torch.cat([part.full for part in parts]),
-            torch.cat([part.half for part in parts]),
-            torch.cat([part.quarter for part in parts]),
-        )
 
 
 class SeedNetwork(nn.Module):

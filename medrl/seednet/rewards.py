@@ -1,4 +1,7 @@
-"""Rewards of the seed-placing method, from the masks before and after a seed and the truth."""
+"""Rewards of the seed-placing method, from the masks before and after a seed and the truth.
+
+Masks and truths are (N, I, J, K) bool, one for each of N agents; figures are (N,) float32.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +45,7 @@ class RewardSettings:
     dilation: float = 2.0
 
     def __post_init__(self) -> None:
-        """Refuse what is not an option.
-
-        Raises:
-            MedrlError: If the kind is unknown or a number is out of range.
-        """
+        """Refuse what is not an option."""
         if self.kind not in get_args(RewardKind):
             raise MedrlError(
                 f"reward kind must be dice, iou, exp_iou or regions, not {self.kind!r}"
@@ -56,47 +55,24 @@ class RewardSettings:
 
 
 def dice(mask: Tensor, truth: Tensor) -> Tensor:
-    """Dice overlap of each pair of masks.
-
-    Args:
-        mask: (N, I, J, K) bool.
-        truth: (N, I, J, K) bool.
-
-    Returns:
-        (N,) float32; 1 where both are empty.
-    """
-    both = (mask & truth).flatten(1).count_nonzero(dim=1)
-    total = mask.flatten(1).count_nonzero(dim=1) + truth.flatten(1).count_nonzero(dim=1)
-    return torch.where(total > 0, 2 * both / total.clamp(min=1), 1.0)
+    """Dice overlap of each pair of masks; 1 where both are empty."""
+    total = _count(mask) + _count(truth)
+    return torch.where(total > 0, 2 * _count(mask & truth) / total.clamp(min=1), 1.0)
 
 
 def iou(mask: Tensor, truth: Tensor) -> Tensor:
-    """Intersection over union of each pair of masks.
-
-    Args:
-        mask: (N, I, J, K) bool.
-        truth: (N, I, J, K) bool.
-
-    Returns:
-        (N,) float32; 1 where both are empty.
-    """
-    both = (mask & truth).flatten(1).count_nonzero(dim=1)
-    either = (mask | truth).flatten(1).count_nonzero(dim=1)
-    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
+    """Intersection over union of each pair of masks; 1 where both are empty."""
+    either = _count(mask | truth)
+    return torch.where(either > 0, _count(mask & truth) / either.clamp(min=1), 1.0)
 
 
 def exponential_iou(mask: Tensor, truth: Tensor, *, k: float = 10.0) -> Tensor:
-    """SeedNet's R_exp = (exp(k IoU) - 1) / (exp(k) - 1), which rewards the last few percent most.
-
-    Args:
-        mask: (N, I, J, K) bool.
-        truth: (N, I, J, K) bool.
-        k: Steepness.
-
-    Returns:
-        (N,) float32 in 0..1.
-    """
+    """SeedNet's R_exp = (exp(k IoU) - 1) / (exp(k) - 1), the last few per cent count most."""
     return torch.expm1(k * iou(mask, truth)) / math.expm1(k)
+
+
+def _count(mask: Tensor) -> Tensor:
+    return mask.flatten(1).count_nonzero(dim=1)
 
 
 def seed_regions(truth: Tensor, place: Tensor, *, erosion: float, dilation: float) -> Tensor:
@@ -106,7 +82,7 @@ def seed_regions(truth: Tensor, place: Tensor, *, erosion: float, dilation: floa
     the truth dilated by a ball. What is outside the window is unknown and does not erode.
 
     Args:
-        truth: (N, I, J, K) bool.
+        truth: Of the agents' windows.
         place: (N, 3) int64, inside the window.
         erosion: Radius in voxels.
         dilation: Radius in voxels.
@@ -131,21 +107,21 @@ def seed_rewards(
     label: Tensor,
     settings: RewardSettings,
 ) -> Tensor:
-    """What each agent's action was worth.
+    """The reward of each agent's action.
 
     ``regions`` is R_exp in the strong region of the seed's own label, R_exp - 1 in the weak one
-    and -1 elsewhere (Song et al. 2018). STOP is worth 0 in every form.
+    and -1 elsewhere (Song et al. 2018). STOP is rewarded with 0 in every form.
 
     Args:
-        before: (N, I, J, K) bool, the masks before.
-        after: (N, I, J, K) bool, the masks after.
-        truth: (N, I, J, K) bool.
+        before: Masks before the action.
+        after: Masks after it.
+        truth: What they should be.
         place: (N, 3) int64, where the seeds went; -1 where nothing was placed.
         label: (N,) int64, BACKGROUND or FOREGROUND, NONE for STOP.
         settings: Which reward.
 
     Returns:
-        (N,) float32. A seed that found no place counts as one in the wrong place.
+        The rewards. A seed that found no place counts as one in the wrong place.
     """
     n = torch.arange(len(place), device=place.device)
     lies = (place >= 0).all(dim=1)

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from medrl.agents import Rows
 from medrl.errors import MedrlError
 from medrl.rl.pool import Shuffle
 from medrl.seednet.data import LabelledGrid
@@ -51,17 +52,13 @@ class Sampling:
     drop_channel: float = 0.6
 
     def __post_init__(self) -> None:
-        """Refuse windows that the network cannot halve.
-
-        Raises:
-            MedrlError: If a side is not a multiple of 8.
-        """
+        """Refuse windows that the network cannot halve."""
         if any(side < MULTIPLE or side % MULTIPLE for side in self.window):
             raise MedrlError(f"a training window's sides must be multiples of {MULTIPLE}")
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class Sample(Rows):
     """N training windows of one grid.
 
     Attributes:
@@ -75,10 +72,6 @@ class Sample:
     truth: Tensor
     target: Tensor
     click: Tensor
-
-    def to(self, device: torch.device | str) -> Sample:
-        """The same windows on another device."""
-        return Sample(*(part.to(device) for part in vars(self).values()))
 
 
 class Sampler:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,10 +45,10 @@ class SeedSession:
     """
 
     def __init__(self, model: SeedModel, *, manifest: Mapping[str, Any] | None = None) -> None:
-        """Use a model that is in memory already; others may use it at the same time.
+        """Use a model where its network is; others may use it at the same time.
 
         Args:
-            model: The trained agent; where its network is, the session works.
+            model: The trained agent.
             manifest: The bundle's ``model.json``, for provenance.
         """
         self.model = model
@@ -59,18 +58,6 @@ class SeedSession:
         self._objects: dict[str, History] = {}
         self._current = ""
         self._proposal: tuple[Segmented, Seed | None] | None = None
-
-    @classmethod
-    def load(cls, name_or_dir: str | Path, *, device: str = "cpu") -> SeedSession:
-        """Load a model that ships with medrl by its name, or any bundle folder.
-
-        Args:
-            name_or_dir: For example ``hippocampus-t1``, or a path.
-            device: Torch device: ``cpu``, ``cuda``, ``cuda:1``.
-        """
-        from medrl.seednet.segment import SeedSegmenter
-
-        return SeedSegmenter.load(name_or_dir, device=device).session()
 
     # ---- the scan
 
@@ -370,17 +357,11 @@ class SeedSession:
         return self._as_scan(self._probability(name))
 
     def labels(self) -> MetaTensor:
-        """All objects in one map.
+        """All objects in one map (1, I, J, K) uint8, in the scan's own grid.
 
-        Where objects overlap, a locked one comes first, then one whose seed is there, then the
-        later one.
-
-        Returns:
-            MetaTensor (1, I, J, K) uint8: 0, and 1 for the first of :attr:`objects`, and so on;
-            ``meta["labels"]`` gives the numbers by name. With the scan's affine.
-
-        Raises:
-            MedrlError: If no object has a foreground seed, or there are more than 255.
+        It holds 0, 1 for the first of :attr:`objects`, and so on; ``meta["labels"]`` gives the
+        numbers by name. Where objects overlap, a locked one comes first, then one whose seed is
+        there, then the later one. There can be up to 255.
         """
         labelled = self._as_scan(self._ready().output.label_map(self._objects))
         labelled.meta["labels"] = {name: n for n, name in enumerate(self._objects, 1)}

@@ -40,6 +40,14 @@ class Start:
     truth: Tensor
     seeds: Tensor
 
+    def encode(self, model: SeedModel) -> EncodedWindows:
+        """What a model makes of the window."""
+        return model.encode(self.image, self.seeds.new_tensor([self.target]).long())
+
+    def dice(self, mask: Tensor) -> float:
+        """Overlap of a mask (1, I, J, K) with the truth."""
+        return dice(mask[0].cpu(), self.truth[0].cpu())
+
 
 def starts(
     cases: Sequence[LabelledGrid],
@@ -98,32 +106,21 @@ class Answer:
 
 
 @torch.no_grad()
-def let_agent(
-    model: SeedModel,
-    encoded: EncodedWindows,
-    start: Start,
-    prior: Tensor,
-    *,
-    stop_threshold: float | None = None,
-) -> Answer:
+def let_agent(model: SeedModel, start: Start, *, stop_threshold: float | None = None) -> Answer:
     """Let the agent work from a start, and keep score.
 
-    Args:
-        model: The model.
-        encoded: What it made of the start's window.
-        start: Window and click.
-        prior: (1, I, J, K).
-        stop_threshold: Instead of the model's; minus infinity to make it use up its seeds.
+    A stop threshold counts instead of the model's; minus infinity uses up all seeds.
     """
-    dynamics = model.on(encoded, prior)
+    encoded = start.encode(model)
+    dynamics = model.on(encoded, model.prior(encoded, start.seeds))
     state = dynamics.reset(start.seeds)
-    overlaps, gains = [_dice(state, start)], []
+    overlaps, gains = [start.dice(state.mask)], []
 
     def keep_score(step: Transition[SeedState]) -> None:
         assert step.decision.value is not None
         gains.append(float(step.decision.value[0]))
         if int(step.after.steps[0]) == len(overlaps):
-            overlaps.append(_dice(step.after, start))
+            overlaps.append(start.dice(step.after.mask))
 
     policy = SeedPolicy(model, encoded, stop_threshold=stop_threshold)
     walked = rollout(dynamics, policy, state, on_step=keep_score)
@@ -162,7 +159,3 @@ def corrected(
             mask = segment(seeds)
         overlaps.append(dice(mask, truth))
     return overlaps
-
-
-def _dice(state: SeedState, start: Start) -> float:
-    return dice(state.mask[0].cpu(), start.truth[0].cpu())

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast
 
 from medrl.errors import MedrlError
-from medrl.systems import Artifact, Progress, Report, System
+from medrl.systems import Artifact, Progress, System
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
 
-    from medrl.engines import Engine
     from medrl.evaluation import Evaluation
     from medrl.results.findings import Finding
     from medrl.seednet.seeds import Seed
@@ -108,6 +107,7 @@ beside it, or named in the column `seeds` of a manifest: a file, or fg:x,y,z (RA
     }
     group = "target"
     figures = ("volume_ml", "agent_seeds")
+    recipe = "medrl.seednet.train"
     evaluate_options = EvaluateOptions
 
     def check_given(self, given: Given, scans: Collection[str]) -> None:
@@ -252,28 +252,6 @@ beside it, or named in the column `seeds` of a manifest: a file, or fg:x,y,z (RA
 
         file = scan.parent / f"{stem_of(scan)}{_SIDECAR}"
         return {"seeds": str(file.absolute())} if file.is_file() else {}
-
-    @property
-    def train_settings(self) -> type[Any]:
-        """The recipe."""
-        from medrl.seednet.train import TrainSettings
-
-        return TrainSettings
-
-    def train(
-        self,
-        settings: Any,
-        *,
-        data: Path,
-        out: Path,
-        card: Mapping[str, Any],
-        report: Report | None = None,
-        engine: Engine | None = None,
-    ) -> Path:
-        """Train a seed agent."""
-        from medrl.seednet.train import train
-
-        return train(settings, data=data, out=out, card=card, progress=report)
 
     def evaluate(
         self,

@@ -36,11 +36,7 @@ class ClickSettings:
     error: int = 3
 
     def __post_init__(self) -> None:
-        """Refuse what is not an option.
-
-        Raises:
-            MedrlError: If a number is out of range.
-        """
+        """Refuse what is not an option."""
         if self.radius < 0 or self.error < 0 or not 0 <= self.error_share <= 1:
             raise MedrlError("a click's radius and error must be at least 0, its share in 0..1")
 

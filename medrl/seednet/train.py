@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Generator
 
@@ -20,6 +20,9 @@ from medrl.seednet.sampling import Sampler, Sampling
 from medrl.seednet.simulated_user import starts
 from medrl.seednet.tune import tune_prior_weight, tune_stop_threshold
 from medrl.seednet.windows import parse_channel
+
+if TYPE_CHECKING:
+    from medrl.engines import Engine
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,12 @@ def train(
     data: Path,
     out: Path,
     card: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
+    report: Progress = lambda *_: None,
+    engine: Engine | None = None,
 ) -> Path:
     """Train a model and save it as a bundle.
 
-    First the network learns to see, then the pull of its prior is set on the validation cases,
+    First the network learns to see, then the weight of its prior is set on the validation cases,
     then the agent learns, then its limit for stopping is set. Checkpoints are written to
     ``out/checkpoints`` and TensorBoard logs to ``out/logs``.
 
@@ -98,7 +102,8 @@ def train(
             validation cases are looked at.
         out: Output folder.
         card: Model card: what users should know of the data, the licence and the limits.
-        progress: Called now and then.
+        report: Called now and then.
+        engine: Not used: each stage needs the one before.
 
     Returns:
         The bundle's folder, ``out/<name>``.
@@ -109,7 +114,6 @@ def train(
     checkpoints = checkpoint_folder(out, resume=settings.resume)
     model_settings = settings.model_settings()
     cases = read_datalist(data, [channel.name for channel in model_settings.channels])
-    report = progress or (lambda *_: None)
 
     def load(split: str) -> list[LabelledGrid]:
         return load_labelled(

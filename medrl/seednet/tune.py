@@ -22,12 +22,7 @@ _CLICKS = 3
 def tune_prior_weight(model: SeedModel, cases: Sequence[Start]) -> SeedModel:
     """Choose the prior's weight with the best mean overlap over a click and three corrections.
 
-    Args:
-        model: Its agent is not asked.
-        cases: Validation cases.
-
-    Returns:
-        The model with that weight.
+    The agent is not asked. Without validation cases the model stays as it is.
     """
     if not cases:
         return model
@@ -41,7 +36,7 @@ def _with(model: SeedModel, **settings: float) -> SeedModel:
 
 
 def _corrected(model: SeedModel, case: Start) -> list[float]:
-    encoded = model.encode(case.image, case.seeds.new_tensor([case.target]).long())
+    encoded = case.encode(model)
 
     def segment(corrections: Sequence[VoxelSeed]) -> Mask:
         seeds = case.seeds.clone()
@@ -57,23 +52,13 @@ def _corrected(model: SeedModel, case: Start) -> list[float]:
 def tune_stop_threshold(model: SeedModel, cases: Sequence[Start]) -> SeedModel:
     """Choose the expected gain below which the agent stops.
 
-    Every case is run once until all seeds are used up; what a limit would have given can be read
-    off that run, because an agent that goes on longer does the same until then.
-
-    Args:
-        model: With a trained agent.
-        cases: Validation cases.
-
-    Returns:
-        The model with the limit that gives the best mean overlap; of equals the highest.
+    It is the one of the best mean overlap, of equals the highest. Every case is run once until all
+    seeds are used up; what a limit would have given can be read off that run, because an agent
+    that goes on longer does the same until then.
     """
     if not cases:
         return model
-    answers = []
-    for case in cases:
-        encoded = model.encode(case.image, case.seeds.new_tensor([case.target]).long())
-        prior = model.prior(encoded, case.seeds)
-        answers.append(let_agent(model, encoded, case, prior, stop_threshold=-np.inf))
+    answers = [let_agent(model, case, stop_threshold=-np.inf) for case in cases]
     scores = []
     for limit in STOP_THRESHOLDS:
         ends = [

@@ -10,9 +10,6 @@ from medrl.seednet.dynamics import SeedState
 from medrl.seednet.geometry import seed_maps
 from medrl.seednet.network import SEED_SCALES, STRIDE
 
-#: Channels of :func:`agent_view`.
-VIEW_CHANNELS = 7
-
 
 def nearness(seeds: Tensor) -> Tensor:
     """Seed maps (N, 4, I, J, K) at both of the network's ranges, from seeds (N, I, J, K) int8."""

@@ -82,8 +82,8 @@ def solve(
     system: CpuSystem,
     seeds: Tensor,
     start: Tensor,
-    pull: Tensor | None,
-    target: Tensor | None,
+    prior_weight: Tensor | None,
+    prior: Tensor | None,
     tolerance: float,
 ) -> tuple[Tensor, list[int]]:
     """Solve all windows.
@@ -92,8 +92,8 @@ def solve(
         system: The windows.
         seeds: (N, I, J, K) int8.
         start: (N, I, J, K) float32.
-        pull: (N, I, J, K) float32, how strongly each voxel is drawn to its target; or None.
-        target: (N, I, J, K) float32.
+        prior_weight: (N, I, J, K) float32, weight of the prior at each voxel, or None.
+        prior: (N, I, J, K) float32, or None.
         tolerance: Largest error of a probability, by its estimate.
 
     Returns:
@@ -110,8 +110,8 @@ def solve(
             levels,
             seeds[n].contiguous().numpy().reshape(-1),
             start[n].contiguous().numpy().reshape(-1),
-            nothing if pull is None else pull[n].contiguous().numpy().reshape(-1),
-            nothing if target is None else target[n].contiguous().numpy().reshape(-1),
+            nothing if prior_weight is None else prior_weight[n].contiguous().numpy().reshape(-1),
+            nothing if prior is None else prior[n].contiguous().numpy().reshape(-1),
             np.float32(tolerance),
             out[n].numpy().reshape(-1),
         )
@@ -124,7 +124,7 @@ class _Work(NamedTuple):
 
     Attributes:
         weight: (E,), the weights without the seeds.
-        extra: (C,), what pulls each node to a fixed value: edges to seeds, and the prior.
+        extra: (C,), weight of what is fixed: edges to seeds, and the prior.
         inverse: (C,), one over all that acts on a node, 0 where it holds nothing but seeds.
         r: (C,), right hand side.
         z: (C,), solution.
@@ -144,7 +144,7 @@ def _coarse_work(
     plane: int,
     line: int,
     seeds: NDArray[np.int8],
-    pull: Floats,
+    prior_weight: Floats,
 ) -> _Work:
     """Take the seeds out of the coarser graphs."""
     nodes = levels.above.size
@@ -162,9 +162,9 @@ def _coarse_work(
     starts = (-plane, -line, -1, 0, 0, 0)
     axes = (0, 1, 2, 2, 1, 0)
     touched = np.zeros(nodes, dtype=np.bool_)
-    for n in range(pull.size):
+    for n in range(prior_weight.size):
         if seeds[n] < 0:
-            extra[parent[n]] += pull[n]
+            extra[parent[n]] += prior_weight[n]
     for n in range(seeds.size):
         if seeds[n] >= 0:
             touched[parent[n]] = True
@@ -378,13 +378,13 @@ def _solve_window(
     levels: Levels,
     seeds: NDArray[np.int8],
     start: Floats,
-    pull: Floats,
-    target: Floats,
+    prior_weight: Floats,
+    prior: Floats,
     tolerance: float,
     out: Floats,
 ) -> int:
     """Conjugate gradients; returns the number of iterations."""
-    work = _coarse_work(levels, edges, signed_plane, signed_line, seeds, pull)
+    work = _coarse_work(levels, edges, signed_plane, signed_line, seeds, prior_weight)
     plane, line, size = np.uintp(signed_plane), np.uintp(signed_line), np.uintp(edges.shape[1])
     x = np.zeros(size, dtype=np.float32)
     r = np.zeros(size, dtype=np.float32)
@@ -393,8 +393,8 @@ def _solve_window(
     p = np.zeros(size, dtype=np.float32)
     inverse = np.zeros(size, dtype=np.float32)
     extra = np.zeros(size, dtype=np.float32)
-    if pull.size:
-        extra[plane : size - plane] = pull
+    if prior_weight.size:
+        extra[plane : size - plane] = prior_weight
     wi, wj, wk = edges[0], edges[1], edges[2]
     one = np.uintp(1)
     for n in range(plane, size - plane):
@@ -410,9 +410,9 @@ def _solve_window(
             _multiply(r, x, edges, extra, plane, line)
             for n in range(plane, size - plane):
                 r[n] = -r[n]
-            if pull.size:
+            if prior_weight.size:
                 for n in range(plane, size - plane):
-                    r[n] += pull[n - plane] * target[n - plane]
+                    r[n] += prior_weight[n - plane] * prior[n - plane]
         product, most = _precondition(r, z, t, inverse, edges, extra, plane, line, levels, work)
         if most < tolerance or product <= 0:
             for n in range(plane, size - plane):

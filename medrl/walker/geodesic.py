@@ -92,19 +92,9 @@ class GeodesicSegmenter:
         prior: Tensor | None = None,
         start: Tensor | None = None,
     ) -> Tensor:
-        """Segment the windows (see :class:`medrl.walker.segmenter.Segmenter`).
+        """Segment the windows (see :meth:`medrl.walker.segmenter.Segmenter.solve`).
 
-        Args:
-            system: What :meth:`prepare` returned for these windows.
-            seeds: (N, I, J, K) int8 of NONE, BACKGROUND, FOREGROUND.
-            prior: (N, I, J, K), a probability of foreground known beforehand.
-            start: Not used: distances are computed anew.
-
-        Returns:
-            (N, I, J, K) float32.
-
-        Raises:
-            MedrlError: As there, or if the system was prepared by another segmenter.
+        A start is not made use of: distances are computed anew.
         """
         if not isinstance(system, GeodesicSystem):
             raise MedrlError("the system was prepared by another segmenter")

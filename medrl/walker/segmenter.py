@@ -141,9 +141,9 @@ def check_seeds(
 class RandomWalker:
     """Random walker with fixed seeds and, if wanted, a prior (Grady 2005, 2006).
 
-    Minimises ``sum w_ij (x_i - x_j)^2 + prior_weight sum c_i (x_i - prior_i)^2`` over the edges and
-    the voxels, x being 0 at background seeds and 1 at foreground seeds. Windows on the CPU are
-    solved by Numba one by one, those on other devices by torch all at once.
+    Minimises ``sum w_ij (x_i - x_j)^2 + prior_weight sum (x_i - prior_i)^2`` over the edges and the
+    voxels, x being 0 at background seeds and 1 at foreground seeds. Windows on the CPU are solved
+    by Numba one by one, those on other devices by torch all at once.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class RandomWalker:
         """Set the options.
 
         Args:
-            prior_weight: How strongly the prior pulls, next to edges of at most 1.
+            prior_weight: How much the prior weighs, next to edges of at most 1.
             tolerance: Largest error of a probability, by the solver's estimate.
             numba: Use Numba for windows on the CPU; otherwise torch does them, too.
 
@@ -180,67 +180,29 @@ class RandomWalker:
         *,
         prior: Tensor | None = None,
         start: Tensor | None = None,
-        confidence: Tensor | None = None,
     ) -> Tensor:
-        """Segment the windows (see :meth:`Segmenter.solve`).
-
-        Args:
-            system: What :meth:`prepare` returned for these windows.
-            seeds: (N, I, J, K) int8 of NONE, BACKGROUND, FOREGROUND.
-            prior: (N, I, J, K), a probability of foreground known beforehand.
-            start: (N, I, J, K), the solution for nearly the same seeds: makes this one quicker.
-            confidence: (N, I, J, K) >= 0, the prior's c_i; 1 if left out.
-
-        Returns:
-            (N, I, J, K) float32.
-
-        Raises:
-            MedrlError: See :meth:`Segmenter.solve`; or a confidence is negative or not finite, or
-                given without a prior.
-        """
+        """Segment the windows (see :meth:`Segmenter.solve`)."""
         if not isinstance(system, CpuSystem | TorchSystem):
             raise MedrlError("the system was prepared by another segmenter")
         background, foreground = check_seeds(system, seeds, prior=prior, start=start)
-        pull = self._pull(system, prior, confidence)
         first = start if start is not None else prior
         if first is None:
             first = torch.full(system.shape, 0.5, device=system.device)
         first = first.to(torch.float32)
         if prior is not None:
-            return self._run(system, seeds, first, pull, prior.to(torch.float32))
+            return self._run(system, seeds, first, prior.to(torch.float32))
         out = foreground.to(torch.float32)[:, None, None, None].expand(system.shape).contiguous()
         rows = (background & foreground).nonzero()[:, 0]
         if len(rows):
-            out[rows] = self._run(system.select(rows), seeds[rows], first[rows], None, None)
+            out[rows] = self._run(system.select(rows), seeds[rows], first[rows], None)
         return out
 
     def _run(
-        self,
-        system: CpuSystem | TorchSystem,
-        seeds: Tensor,
-        first: Tensor,
-        pull: Tensor | None,
-        prior: Tensor | None,
+        self, system: CpuSystem | TorchSystem, seeds: Tensor, first: Tensor, prior: Tensor | None
     ) -> Tensor:
         """Solve by the means that the system was prepared for."""
+        weight = None if prior is None else torch.full_like(first, self.prior_weight)
         if isinstance(system, TorchSystem):
-            return torch_solver.solve(system, seeds, first, pull, prior, self.tolerance)
-        out, _ = cpu.solve(system, seeds, first, pull, prior, self.tolerance)
+            return torch_solver.solve(system, seeds, first, weight, prior, self.tolerance)
+        out, _ = cpu.solve(system, seeds, first, weight, prior, self.tolerance)
         return out
-
-    def _pull(
-        self, system: System, prior: Tensor | None, confidence: Tensor | None
-    ) -> Tensor | None:
-        """How strongly the prior draws each voxel, (N, I, J, K)."""
-        if prior is None:
-            if confidence is not None:
-                raise MedrlError("confidence is that of a prior: give the prior too")
-            return None
-        if confidence is None:
-            return torch.full(system.shape, self.prior_weight, device=system.device)
-        if tuple(confidence.shape) != system.shape:
-            raise MedrlError(f"confidence must be {system.shape}, not {tuple(confidence.shape)}")
-        least, most = (float(v) for v in confidence.aminmax())
-        if not (least >= 0 and math.isfinite(most)):
-            raise MedrlError(f"confidence must be >= 0 and finite, not {least:g} to {most:g}")
-        return confidence.to(torch.float32) * self.prior_weight

@@ -47,7 +47,7 @@ def solve(
     system: TorchSystem,
     seeds: Tensor,
     first: Tensor,
-    pull: Tensor | None,
+    prior_weight: Tensor | None,
     prior: Tensor | None,
     tolerance: float,
 ) -> Tensor:
@@ -57,7 +57,7 @@ def solve(
         system: The windows.
         seeds: (N, I, J, K) int8.
         first: (N, I, J, K) float32, where to begin.
-        pull: (N, I, J, K) float32, how strongly the prior draws each voxel, or None.
+        prior_weight: (N, I, J, K) float32, of the prior at each voxel, or None.
         prior: (N, I, J, K) float32, or None.
         tolerance: Largest error of a probability.
 
@@ -68,20 +68,20 @@ def solve(
     free = (seeds < 0).float()
     x = torch.where(seeds < 0, first, seeds.float())
     diagonal = _spread(weights)
-    if pull is not None:
-        diagonal = diagonal + pull
+    if prior_weight is not None:
+        diagonal = diagonal + prior_weight
     inverse = free / diagonal.clamp(min=1e-30)
 
     def apply(v: Tensor) -> Tensor:
         out = _laplacian(weights, v)
-        return free * (out if pull is None else out + pull * v)
+        return free * (out if prior_weight is None else out + prior_weight * v)
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
         return (a.double() * b.double()).sum(dim=(1, 2, 3), keepdim=True)
 
     r = -_laplacian(weights, x)
-    if pull is not None and prior is not None:
-        r = r + pull * (prior - x)
+    if prior_weight is not None and prior is not None:
+        r = r + prior_weight * (prior - x)
     r = free * r
     z = inverse * r
     p, rz = z, dot(r, z)

@@ -20,7 +20,7 @@ from medrl.errors import MedrlError
 from medrl.rl.check import check_env as check_contract
 from medrl.rl.env import AgentsEnv
 from medrl.seednet.dynamics import SPENT, STATE_CHANNELS, STOPPED
-from medrl.seednet.env import GYMNASIUM_ID, LabelledWindow, make, seed_env
+from medrl.seednet.env import GYMNASIUM_ID, make
 from medrl.seednet.oracle import oracle_actions
 from medrl.seednet.rewards import RewardSettings
 from medrl.seednet.task import ClickSettings
@@ -258,23 +258,22 @@ def test_masked_environment_draws_allowed_actions_only() -> None:
 
 def test_prior_and_segmenter_are_used() -> None:
     images, masks = spheres(noise=0.1)
-    pool = []
-    for image, mask in zip(images, masks, strict=True):
-        seen = torch.from_numpy(image).float()
-        beside = ndimage.shift(mask.astype(np.float32), (2, 0, 0), order=0)
-        prior = torch.from_numpy(ndimage.gaussian_filter(beside, 1.0).clip(0, 1))
-        pool.append(
-            LabelledWindow(seen, torch.from_numpy(mask), intensity_edges(seen[None])[0], prior)
-        )
-    env = seed_env(pool, segmenter=RandomWalker(prior_weight=0.05), batch_size=[5], seed=0)
+    priors = [
+        ndimage.gaussian_filter(ndimage.shift(m.astype(np.float32), (2, 0, 0), order=0), 1.0)
+        for m in masks
+    ]
+    solver = RandomWalker(prior_weight=0.05)
+    env = make(images, masks, priors=priors, segmenter=solver, batch_size=[5], seed=0)
     start = env.reset()
     # One foreground click alone would make everything foreground.
     assert float(start["dice"].mean()) > 0.6
     state = env.state
-    expected = RandomWalker(prior_weight=0.05).solve(
-        RandomWalker().prepare(torch.stack([pool[n].weights for n in start["window"].tolist()])),
+    chosen = start["window"].tolist()
+    seen = torch.from_numpy(np.stack([images[n] for n in chosen])).float()
+    expected = solver.solve(
+        solver.prepare(intensity_edges(seen)),
         state.seeds,
-        prior=torch.stack([pool[n].prior for n in start["window"].tolist()]),
+        prior=torch.from_numpy(np.stack([priors[n] for n in chosen])),
     )
     torch.testing.assert_close(state.probability, expected, atol=5e-3, rtol=0)
     after = walk(env, oracle, 6)[-1]["next"]
@@ -418,20 +417,30 @@ def test_bad_clicks_are_refused(options: dict[str, Any]) -> None:
 
 def test_windows_must_fit() -> None:
     images, masks = spheres()
-    with pytest.raises(MedrlError, match="3 images and 2 masks"):
+    with pytest.raises(MedrlError, match=r"masks must be \(3, 13, 12, 11\)"):
         make(images, masks[:2])
     with pytest.raises(MedrlError, match="at least one"):
         make([], [])
-    with pytest.raises(MedrlError, match="same channels"):
+    with pytest.raises(MedrlError, match="images must be of one shape"):
         make([images[0], images[1][:1]], masks[:2])
-    with pytest.raises(MedrlError, match="window 1 needs a mask"):
+    with pytest.raises(MedrlError, match="masks must be of one shape"):
         make(images[:2], [masks[0], masks[1][:5]])
-    with pytest.raises(MedrlError, match="not empty"):
+    with pytest.raises(MedrlError, match="a mask is empty"):
         make(images[:2], [masks[0], np.zeros(SHAPE, dtype=bool)])
-    seen, truth = torch.from_numpy(images[0]).float(), torch.from_numpy(masks[0])
-    plain = LabelledWindow(seen, truth, intensity_edges(seen[None])[0])
-    with pytest.raises(MedrlError, match="prior or none"):
-        seed_env([plain, LabelledWindow(seen, truth, plain.weights, truth.float())])
+    with pytest.raises(MedrlError, match="priors must be"):
+        make(images, masks, priors=[mask.astype(float) for mask in masks[:2]])
+
+
+def test_edges_of_ones_own_are_used() -> None:
+    images, masks = spheres(noise=0.1)
+    edges = [intensity_edges(torch.from_numpy(m).float()[None, None], beta=20.0)[0] for m in masks]
+    plain, own = (make(images, masks, edges=e, seed=0) for e in (None, edges))
+    for env in (plain, own):
+        env.reset(window=0, click_voxel=np.argwhere(masks[0])[0])
+        assert env.dynamics.windows.system.shape == (3, *SHAPE)
+    state, action = own.state, torch.tensor([0])
+    different = own.dynamics.step(state, action).probability
+    assert not torch.equal(different, plain.dynamics.step(plain.state, action).probability)
 
 
 # Gymnasium --------------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ def test_features_can_be_stacked_and_taken_apart() -> None:
     window = inputs(3)[0]
     with torch.no_grad():
         one = net.encode(window)
-    joined = Features.stack([one[:1], one[torch.tensor([2, 1])]])
+    joined = Features.cat([one.select(torch.tensor([n])) for n in (0, 2, 1)])
     for name in ("full", "half", "quarter"):
         expected = getattr(one, name)[[0, 2, 1]]
         assert torch.equal(getattr(joined, name), expected)

@@ -80,14 +80,13 @@ def test_with_a_prior_it_is_the_dense_solution(numba: bool) -> None:
     shape, weight = (5, 6, 4), 0.3
     weights = torch.rand(1, 3, *shape, generator=generator).clamp(min=0.05)
     prior = torch.rand(1, *shape, generator=generator)
-    confidence = torch.rand(1, *shape, generator=generator)
     seeds = torch.full((1, *shape), -1, dtype=torch.int8)
     seeds[0, 1, 1, 1], seeds[0, 4, 4, 2] = 1, 0
     walker = RandomWalker(prior_weight=weight, tolerance=1e-4, numba=numba)
-    ours = walker.solve(walker.prepare(weights), seeds, prior=prior, confidence=confidence)
+    ours = walker.solve(walker.prepare(weights), seeds, prior=prior)
 
     index = np.arange(np.prod(shape)).reshape(shape)
-    matrix = np.diag(weight * confidence.numpy().ravel().astype(np.float64))
+    matrix = np.diag(np.full(index.size, weight))
     for axis in range(3):
         near = np.moveaxis(index, axis, 0)[:-1].ravel()
         far = np.moveaxis(index, axis, 0)[1:].ravel()
@@ -96,7 +95,7 @@ def test_with_a_prior_it_is_the_dense_solution(numba: bool) -> None:
             matrix[[a, b], [a, b]] += w
             matrix[a, b] -= w
             matrix[b, a] -= w
-    right = weight * (confidence * prior).numpy().ravel().astype(np.float64)
+    right = weight * prior.numpy().ravel().astype(np.float64)
     for place, value in ((index[1, 1, 1], 1.0), (index[4, 4, 2], 0.0)):
         matrix[place] = 0
         matrix[place, place], right[place] = 1, value
@@ -150,8 +149,6 @@ def test_bad_input_is_refused() -> None:
         walker.solve(system, one.long())
     with pytest.raises(MedrlError, match="prior must be within"):
         walker.solve(system, one, prior=torch.full((1, 4, 4, 4), 2.0))
-    with pytest.raises(MedrlError, match="give the prior too"):
-        walker.solve(system, one, confidence=torch.ones(1, 4, 4, 4))
     with pytest.raises(MedrlError, match="weights must be"):
         walker.prepare(torch.ones(1, 4, 4, 4))
     with pytest.raises(MedrlError, match="above 0"):

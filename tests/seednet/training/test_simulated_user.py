@@ -80,7 +80,7 @@ def test_the_agents_score_is_kept_seed_by_seed(make_cases: MakeCases, model: See
     for start in starts(make_cases(2), half_width=12, seed=0):
         encoded = model.encode(start.image, torch.tensor([start.target]))
         prior = model.prior(encoded, start.seeds)
-        every = let_agent(model, encoded, start, prior, stop_threshold=-np.inf)
+        every = let_agent(model, start, stop_threshold=-np.inf)
         assert len(every.gains) == 4
         assert len(every.dice) == 5
         assert int(every.state.steps[0]) == 4
@@ -88,14 +88,14 @@ def test_the_agents_score_is_kept_seed_by_seed(make_cases: MakeCases, model: See
         plain = model.dynamics.segmenter.solve(encoded.system, start.seeds, prior=prior)
         assert every.dice[0] == pytest.approx(overlap(plain > 0.5, start.truth))
 
-        none = let_agent(model, encoded, start, prior, stop_threshold=np.inf)
+        none = let_agent(model, start, stop_threshold=np.inf)
         assert (none.dice, len(none.gains)) == ((every.dice[0],), 1)
         assert none.gains[0] == pytest.approx(every.gains[0])
 
         # As by the model alone.
         level = sorted(every.gains)[1] + 1e-6
         own = SeedModel(replace(model.settings, stop_threshold=level), model.network)
-        answer = let_agent(own, encoded, start, prior)
+        answer = let_agent(own, start)
         count = len(answer.dice) - 1
         assert answer.dice == pytest.approx(every.dice[: count + 1])
         assert len(answer.gains) == min(count + 1, 4)

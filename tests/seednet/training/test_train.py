@@ -46,7 +46,7 @@ def test_a_seed_gives_the_model_and_an_interrupted_training_too(
         data=datalist,
         out=tmp_path / "a",
         card={"title": "Blobs"},
-        progress=lambda what, done, total, numbers: seen.append((what, done, total)),
+        report=lambda what, done, total, numbers: seen.append((what, done, total)),
     )
     assert bundle == tmp_path / "a" / "blobs"
     assert [event for event in seen if event[0] in ("perception", "agent")] == [
@@ -70,7 +70,7 @@ def test_a_seed_gives_the_model_and_an_interrupted_training_too(
             raise _Interrupted
 
     with pytest.raises(_Interrupted):
-        train(SETTINGS, data=datalist, out=tmp_path / "b", progress=interrupt)
+        train(SETTINGS, data=datalist, out=tmp_path / "b", report=interrupt)
     with pytest.raises(MedrlError, match="holds checkpoints already: resume"):
         train(SETTINGS, data=datalist, out=tmp_path / "b")
     resumed: list[tuple[str, int]] = []
@@ -78,7 +78,7 @@ def test_a_seed_gives_the_model_and_an_interrupted_training_too(
         replace(SETTINGS, resume=True),
         data=datalist,
         out=tmp_path / "b",
-        progress=lambda what, done, total, numbers: resumed.append((what, done)),
+        report=lambda what, done, total, numbers: resumed.append((what, done)),
     )
     assert [done for what, done in resumed if what == "perception"] == [3, 4]
     assert read_manifest(other)["settings"] == manifest["settings"]
