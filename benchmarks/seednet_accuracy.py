@@ -23,6 +23,7 @@ import torch
 from evaluation.results import RESULTS, Claims, save
 from evaluation.seeds import cases
 
+import medrl
 from medrl.seednet.evaluate import evaluate, figures, tables
 from medrl.seednet.segment import SeedSegmenter
 
@@ -93,7 +94,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.model or ("hippocampus-t1", "sarcoma-pet-ct"):
-        segmenter = SeedSegmenter.load(name)
+        segmenter = medrl.load(name)
         one_image = len(segmenter.model.settings.channels) == 1
         measure = hippocampus if one_image else sarcoma
         found = measure(segmenter, options.split, options.clicks)

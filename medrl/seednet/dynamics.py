@@ -216,12 +216,6 @@ class SeedDynamics(Dynamics[SeedState]):
             window: (N,) int64, which window each agent works in; one after the other if None.
             user: (N, I, J, K) bool, which seeds are the user's; all if None.
             start: (N, I, J, K) float32, an earlier solution to begin from, or None.
-
-        Returns:
-            The state, everyone active.
-
-        Raises:
-            MedrlError: If the segmenter needs a seed and there is none.
         """
         count = len(seeds)
         own = seeds != NONE if user is None else user & (seeds != NONE)
@@ -264,10 +258,6 @@ class SeedDynamics(Dynamics[SeedState]):
         the present probability) finds most like the label, of those that the mask has otherwise;
         if the mask has none of them otherwise, of all. The first in C order wins a tie.
 
-        Args:
-            state: N agents.
-            action: (N,) int64.
-
         Returns:
             Voxels (N, 3) int64 and labels (N,) int64: -1 and NONE for STOP; -1 and the label of
             the action where no voxel of the cell is free.
@@ -301,13 +291,7 @@ class SeedDynamics(Dynamics[SeedState]):
         return torch.where(found[:, None], voxel, -1), torch.where(stop, NONE, label)
 
     def step(self, state: SeedState, action: Tensor, **_: Any) -> SeedState:
-        """Place one seed in the windows of the agents that are active; the others stay.
-
-        Args:
-            state: N agents.
-            action: (N,) int64; ignored for agents that have ended.
-            **_: These agents decide nothing else.
-        """
+        """Place one seed (N,) in the windows of the agents that are active; the others stay."""
         voxel, label = self.place(state, action)
         stops = state.active & (label == NONE)
         spends = state.active & (label != NONE)
@@ -354,14 +338,7 @@ class SeedDynamics(Dynamics[SeedState]):
         """Put the agents' seeds around other user seeds than they were placed with.
 
         Seeds that now lie too near to a user seed of the other label, or on a user seed, are left
-        out.
-
-        Args:
-            state: N agents and what they have placed.
-            user: (N, I, J, K) int8, the user's seeds now.
-
-        Returns:
-            (N, I, J, K) int8, seeds of both.
+        out. The user's seeds now, and what is returned, the seeds of both, are (N, I, J, K) int8.
         """
         forbidden, seeds = self._forbidden(user, user != NONE), user
         for voxel, label in zip(state.places.unbind(1), state.labels.unbind(1), strict=True):

@@ -175,17 +175,18 @@ class Editor:
         seeds, placed, start = user, obj.placed, prior
         if isinstance(obj, Segmented):
             start = pasted(obj.state.probability, obj.corner, prior, window.corner)
-            voxels = [self.grid.voxel_of(seed.position_world) - window.corner for seed in placed]
-            inside = [bool(((v >= 0) & (v < window.shape)).all()) for v in voxels]
-            placed = tuple(seed for seed, there in zip(placed, inside, strict=True) if there)
-            if placed:
-                kept = [v for v, there in zip(voxels, inside, strict=True) if there]
-                rows = torch.from_numpy(np.array(kept))[None].to(user.device)
-                labels = torch.tensor([[seed.label for seed in placed]], device=user.device)
-                seeds = dynamics.repaint(replace(obj.state, places=rows, labels=labels), user)
-                i, j, k = rows[0].unbind(dim=1)
-                fits = (seeds[0, i, j, k] == labels[0]) & (user[0, i, j, k] == NONE)
-                placed = tuple(s for s, fit in zip(placed, fits.tolist(), strict=True) if fit)
+            places = self._places(placed, window).to(user.device)
+            labels = torch.tensor(
+                [seed.label for seed in placed], dtype=torch.int64, device=user.device
+            )
+            last = torch.tensor(window.shape, device=user.device) - 1
+            inside = ((places >= 0) & (places <= last)).all(dim=1)
+            labels = torch.where(inside, labels, NONE)
+            agents = replace(obj.state, places=places[None], labels=labels[None])
+            seeds = dynamics.repaint(agents, user)
+            i, j, k = torch.minimum(places.clamp(min=0), last).unbind(dim=1)
+            fits = inside & (seeds[0, i, j, k] == labels) & (user[0, i, j, k] == NONE)
+            placed = tuple(s for s, fit in zip(placed, fits.tolist(), strict=True) if fit)
         state = dynamics.reset(seeds, user=user != NONE, start=start)
         made = {"box": box, "corner": window.corner, "prior": prior, "state": state}
         return self._with_exclusions(Segmented(**{**vars(obj), **made, "placed": placed}))
@@ -210,6 +211,11 @@ class Editor:
         affine = cropped_affine(self.grid.affine, obj.corner)
         inside = voxels_in_box(obj.limits_world, affine, shape)
         return torch.from_numpy(inside).to(self.model.device)
+
+    def _places(self, seeds: Sequence[Seed], window: Window) -> Tensor:
+        """Voxels (S, 3) of a window at which the agent has placed seeds; some may lie outside."""
+        voxels = [self.grid.voxel_of(seed.position_world) - window.corner for seed in seeds]
+        return torch.from_numpy(np.array(voxels, dtype=np.int64).reshape(-1, 3))
 
     def _voxels_of(self, mark: Seed | Edit) -> Voxels:
         """Grid voxels (V, 3) of a seed or an edit; those half a voxel beyond the grid in it."""

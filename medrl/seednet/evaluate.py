@@ -114,7 +114,7 @@ def click_into(
     return ClickedScan(sample.name, sample.name, images, kind.name, truth, click)
 
 
-class Window:
+class ClickedWindow:
     """The model's window around the click, for methods that see nothing else."""
 
     def __init__(self, model: SeedModel, case: ClickedScan) -> None:
@@ -153,18 +153,18 @@ class Window:
 # Methods ----------------------------------------------------------------------------------------
 
 
-def network(window: Window, seeds: Sequence[Seed]) -> Mask:
+def network(window: ClickedWindow, seeds: Sequence[Seed]) -> Mask:
     """What the network alone sees from some seeds."""
     return window.mask(window.model.prior(window.encoded, window.seeds(seeds)))
 
 
-def plain(window: Window, solver: Segmenter) -> Segment:
+def plain(window: ClickedWindow, solver: Segmenter) -> Segment:
     """A solver on the intensities in the window, without network or prior."""
     segment = plain_segmenter(solver, window.image)
     return lambda seeds: window.mask(segment(window.seeds(seeds)))
 
 
-def with_random_seeds(window: Window, generator: Generator) -> Mask:
+def with_random_seeds(window: ClickedWindow, generator: Generator) -> Mask:
     """Seeds at random places with the true labels instead of the agent's."""
     model, count = window.model, window.model.settings.max_seeds
     seeds = random_seeds(window.truth(), window.click, count=count, generator=generator)
@@ -173,8 +173,8 @@ def with_random_seeds(window: Window, generator: Generator) -> Mask:
     return window.mask(solver.solve(window.encoded.system, seeds, prior=prior))
 
 
-def threshold(window: Window) -> Mask:
-    """The one-click threshold that goes with what the model looks at."""
+def threshold(window: ClickedWindow) -> Mask:
+    """The one-click threshold that goes with the model's channels."""
     image = window.image[0]
     i, j, k = (int(c) for c in (window.click[0] == FOREGROUND).nonzero()[0])
     for number, channel in enumerate(window.model.settings.channels):
@@ -271,22 +271,20 @@ def _measured(
     def row(method: str, metric: str, value: float) -> Row:
         return Row(case.name, case.target, method, metric, value, case.subject)
 
-    def segment(agent: bool) -> Segmentation:
-        return segmenter.segment(case.images, [case.click], target=case.target, agent=agent)
-
     def correct(answer: Segment, *, clicks: int, most: int = 0) -> list[float]:
         def at(corrections: Sequence[VoxelSeed]) -> Mask:
             return answer([case.click, *map(case.seed, corrections)])
 
         return corrected(at, case.truth, clicks=clicks, goal=GOAL, most=most, generator=generator)
 
-    found, window = segment(agent=True), Window(segmenter.model, case)
+    found = segmenter.segment(case.images, [case.click], target=case.target)
+    window, by_seeds = ClickedWindow(segmenter.model, case), _with_fixed_seeds(segmenter, case)
     walker = plain(window, RandomWalker())
     most = segmenter.model.settings.max_seeds
     oracle = correct(walker, clicks=most)
     one_click = {
         AGENT: case.dice(found.mask[0].numpy() > 0),
-        "network + walker": case.dice(segment(agent=False).mask[0].numpy() > 0),
+        "network + walker": by_seeds[0],
         "network": case.dice(network(window, [case.click])),
         "random seeds": case.dice(with_random_seeds(window, generator)),
         "oracle, intensity walker": oracle[-1],
@@ -294,10 +292,7 @@ def _measured(
     }
     rows = [row(method, DICE, value) for method, value in one_click.items()]
     rows.append(row(AGENT, SEEDS, sum(seed.who == "agent" for seed in found.seeds)))
-    rows += [
-        row(AGENT, WITH_SEEDS.format(n), value)
-        for n, value in enumerate(_with_fixed_seeds(segmenter, case))
-    ]
+    rows += [row(AGENT, WITH_SEEDS.format(n), value) for n, value in enumerate(by_seeds)]
     if clicks:
         segments: dict[str, Segment] = {
             AGENT: _Correcting(found),

@@ -34,7 +34,7 @@ def name_images(
 
     Raises:
         MedrlError: If the model does not know a channel, an image cannot be what it is said to
-            be, or it cannot be told what a single image is.
+            be, or it is not clear which a single image is.
     """
     if not isinstance(scan, Mapping):
         scan = {channel or _guess(scan, channels): scan}

@@ -1,4 +1,4 @@
-"""Teach a seed agent what a seed is worth: imitation of an oracle, then DQN on its own states."""
+"""Teach a seed agent the value of a seed: imitation of an oracle, then DQN on its own states."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class AgentSettings:
             tried it, voxels; the one that gains most counts. One next to a prior, which leaves
             only small errors; a segmenter without a prior is moved further by each seed.
         imitation_weight: Weight of the imitation loss during DQN.
-        reward: What a seed is worth.
+        reward: Of a seed.
     """
 
     imitation_steps: int = 250
@@ -128,7 +128,7 @@ class AgentLearner(Learner):
     def __init__(
         self, model: SeedModel, sampler: Sampler, settings: AgentSettings, *, generator: Generator
     ) -> None:
-        """Set up.
+        """Prepare to learn.
 
         Args:
             model: A model whose network can see already; its value head learns, where it is.

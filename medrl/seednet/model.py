@@ -26,8 +26,8 @@ class ModelSettings:
     """Everything that must be known to run the network.
 
     Attributes:
-        channels: Images that it looks at; any but one may be missing.
-        targets: Kinds of object that it can be asked for; the first unless told otherwise.
+        channels: Its images; any but one may be missing.
+        targets: Kinds of object that it can be asked for; the first unless another is named.
         spacing: Voxel size that it works at, mm.
         half_width: Half the side of the window around the first seed, voxels.
         widths: Feature channels at each resolution.
@@ -172,7 +172,7 @@ class SeedModel:
         return self.dynamics.on(Windows(encoded.system, prior))
 
     def save(self, folder: Path, *, name: str, card: Mapping[str, Any]) -> Path:
-        """Write the model as a bundle; its card tells users of data, licence and limits."""
+        """Write the model as a bundle; its card is for users: data, licence and limits."""
         from medrl.bundles import network_tensors, new_manifest, save
 
         settings = asdict(self.settings)

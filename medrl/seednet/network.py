@@ -1,8 +1,8 @@
-"""What a seed agent looks with: an image encoder that runs once, and two light heads per seed.
+"""Network of a seed agent: an image encoder that runs once, and two light heads per seed.
 
 Windows are (N, C, I, J, K) with sides that are multiples of :data:`MULTIPLE`. The encoder sees the
 image only, so a scan is encoded once however many seeds are placed. The prior head turns the
-user's seeds into a foreground probability; the value head says what another seed would be worth
+user's seeds into a foreground probability; the value head gives the value of another seed
 in every cell of a grid at half the resolution.
 """
 
@@ -72,7 +72,7 @@ class SeedNetwork(nn.Module):
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
 
     def encode(self, window: Tensor) -> Features:
-        """Look at windows (N, C, I, J, K)."""
+        """Features of windows (N, C, I, J, K)."""
         features: Features = self.encoder(window)
         return features
 
@@ -100,7 +100,7 @@ class SeedNetwork(nn.Module):
         return logits
 
     def values(self, features: Features, view: Tensor, target: Tensor) -> Tensor:
-        """Value (N, A) of every action; the last one is STOP and always worth 0.
+        """Value (N, A) of every action; the last one is STOP, always 0.
 
         Args:
             features: Of N windows.

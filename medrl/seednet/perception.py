@@ -32,7 +32,7 @@ class PerceptionSettings:
             batch is shown besides the first click.
         corrected: Share of batches that are shown any.
         click_weight: How much more a voxel next to a seed counts than one far away: a network
-            must do as it is told before it may know better.
+            must obey the user before it may know better.
     """
 
     steps: int = 2500

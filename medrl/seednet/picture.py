@@ -94,7 +94,7 @@ def draw_segmentation(session: SeedSession, *, title: str = "") -> Figure:
 
 
 def _region(labels: MetaTensor, seeds: Sequence[Seed]) -> Array:
-    """Lowest and highest world coordinates (2, 3) of what is worth showing."""
+    """Lowest and highest world coordinates (2, 3) of what is shown."""
     where = np.argwhere(labels.numpy()[0] > 0)
     points = np.concatenate([seed.points_world for seed in seeds])
     if len(where):

@@ -33,7 +33,7 @@ class Segmentation:
         trajectory: The agent's seeds, one a step.
         warnings: What the user should know, one line each.
         seconds: Wall time from preparing the scan to the answer.
-        confidence: None: nobody judges a mask as a whole.
+        confidence: None: there is none of a mask as a whole.
         session: To go on with: corrections, undo, further objects.
     """
 
@@ -62,12 +62,6 @@ class Segmentation:
             stem: What the files are called; after the scan if None.
             picture: Draw the picture.
             pseudonyms: Take the patient's identity out of the DICOM SEG.
-
-        Returns:
-            Paths by kind.
-
-        Raises:
-            MedrlError: If they cannot be written.
         """
         from medrl.files import stem_of
         from medrl.results.provenance import file_of
@@ -98,24 +92,6 @@ class SeedSegmenter:
         self.model = model
         self.manifest = dict(manifest or {"name": "unnamed"})
 
-    @classmethod
-    def load(cls, name_or_folder: str | Path, *, device: str = "cpu") -> SeedSegmenter:
-        """Load a model that ships with medrl by its name, or any bundle folder.
-
-        Args:
-            name_or_folder: For example ``hippocampus-t1``, or a path.
-            device: Torch device: ``cpu``, ``cuda``, ``cuda:1``.
-
-        Raises:
-            MedrlError: If there is no such model, it is damaged, or the device is not there.
-        """
-        from medrl.bundles import find
-        from medrl.systems import check_device
-
-        check_device(device)
-        model, manifest = SeedModel.load(find(name_or_folder), device=device)
-        return cls(model, manifest=manifest)
-
     def session(self) -> SeedSession:
         """A session of its own with the model, for work click by click."""
         return SeedSession(self.model, manifest=self.manifest)
@@ -144,7 +120,7 @@ class SeedSegmenter:
             agent: Let the agent add seeds.
             max_seeds: As many as it may; as many as it was trained to place if None.
             progress: Called with the agent's seeds so far and the most there can be.
-            watch: Told of every seed that the agent places.
+            watch: Called with every seed that the agent places.
 
         Returns:
             The mask, and the session that made it.

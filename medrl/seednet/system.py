@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from medrl.seednet.segment import SeedSegmenter, Segmentation
     from medrl.trajectory import Watch
 
-#: What segments a single scan unless told otherwise, if it is there.
+#: The model for a single scan unless another is named, if it is there.
 _DEFAULT = "hippocampus-t1"
 _SIDECAR = ".seeds.mrk.json"
 
@@ -150,9 +150,11 @@ beside it, or named in the column `seeds` of a manifest: a file, or fg:x,y,z (RA
 
     def load(self, bundle: Path, *, device: str = "cpu") -> SeedSegmenter:
         """The segmenter of a trained model."""
+        from medrl.seednet.model import SeedModel
         from medrl.seednet.segment import SeedSegmenter
 
-        return SeedSegmenter.load(bundle, device=device)
+        model, manifest = SeedModel.load(bundle, device=device)
+        return SeedSegmenter(model, manifest=manifest)
 
     def check(self, predictor: SeedSegmenter, options: SegmentOptions) -> None:
         """Refuse targets that a model does not know."""
@@ -222,8 +224,10 @@ beside it, or named in the column `seeds` of a manifest: a file, or fg:x,y,z (RA
 
     def tables(self, results: Mapping[str, Segmentation]) -> list[Any]:
         """The objects of a scan."""
+        from medrl.results.tables import plain_table
+
         return [
-            _object_table(f"{name} ({result.seconds:.1f} s)", self.rows(result))
+            plain_table(f"{name} ({result.seconds:.1f} s)", self.rows(result))
             for name, result in results.items()
         ]
 
@@ -321,24 +325,3 @@ def _seeds(given: Given) -> list[Seed]:
         else:
             texts += str(path).split()
     return [parse_seed(text, space=given.space) for text in texts] + seeds
-
-
-def _object_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
-    table.add_column("object", no_wrap=True)
-    for column in ("volume ml", "your seeds", "agent's seeds", "expected gain in Dice"):
-        table.add_column(column, justify="right")
-    table.add_column("agent")
-    for row in rows:
-        table.add_row(
-            Text(row["object"]),
-            f"{row['volume_ml']:.2f}",
-            str(row["user_seeds"]),
-            str(row["agent_seeds"]),
-            f"{row['expected_gain']:.3f}",
-            row["outcome"],
-        )
-    return table

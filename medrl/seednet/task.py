@@ -1,4 +1,4 @@
-"""Segmentation of windows whose truth is known: the first click, and what a seed is worth."""
+"""Segmentation of windows whose truth is known: the first click, and the reward of a seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medrl.seednet.geometry import dilate
 from medrl.seednet.rewards import RewardKind, RewardSettings, dice, seed_rewards
 from medrl.walker.segmenter import FOREGROUND, NONE
 
-#: Names of what :meth:`SeedTask.info` tells.
+#: Names of what :meth:`SeedTask.info` gives.
 INFO = ("window", "click_voxel", "dice")
 
 
@@ -55,7 +55,7 @@ class SeedTask(Task[SeedState]):
         reward: RewardSettings | RewardKind = "dice",
         click: ClickSettings | None = None,
     ) -> None:
-        """Tell the truth.
+        """Take the truth.
 
         Args:
             dynamics: On M windows.
@@ -102,7 +102,7 @@ class SeedTask(Task[SeedState]):
         return self.dynamics.reset(seeds, window=window)
 
     def reward(self, before: SeedState, action: Tensor, after: SeedState) -> Tensor:
-        """What seeds were worth: :func:`medrl.seednet.rewards.seed_rewards`."""
+        """Rewards of seeds: :func:`medrl.seednet.rewards.seed_rewards`."""
         place, label = self.dynamics.place(before, action)
         truth = self.truth[before.window]
         return seed_rewards(before.mask, after.mask, truth, place, label, self.rewards)

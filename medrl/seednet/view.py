@@ -1,4 +1,4 @@
-"""What a seed network is told besides the image: where seeds are, and how the work stands."""
+"""Inputs of a seed network besides the image: where seeds are, and how the mask stands."""
 
 from __future__ import annotations
 
