@@ -1,4 +1,8 @@
-"""What a seed agent has to beat: random seeds, plain walking, thresholds, with the same clicks."""
+"""What a seed agent has to beat: random seeds, plain walking, thresholds, with the same clicks.
+
+Convention: seeds are (1, I, J, K) int8, images (1, C, I, J, K) and volumes (I, J, K) normalised,
+radii in voxels.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +24,7 @@ PLAIN_RADIUS = 2.0
 
 
 def painted(seeds: Tensor, *, radius: float) -> Tensor:
-    """Every seed as a ball; where balls of both labels meet, the nearer seed wins.
-
-    Args:
-        seeds: (1, I, J, K) int8 of single voxels.
-        radius: In voxels.
-
-    Returns:
-        (1, I, J, K) int8.
-    """
+    """Every seed as a ball; where balls of both labels meet, the nearer seed wins."""
     if radius <= 0:
         return seeds
     distance, nearest = ndimage.distance_transform_edt(
@@ -41,15 +37,12 @@ def painted(seeds: Tensor, *, radius: float) -> Tensor:
 def plain_segmenter(
     segmenter: Segmenter, image: Tensor, *, radius: float = PLAIN_RADIUS
 ) -> Callable[[Tensor], Tensor]:
-    """A segmenter on the intensities alone, without network or prior.
+    """A segmenter on the intensities alone: from seeds to a probability (1, I, J, K).
 
     Args:
         segmenter: Random walker or geodesic distances.
-        image: (1, C, I, J, K), normalised.
+        image: What to segment.
         radius: Of the ball that each seed paints.
-
-    Returns:
-        From seeds (1, I, J, K) int8 to a probability (1, I, J, K).
     """
     system = segmenter.prepare(intensity_edges(image, beta=INTENSITY_BETA))
 
@@ -60,17 +53,7 @@ def plain_segmenter(
 
 
 def random_seeds(truth: Tensor, seeds: Tensor, *, count: int, generator: Generator) -> Tensor:
-    """Seeds at random places with the truth's labels, besides those given.
-
-    Args:
-        truth: (1, I, J, K) bool.
-        seeds: (1, I, J, K) int8.
-        count: How many more.
-        generator: Source of the places.
-
-    Returns:
-        (1, I, J, K) int8.
-    """
+    """As many more seeds, at random places with the labels of the truth (1, I, J, K) bool."""
     out = seeds.clone()
     free = (out[0] == NONE).nonzero()
     for row in torch.randperm(len(free), generator=generator)[:count]:
@@ -91,10 +74,7 @@ def region_around(
 def intensity_region(volume: Tensor, click: tuple[int, int, int], *, width: float = 0.5) -> Tensor:
     """One-click threshold: the connected region with about the click's intensity.
 
-    Args:
-        volume: (I, J, K), normalised.
-        click: Voxel.
-        width: Largest difference from the mean of the click's neighbourhood, normalised units.
+    It differs by at most ``width`` from the mean of the click's neighbourhood.
     """
     offsets = ball(1.0)
     near = (offsets + torch.tensor(click)).clamp(min=0)
@@ -107,11 +87,7 @@ def suv_region(suv: Tensor, click: tuple[int, int, int], *, share: float = 0.41)
     """Threshold at a share of the local SUV maximum, connected to it.
 
     The local maximum is found by climbing from the click to the brightest of the 26 neighbours.
-
-    Args:
-        suv: (I, J, K), standardized uptake values.
-        click: Voxel.
-        share: Of the maximum.
+    The volume holds standardized uptake values.
     """
     best = ndimage.maximum_filter(suv.numpy(), size=3)
     here = click

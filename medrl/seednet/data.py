@@ -34,11 +34,7 @@ class Target:
 
 
 def parse_target(text: str) -> Target:
-    """Read ``NAME=LABEL,LABEL,...``; without labels it is label 1.
-
-    Raises:
-        MedrlError: If there is no name, or a label is not a whole number above 0.
-    """
+    """Read ``NAME=LABEL,LABEL,...``; without labels it is label 1."""
     name, _, labels = text.partition("=")
     values = labels.split(",") if labels else ["1"]
     if not name or not all(value.strip().isdecimal() and int(value) > 0 for value in values):
@@ -127,9 +123,6 @@ def load_labelled(
         targets: The model's.
         spacing: The model's voxel size, mm.
         progress: Called with the samples read and their number.
-
-    Returns:
-        One for each sample.
 
     Raises:
         MedrlError: If a file cannot be read, or a mask holds none of the targets.

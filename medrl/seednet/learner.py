@@ -97,14 +97,7 @@ class TrainingTask(SeedTask):
         return self.dynamics.reset(seeds)
 
     def put(self, image: Tensor, target: Tensor, truth: Tensor, clicks: Tensor) -> None:
-        """Put the dynamics on some windows.
-
-        Args:
-            image: (N, C, I, J, K).
-            target: (N,) int64.
-            truth: (N, I, J, K) bool.
-            clicks: (N, I, J, K) int8, the users'.
-        """
+        """Put the dynamics on windows (N, C, I, J, K) with their targets, truths and clicks."""
         self.image, self.target, self.truth, self.clicks = image, target, truth, clicks
         self.encoded = self._model.encode(image, target)
         prior = self._model.prior(self.encoded, clicks)
@@ -128,14 +121,7 @@ class AgentLearner(Learner):
     def __init__(
         self, model: SeedModel, sampler: Sampler, settings: AgentSettings, *, generator: Generator
     ) -> None:
-        """Prepare to learn.
-
-        Args:
-            model: A model whose network can see already; its value head learns, where it is.
-            sampler: Where windows come from.
-            settings: How.
-            generator: Source of all choices.
-        """
+        """Train the value head of a model whose perception is trained, on the model's device."""
         self.network = model.network
         self._head = self.network.learn_values()
         super().__init__(

@@ -75,11 +75,7 @@ class ModelSettings:
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> ModelSettings:
-        """Read what :func:`dataclasses.asdict` wrote.
-
-        Raises:
-            MedrlError: If a setting is missing, unknown or damaged.
-        """
+        """Read what :func:`dataclasses.asdict` wrote, if it is whole."""
         from medrl.bundles import settings_from
 
         settings = settings_from(ModelSettings, values)
@@ -132,11 +128,7 @@ class SeedModel:
         return torch.device("cpu") if weights is None else weights.device
 
     def target_index(self, name: str | None) -> int:
-        """Number of a target; the first if no name is given.
-
-        Raises:
-            MedrlError: If the model has none of that name.
-        """
+        """Number of a target; the first if no name is given."""
         names = [target.name for target in self.settings.targets]
         if name is None:
             return 0

@@ -103,19 +103,11 @@ class Seed:
 
 
 def as_label(label: int | str) -> int:
-    """A label from its number or any of its names, such as ``fg`` or ``background``.
-
-    Raises:
-        MedrlError: If it is neither.
-    """
-    if isinstance(label, str):
-        number = _WORDS.get(label.strip().lower())
-        if number is None:
-            raise MedrlError(f"{label!r} is not a label of a seed: use fg or bg")
-        return number
-    if label not in (BACKGROUND, FOREGROUND):
+    """A label from its number or any of its names, such as ``fg`` or ``background``."""
+    number = _WORDS.get(label.strip().lower()) if isinstance(label, str) else label
+    if number is None or number not in (BACKGROUND, FOREGROUND):
         raise MedrlError(f"{label!r} is not a label of a seed: use fg or bg")
-    return int(label)
+    return int(number)
 
 
 def parse_seed(text: str, *, space: str = "RAS") -> Seed:
@@ -125,9 +117,6 @@ def parse_seed(text: str, *, space: str = "RAS") -> Seed:
         text: ``fg:x,y,z`` or ``bg:x,y,z`` in mm; more triples, each after another colon, make a
             scribble.
         space: ``RAS`` or ``LPS``.
-
-    Returns:
-        The user's seed.
 
     Raises:
         MedrlError: If it is not of this form.
@@ -165,20 +154,18 @@ def read_seeds(path: str | os.PathLike[str]) -> list[Seed]:
     stem = file.name.split(".")[0]
     seeds = []
     for markup in read_markups(file):
-        texts = [
+        points = [
             (label, description, markup.name, stem)
             for label, description in zip(markup.labels, markup.descriptions, strict=True)
         ]
-        if markup.kind in _LINES and texts:
-            where = (markup.name, *texts[0][:2], stem)
-            label = _label_of(file, f"the curve {markup.name!r}", where)
-            seeds.append(Seed(markup.points_world, label, _who(*where)))
-            continue
-        if markup.kind != "Fiducial":
-            continue
-        for named, point in zip(texts, markup.points_world, strict=True):
-            label = _label_of(file, f"the point {named[0]!r}", named)
-            seeds.append(Seed(point, label, _who(*named[:2])))
+        if markup.kind in _LINES and points:
+            texts = (markup.name, *points[0][:2], stem)
+            label = _label_of(file, f"the curve {markup.name!r}", texts)
+            seeds.append(Seed(markup.points_world, label, _who(*texts)))
+        elif markup.kind == "Fiducial":
+            for texts, point in zip(points, markup.points_world, strict=True):
+                label = _label_of(file, f"the point {texts[0]!r}", texts)
+                seeds.append(Seed(point, label, _who(*texts[:2])))
     if not seeds:
         raise MedrlError(f"{file}: holds no seeds")
     return seeds
@@ -194,11 +181,8 @@ def write_seeds(
 
     Args:
         path: File to write.
-        seeds: The seeds.
+        seeds: The user's and the agent's.
         name: What Slicer calls the list.
-
-    Raises:
-        MedrlError: If the file cannot be written.
     """
     counts: dict[str, int] = {}
     names = []

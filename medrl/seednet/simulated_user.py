@@ -57,7 +57,7 @@ def starts(
     targets: Sequence[int] | None = None,
     device: str = "cpu",
 ) -> list[Start]:
-    """One start for each case and target.
+    """One start for each case and target that it has.
 
     Args:
         cases: Labelled patients.
@@ -65,9 +65,6 @@ def starts(
         seed: Of the clicks; each case has its own.
         targets: Which targets; all if None.
         device: Where they are wanted.
-
-    Returns:
-        The starts; targets that a case lacks are left out.
     """
     out = []
     for number, case in enumerate(cases):

@@ -41,11 +41,7 @@ class Channel:
 
 
 def parse_channel(text: str) -> Channel:
-    """Read ``NAME`` or ``NAME:INTENSITY``.
-
-    Raises:
-        MedrlError: If there is no name or no such intensity.
-    """
+    """Read ``NAME`` or ``NAME:INTENSITY``."""
     name, _, intensity = text.partition(":")
     known = get_args(Intensity)
     if not name or (intensity and intensity not in known):
