@@ -169,19 +169,21 @@ def test_grid_and_actions(stride: int, grid: tuple[int, int, int]) -> None:
     assert int(none) == dynamics.actions(SHAPE) - 1
 
 
-def free_voxels(state: SeedState, n: int, label: int, veto: float) -> NDArray[np.bool_]:
+def free_voxels(state: SeedState, n: int, label: int, exclusion: float) -> NDArray[np.bool_]:
     """Not seeded and not too near to a user seed of the other label, by SciPy."""
     seeds, user = state.seeds[n].numpy(), state.user[n].numpy()
     other = user & (seeds == 1 - label)
     near = np.zeros(SHAPE, dtype=bool)
     if other.any():
-        near = ndimage.distance_transform_edt(~other) <= veto
+        near = ndimage.distance_transform_edt(~other) <= exclusion
     return (seeds == NONE) & ~near
 
 
-@pytest.mark.parametrize(("stride", "veto"), [(1, 3.0), (2, 3.0), (2, 0.0), (3, 1.5), (2, 30.0)])
-def test_allowed_are_the_cells_with_a_free_voxel(stride: int, veto: float) -> None:
-    dynamics = rules(stride=stride, exclusion_radius=veto)
+@pytest.mark.parametrize(
+    ("stride", "exclusion"), [(1, 3.0), (2, 3.0), (2, 0.0), (3, 1.5), (2, 30.0)]
+)
+def test_allowed_are_the_cells_with_a_free_voxel(stride: int, exclusion: float) -> None:
+    dynamics = rules(stride=stride, exclusion_radius=exclusion)
     dynamics, state = begin(dynamics, random_seeds(4, seed=2, share=0.01))
     rng = np.random.default_rng(0)
     seen = set()
@@ -190,7 +192,7 @@ def test_allowed_are_the_cells_with_a_free_voxel(stride: int, veto: float) -> No
         assert allowed.shape == (4, dynamics.actions(SHAPE))
         assert allowed[:, -1].all()
         for n, label in product(range(4), (BACKGROUND, FOREGROUND)):
-            free = free_voxels(state, n, label, veto)
+            free = free_voxels(state, n, label, exclusion)
             padded = np.pad(free, [(0, -side % stride) for side in SHAPE])
             blocks = padded.reshape([x for g in dynamics.grid(SHAPE) for x in (g, stride)])
             expected = blocks.any(axis=(1, 3, 5)).ravel()
@@ -198,8 +200,8 @@ def test_allowed_are_the_cells_with_a_free_voxel(stride: int, veto: float) -> No
             np.testing.assert_array_equal(allowed[n, label * cells : (label + 1) * cells], expected)
             seen |= set(expected.tolist())
         state = dynamics.step(state, random_actions(state, dynamics, rng))
-    assert (True in seen) == (veto < 30)
-    assert False in seen or veto < 3
+    assert (True in seen) == (exclusion < 30)
+    assert False in seen or exclusion < 3
 
 
 # Steps ------------------------------------------------------------------------------------------
@@ -313,7 +315,7 @@ def test_agents_do_what_one_agent_in_plain_python_does(
 
 
 def test_user_seeds_always_win() -> None:
-    """Whatever agents do, for long: user voxels stay, and the veto around them holds."""
+    """Whatever agents do, for long: user voxels stay, and the exclusion around them holds."""
     dynamics = rules(max_seeds=40, seed_radius=3.0, exclusion_radius=2.0)
     seeds = random_seeds(4, seed=6, share=0.005)
     dynamics, state = begin(dynamics, seeds)

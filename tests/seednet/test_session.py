@@ -181,29 +181,29 @@ def test_proposals_are_kept_apart(session, make_scan):
     assert session.seeds[1].expected_gain == pytest.approx(proposal.expected_gain)
 
 
-def test_a_veto_holds_until_the_user_changes_something_there(session, make_scan):
+def test_a_rejection_holds_until_the_user_changes_something_there(session, make_scan):
     session.add_seed(make_scan.center, "fg")
-    vetoed = []
+    rejected = []
     while (proposal := session.propose()) is not None:
-        for other in vetoed:
+        for other in rejected:
             distance = np.linalg.norm(proposal.position_world - other.position_world)
             assert proposal.label != other.label or distance > 8
-        vetoed.append(proposal)
+        rejected.append(proposal)
         session.reject()
-        assert len(vetoed) < 60
-    assert len(vetoed) > 2
+        assert len(rejected) < 60
+    assert len(rejected) > 2
     assert session.accept_all() == ()
 
-    # Far from the vetoes: they stay, although the agent begins anew.
+    # Far from the rejected proposals: they stay rejected, although the agent begins anew.
     session.add_seed(make_scan.center + xyz(0, 0, 8), "fg")
     assert session.propose() is None
     # A seed next to one, that says nothing about the rest, lifts that one only.
-    place = vetoed[0].position_world
+    place = rejected[0].position_world
     session.add_seed(place + xyz(0, 0, 6), "fg")
     again = session.propose()
     assert again is None or np.linalg.norm(again.position_world - place) <= 8
     work = session._objects[session.current].obj
-    assert len(work.rejected) < len(vetoed)
+    assert len(work.rejected) < len(rejected)
 
 
 def test_an_agents_seed_that_contradicts_the_user_goes(session, make_scan):
