@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from medrl.trajectory import Recording, Step, Trajectory
 from medrl_napari.agent_table import AgentTable, scale_colormap
 from medrl_napari.boxes import cube_corners, cut_edges, whole_edges
-from medrl_napari.scans import KEY, LayerData, add
+from medrl_napari.scans import KEY, LayerData, add, add_beside
 from medrl_napari.space import AXES, AXES_4D, Floats, Frame
 
 if TYPE_CHECKING:
@@ -262,22 +262,20 @@ class AgentsView:
         if self._windows is None:
             if not len(vectors) or self._points is None:
                 return
-            chosen = set(self.viewer.layers.selection)
-            self._adding = True
-            self._windows = self.viewer.add_vectors(
-                vectors,
-                name=f"{self.name}: windows",
-                edge_color=colors,
-                edge_width=0.7,
-                vector_style="line",
-                opacity=0.7,
-                blending="translucent_no_depth",
-                metadata={KEY: {"kind": "windows", "frame": self.frame, "view": self}},
+            settings = {
+                "name": f"{self.name}: windows",
+                "edge_color": colors,
+                "edge_width": 0.7,
+                "vector_style": "line",
+                "opacity": 0.7,
+                "blending": "translucent_no_depth",
+                "metadata": {KEY: {"kind": "windows", "frame": self.frame, "view": self}},
                 **AXES,
-            )
+            }
+            self._adding = True
+            self._windows = add_beside(self.viewer, (vectors, settings, "vectors"))
             self._adding = False
             self._windows.events.visible.connect(self._draw_windows)
-            self.viewer.layers.selection = chosen
             return
         if not self._windows.visible:
             # napari does not slice a hidden layer anew, so other data would not fit its slice.

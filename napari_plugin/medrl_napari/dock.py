@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
-from qtpy.QtWidgets import QFrame, QLayout, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QFrame,
+    QLayout,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from medrl_napari.agents import AgentsView
 from medrl_napari.jobs import Job, Report
@@ -20,6 +29,7 @@ if TYPE_CHECKING:
     from qtpy.QtCore import QSize
     from qtpy.QtGui import QKeyEvent, QResizeEvent
 
+    from medrl.trajectory import Trajectory
     from medrl_napari.space import Frame
 
 #: By then what was shown before has been drawn.
@@ -136,6 +146,28 @@ class Panel(QScrollArea):
         job.start()
         self._show_busy()
 
+    def save_into(self, folder: Path | None, write: Callable[[Path], Mapping[str, Path]]) -> None:
+        """Write files beside the window, and name them.
+
+        Args:
+            folder: Where to; asked for if None.
+            write: Writes into a folder, and returns the files by kind.
+        """
+        if self.running:
+            return
+        if folder is None:
+            chosen = QFileDialog.getExistingDirectory(self, "Folder for the results")
+            if not chosen:
+                return
+            folder = Path(chosen)
+        target = folder
+
+        def saved(paths: Mapping[str, Path]) -> None:
+            names = ", ".join(path.name for path in paths.values())
+            self.status.say(f"Saved {names} in {target}.")
+
+        self.work(lambda _: write(target), f"Saving to {target} …", saved)
+
     def cancel(self) -> None:
         """End what is under way; nothing of it stays."""
         if self.job is not None:
@@ -214,6 +246,8 @@ class AgentsDock(Panel):
         super().__init__(viewer)
         self.agents: AgentsView | None = None
         self.replay = Replay(viewer, parent=self)
+        self._replayed: tuple[Frame, Trajectory] | None = None
+        self._watching = False
         self.life.callback(thin_names(viewer))
 
     def agents_in(self, frame: Frame) -> AgentsView:
@@ -237,6 +271,7 @@ class AgentsDock(Panel):
             frame: The viewer's.
             wanted: Whether it is still the result that is shown.
         """
+        self._replayed = frame, result.trajectory
 
         def show() -> None:
             if not self.running and wanted():
@@ -254,7 +289,29 @@ class AgentsDock(Panel):
     def work(self, *args: Any, **options: Any) -> None:
         """As all panels do; a replay ends."""
         self.replay.stop()
+        self._watching = "frame" in options
         super().work(*args, **options)
+
+    def forget_paths(self) -> None:
+        """There is no result any more whose agents could be shown."""
+        self._replayed = None
+
+    def failed(self, line: str) -> None:
+        """Show the agents of the last result again."""
+        self._restore()
+        super().failed(line)
+
+    def cancelled(self) -> None:
+        """Show the agents of the last result again."""
+        self._restore()
+        super().cancelled()
+
+    def _restore(self) -> None:
+        if self._watching and self._replayed is not None:
+            frame, trajectory = self._replayed
+            self.agents_in(frame).show(trajectory)
+        elif self._watching:
+            self.remove_agents()
 
     def leave(self) -> None:
         """Replay no more."""

@@ -210,8 +210,7 @@ class Job(Worker):
         self._drawing_s = 0.0
         self._due = 0.0
         # A child of the job: it dies with the widget, and no late tick meets a deleted object.
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
+        self._timer = QTimer(self, singleShot=True)
         self._timer.timeout.connect(self._tick)
         self._over.connect(self._end, Qt.ConnectionType.QueuedConnection)
         self.destroyed.connect(self._report.cancel)

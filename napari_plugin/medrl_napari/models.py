@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medrl import systems
+from medrl.bundles import find, read_manifest
+from medrl.errors import MedrlError
+
+if TYPE_CHECKING:
+    from medrl.bundles.manifest import Manifest
 
 
 @lru_cache(maxsize=8)
@@ -19,3 +24,21 @@ def load_model(name_or_dir: str) -> Any:
         MedrlError: If there is no such model, it is damaged, or its system is not installed.
     """
     return systems.load(name_or_dir)
+
+
+def manifest_of(name_or_dir: str, *, task: str, lacks: str) -> Manifest:
+    """What is known of a model of a system, without loading it.
+
+    Args:
+        name_or_dir: Of a model that ships, or a bundle folder.
+        task: The system.
+        lacks: What models of other systems do not do.
+
+    Raises:
+        MedrlError: If there is no such model, or it is of another system.
+    """
+    folder = find(name_or_dir)
+    manifest = read_manifest(folder)
+    if manifest["task"] != task:
+        raise MedrlError(f"{folder.name} is a {manifest['task']} model: it {lacks}")
+    return manifest

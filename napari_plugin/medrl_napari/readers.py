@@ -18,7 +18,15 @@ from medrl.volume.series import list_series
 from medrl_napari.agents import AgentsView, trajectory_layers
 from medrl_napari.names import thin_names
 from medrl_napari.points import points_layer
-from medrl_napari.scans import KEY, LayerData, frame_in, image_layers, labels_layer, show
+from medrl_napari.scans import (
+    KEY,
+    LayerData,
+    frame_in,
+    frame_known,
+    image_layers,
+    labels_layer,
+    show,
+)
 from medrl_napari.space import AXES, STRAIGHT, Frame
 
 if TYPE_CHECKING:
@@ -68,7 +76,7 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
         found = _read_one(Path(one), frame, viewer)
         layers += found
         if frame is None and found:
-            frame = _frame_of_layer(found[0])
+            frame = frame_known(found[0][1]["metadata"][KEY])
     return layers or _NOTHING
 
 
@@ -135,7 +143,7 @@ def _read_dicom(folder: Path, frame: Frame | None) -> list[LayerData]:
             continue
         name = (len(found) > 1 and series.description) or stem_of(folder)
         new = scan_layers_of(scan, frame, name=name)
-        frame = frame or _frame_of_layer(new[0])
+        frame = frame or frame_known(new[0][1]["metadata"][KEY])
         for _, settings, _ in new if layers else []:
             settings["visible"] = False
         layers += new
@@ -183,8 +191,3 @@ def _markup_layer(markup: Markup, frame: Frame, *, name: str) -> LayerData:
         **AXES,
     }
     return [line], settings, "shapes"
-
-
-def _frame_of_layer(layer: LayerData) -> Frame:
-    known = layer[1]["metadata"][KEY]
-    return known["frame"] if isinstance(known, dict) else known.frame

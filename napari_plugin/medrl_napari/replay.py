@@ -29,8 +29,7 @@ class Replay(QObject):
         super().__init__(parent)
         self._viewer = viewer
         self._moment = 0
-        self._timer = QTimer(self)
-        self._timer.setInterval(_STEP_MS)
+        self._timer = QTimer(self, interval=_STEP_MS)
         self._timer.timeout.connect(self._go_on)
 
     @property

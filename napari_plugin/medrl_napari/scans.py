@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import nibabel as nib
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import affine_transform
 
 from medrl.errors import MedrlError
+from medrl.files import stem_of
 from medrl.volume.resample import resample_onto
 from medrl.volume.space import apply_affine, as_affine, spacing_of
 from medrl_napari.space import AXES, AXES_4D, STRAIGHT, Floats, Frame, frame_of
@@ -48,6 +50,15 @@ class Shown:
     scan: MetaTensor
     frame: Frame
 
+    @property
+    def file(self) -> str:
+        """Where the scan was read from; empty if from no file."""
+        return str(self.scan.meta.get("filename_or_obj") or "")
+
+    def stem(self, name: str) -> str:
+        """What files of the scan are called: as its own file, or else as its layer."""
+        return stem_of(Path(self.file)) if self.file else name.replace("/", "_")
+
     @cached_property
     def resampled(self) -> bool:
         """Whether the layer grid is another grid than the scan's."""
@@ -73,6 +84,13 @@ class Shown:
         return affine
 
     @property
+    def world_affine(self) -> Floats:
+        """(4, 4), voxel of the layer grid (z, y, x) to the patient's world, RAS mm."""
+        affine = self.affine.copy()
+        affine[:3] = self.frame.matrix @ affine[:3]
+        return affine
+
+    @property
     def scale(self) -> Floats:
         """(3,) mm, of the layer."""
         return np.diag(self.affine)[:3].copy()
@@ -94,9 +112,8 @@ class Shown:
     def images(self) -> list[Array]:
         """The scan's channels on the layer grid, each (z, y, x) float32; views where possible."""
         if self.resampled:
-            world = self._world_of(self.affine)
-            low = float(self.scan.as_tensor().min())
-            moved = resample_onto(self.scan, affine=world, shape=self.shape, background=low)
+            grid, low = self.world_affine, float(self.scan.as_tensor().min())
+            moved = resample_onto(self.scan, affine=grid, shape=self.shape, background=low)
             return list(moved.numpy())
         return [self._permuted(channel) for channel in self.scan.numpy()]
 
@@ -107,13 +124,13 @@ class Shown:
         """
         if not self.resampled:
             return self._permuted(array_ijk)
-        source = np.linalg.inv(as_affine(self.scan.affine)) @ self._world_of(self.affine)
+        source = np.linalg.inv(as_affine(self.scan.affine)) @ self.world_affine
         return _nearest(array_ijk, source, self.shape)
 
     def to_scan_grid(self, array_zyx: Array) -> Array:
         """An array of the layer grid (z, y, x) on the scan's grid (I, J, K); see above."""
         if self.resampled:
-            source = np.linalg.inv(self._world_of(self.affine)) @ as_affine(self.scan.affine)
+            source = np.linalg.inv(self.world_affine) @ as_affine(self.scan.affine)
             i, j, k = self.scan.shape[1:]
             return _nearest(array_zyx, source, (i, j, k))
         order = self._orientation[:, 0].astype(int)
@@ -138,12 +155,6 @@ class Shown:
         return np.transpose(
             turned, [int(np.flatnonzero(order == 2 - axis)[0]) for axis in range(3)]
         )
-
-    def _world_of(self, affine: Floats) -> Floats:
-        """Voxel of a grid in napari's world to voxel of the same grid in the patient's world."""
-        world = affine.copy()
-        world[:3] = self.frame.matrix @ affine[:3]
-        return world
 
     @cached_property
     def _covering(self) -> tuple[Floats, tuple[int, int, int]]:
@@ -222,6 +233,14 @@ def add(viewer: ViewerModel, layer: LayerData) -> Layer:
     return cast("Layer", getattr(viewer, f"add_{kind}")(data, **settings))
 
 
+def add_beside(viewer: ViewerModel, layer: LayerData) -> Layer:
+    """Add a layer and leave selected what is: whoever was about to draw goes on with it."""
+    chosen = set(viewer.layers.selection)
+    made = add(viewer, layer)
+    viewer.layers.selection = chosen
+    return made
+
+
 def shown_of(layer: Image, *, viewer: ViewerModel | None = None) -> Shown:
     """How a layer's scan is shown, whoever made the layer.
 
@@ -254,26 +273,29 @@ def shown_of(layer: Image, *, viewer: ViewerModel | None = None) -> Shown:
     return shown
 
 
-def scan_layers(viewer: ViewerModel) -> list[Image]:
-    """The viewer's 3D image layers, top first."""
+def is_scan(layer: Layer) -> bool:
+    """Whether a layer is a 3D scan in shades of grey."""
     from napari.layers import Image
 
-    return [
-        layer
-        for layer in reversed(viewer.layers)
-        if isinstance(layer, Image) and layer.ndim == 3 and not layer.rgb
-    ]
+    return isinstance(layer, Image) and layer.ndim == 3 and not layer.rgb
+
+
+def scan_layers(viewer: ViewerModel) -> list[Image]:
+    """The viewer's scans, top first."""
+    return [layer for layer in reversed(viewer.layers) if is_scan(layer)]
+
+
+def frame_known(known: object) -> Frame | None:
+    """The frame in what medrl knows of a layer, if it is there."""
+    frame = known.get("frame") if isinstance(known, dict) else getattr(known, "frame", None)
+    return frame if isinstance(frame, Frame) else None
 
 
 def frame_in(viewer: ViewerModel | None) -> Frame | None:
     """The frame of a viewer's first layer that has one, if there is any."""
-    for layer in viewer.layers if viewer is not None else ():
-        known = layer.metadata.get(KEY)
-        if isinstance(known, Shown):
-            return known.frame
-        if isinstance(known, dict) and isinstance(known.get("frame"), Frame):
-            return cast("Frame", known["frame"])
-    return None
+    layers = viewer.layers if viewer is not None else ()
+    frames = (frame_known(layer.metadata.get(KEY)) for layer in layers)
+    return next((frame for frame in frames if frame is not None), None)
 
 
 def frame_of_viewer(viewer: ViewerModel | None) -> Frame:

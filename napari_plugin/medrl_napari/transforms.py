@@ -13,7 +13,6 @@ from medrl.errors import MedrlError
 from medrl.volume.space import apply_affine, as_affine, spacing_of
 from medrl.volume.transform_files import read_transform
 from medrl_napari.points import layer_positions_world
-from medrl_napari.register.preview import grid_of
 from medrl_napari.scans import (
     KEY,
     Array,
@@ -21,12 +20,12 @@ from medrl_napari.scans import (
     Shown,
     frame_of_viewer,
     image_layer,
+    is_scan,
     labels_layer,
     scan_layers,
     shown_of,
 )
 from medrl_napari.space import Floats, Frame
-from medrl_napari.widgets import is_scan
 from medrl_napari.writers import in_scan_grid
 
 if TYPE_CHECKING:
@@ -153,7 +152,7 @@ def _brought(scan: MetaTensor, back: Floats, frame: Frame) -> Shown:
 def _straight(shown: Shown, volume_zyx: Array) -> Shown:
     """What is seen on a layer grid, as a scan of that grid."""
     voxels = torch.from_numpy(np.ascontiguousarray(volume_zyx))[None]
-    return Shown(MetaTensor(voxels, affine=torch.from_numpy(grid_of(shown))), shown.frame)
+    return Shown(MetaTensor(voxels, affine=torch.from_numpy(shown.world_affine)), shown.frame)
 
 
 def _other_scan(layer: Layer, viewer: ViewerModel) -> MetaTensor | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
     QFileDialog,
+    QFormLayout,
     QHBoxLayout,
     QHeaderView,
     QLabel,
@@ -22,10 +23,11 @@ from qtpy.QtWidgets import (
 )
 
 from medrl.bundles import available
+from medrl_napari.scans import is_scan
 
 if TYPE_CHECKING:
     import napari
-    from napari.layers import Layer
+    from napari.layers import Image, Layer
     from qtpy.QtGui import QResizeEvent
 
 _COLORS = {"say": "", "warn": "color: #ffd43b", "error": "color: #ff6b6b"}
@@ -144,20 +146,12 @@ class LayerChoice(Choice):
             if layer is not None:
                 layer.events.name.connect(self._refill)
         self._layers = [None, *there] if self._none is not None else there
-        self.blockSignals(True)
-        self.clear()
-        self.addItems([str(self._none) if la is None else la.name for la in self._layers])
-        self.setCurrentIndex(self._layers.index(before) if before in self._layers else 0)
-        self.blockSignals(False)
+        with QSignalBlocker(self):
+            self.clear()
+            self.addItems([str(self._none) if la is None else la.name for la in self._layers])
+            self.setCurrentIndex(self._layers.index(before) if before in self._layers else 0)
         if self.layer is not before:
             self.chosen.emit(self.layer)
-
-
-def is_scan(layer: Layer) -> bool:
-    """Whether a layer is a 3D scan in shades of grey."""
-    from napari.layers import Image
-
-    return isinstance(layer, Image) and layer.ndim == 3 and not layer.rgb
 
 
 def is_mask(layer: Layer) -> bool:
@@ -217,6 +211,63 @@ class ModelChoice(Choice):
             self.setCurrentIndex(self._before)
 
 
+class LayerChoices(QWidget):
+    """A model, and which layers its agents work on."""
+
+    changed = Signal()
+    """Another layer is chosen, or other ones are asked for."""
+
+    def __init__(self, viewer: napari.viewer.Viewer, task: str | None) -> None:
+        """Ask for the model alone.
+
+        Args:
+            viewer: Whose scans are offered.
+            task: Of the models; None for all.
+        """
+        super().__init__()
+        self._viewer = viewer
+        self.model = ModelChoice(task)
+        self.choices: dict[str, LayerChoice] = {}
+        self._form = QFormLayout(self)
+        self._form.setContentsMargins(0, 0, 0, 0)
+        self._form.setVerticalSpacing(3)
+        self._form.addRow("Model", self.model)
+
+    @property
+    def layers(self) -> dict[str, Image]:
+        """The chosen layers by what they are for, in the order in which they are asked for."""
+        chosen = {name: choice.layer for name, choice in self.choices.items()}
+        return {name: cast("Image", layer) for name, layer in chosen.items() if layer is not None}
+
+    def ask(self, titles: Mapping[str, str], *, optional: Collection[str] = ()) -> None:
+        """Ask for layers; what is asked for already stays as it is chosen.
+
+        Args:
+            titles: What to call each, by what it is for.
+            optional: Which may be none.
+        """
+        if list(self.choices) != list(titles):
+            self.release()
+            while self._form.rowCount() > 1:
+                self._form.removeRow(1)
+            for number, (name, title) in enumerate(titles.items()):
+                none = "none" if name in optional else None
+                tip = f"The layer with the {name}"
+                choice = LayerChoice(self._viewer, wanted=is_scan, none=none, tip=tip)
+                # The uppermost scan for the first, the one below it for the next.
+                choice.setCurrentIndex(0 if none else min(number, choice.count() - 1))
+                choice.chosen.connect(lambda _layer: self.changed.emit())
+                self.choices[name] = choice
+                self._form.addRow(title, choice)
+        self.changed.emit()
+
+    def release(self) -> None:
+        """Follow the viewer no more."""
+        for choice in self.choices.values():
+            choice.release()
+        self.choices = {}
+
+
 class StatusLine(QLabel):
     """One line, or a few, that say how things stand."""
 
@@ -233,6 +284,11 @@ class StatusLine(QLabel):
     def warn(self, text: str) -> None:
         """Tell what the user should look at."""
         self._set("warn", text)
+
+    def tell(self, text: str, remarks: Sequence[str]) -> None:
+        """Tell how it went, and what the user should look at, if there is anything."""
+        lines = [text, *(f"{remark[0].upper()}{remark[1:]}." for remark in remarks if remark)]
+        self._set("warn" if len(lines) > 1 else "say", "\n".join(lines))
 
     def error(self, text: str) -> None:
         """Tell what went wrong."""

@@ -15,7 +15,7 @@ from medrl.trajectory import Trajectory, write_trajectory
 from medrl.volume.points import Markup, write_markup_lists
 from medrl.volume.read import write_nifti
 from medrl_napari.points import names_of, positions_world
-from medrl_napari.scans import KEY, Shown, frame_of_viewer, scan_layers, shown_of
+from medrl_napari.scans import KEY, Shown, frame_known, frame_of_viewer, scan_layers, shown_of
 from medrl_napari.space import Frame
 
 Meta = dict[str, Any]
@@ -176,11 +176,7 @@ def _frame_of(known: object) -> Frame:
     """The frame of a layer, or of the viewer if nothing is known of it."""
     import napari
 
-    if isinstance(known, Shown):
-        return known.frame
-    if isinstance(known, dict) and isinstance(known.get("frame"), Frame):
-        return known["frame"]
-    return frame_of_viewer(napari.current_viewer())
+    return frame_known(known) or frame_of_viewer(napari.current_viewer())
 
 
 def _last3(values: ArrayLike) -> NDArray[np.float64]:

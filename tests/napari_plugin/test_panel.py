@@ -182,8 +182,8 @@ def opened(viewer, boxer, qtbot):
     head = add(viewer, image_layer(show(made_scan("LPS", turn_deg=(10, 20, 5), seed=3)), name="a"))
     panel = AgentPanel(viewer)
     viewer.window.add_dock_widget(panel, name="agents", area="right")
-    panel.models.model = str(boxer)
-    panel.choices["scan"].layer, panel.choices["atlas"].layer = head, atlas
+    panel.scans.model.model = str(boxer)
+    panel.scans.choices["scan"].layer, panel.scans.choices["atlas"].layer = head, atlas
     return panel, shown_of(head).scan
 
 
@@ -194,7 +194,7 @@ def click(qtbot, button):
 def test_a_system_of_another_package_walks_in_the_panel(viewer, boxer, qtbot, tmp_path):
     panel, scan = opened(viewer, boxer, qtbot)
     assert panel.run_button.text() == "Box"
-    assert list(panel.choices) == ["scan", "atlas"]
+    assert list(panel.scans.choices) == ["scan", "atlas"]
     assert set(panel.options.inputs) == {"steps", "side_mm", "how", "organs"}
     panel.options.inputs["steps"].setValue(5)
     panel.options.inputs["how"].setCurrentText("darkest")
@@ -284,7 +284,7 @@ def test_what_cannot_be_is_said_in_a_line(viewer, boxer, qtbot, tmp_path):
     viewer.layers.clear()
     click(qtbot, panel.run_button)
     assert panel.status.text() == "Open a 3D scan first, for: scan, atlas."
-    panel.models.model = str(tmp_path)
+    panel.scans.model.model = str(tmp_path)
     assert "it has no model.json" in panel.status.text()
     assert not panel.run_button.isEnabled()
 

@@ -99,7 +99,7 @@ class Scripted:
             predicted_error_mm=0.7 if self.trusted else 23.0,
             agent_transform_world=transforms[-1],
             refined=True,
-            trajectory=Trajectory("registration", (path,)),
+            trajectory=Trajectory("registration", (path,), {"model": "scripted"}),
             fixed=fixed,
             moving=moving,
         )
@@ -573,7 +573,11 @@ def test_what_is_applied_and_saved_is_what_simpleitk_makes_of_it(
     choose_file(monkeypatch, "getExistingDirectory", tmp_path)
     click(qtbot, widget.save)
     qtbot.waitUntil(lambda: not widget.running, timeout=60000)
-    assert widget.status.text() == f"wrote 7 files into {tmp_path}"
+    files = sorted(path.name for path in tmp_path.glob("moving_to_fixed.*"))
+    assert len(files) == 7
+    told = widget.status.text()
+    assert told.startswith("Saved ")
+    assert sorted(told.removeprefix("Saved ").removesuffix(f" in {tmp_path}.").split(", ")) == files
     for file in ("layer.nii.gz", "moving_to_fixed.nii.gz"):
         image = sitk.ReadImage(str(tmp_path / file))
         # Voxel for voxel in the fixed scan's own oblique grid.

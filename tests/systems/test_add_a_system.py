@@ -180,7 +180,7 @@ def test_it_walks_in_napari(
     add(viewer, image_layer(show(scan), name="scan"))
     panel = AgentPanel(viewer)
     viewer.window.add_dock_widget(panel, name="agents", area="right")
-    panel.models.model = str(here / "run" / "hotspot")
+    panel.scans.model.model = str(here / "run" / "hotspot")
     assert panel.run_button.text() == "Find"
     panel.options.inputs["agents"].setValue(4)
     with request.getfixturevalue("qtbot").waitSignal(panel.finished, timeout=60_000):

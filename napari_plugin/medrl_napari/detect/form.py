@@ -2,74 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel
 
-from medrl.bundles import find, read_manifest
 from medrl.errors import MedrlError
 from medrl.landmark.picture import short_name
 from medrl_napari.agents import ColorBy
 from medrl_napari.detect.table import LandmarkTable
 from medrl_napari.dock import AgentsDock
+from medrl_napari.models import manifest_of
+from medrl_napari.scans import is_scan
 from medrl_napari.tick_list import TickList
-from medrl_napari.widgets import LayerChoice, ModelChoice, WholeRows, button, is_scan, row
+from medrl_napari.widgets import LayerChoice, ModelChoice, WholeRows, button, row
 
 if TYPE_CHECKING:
     import napari
 
+    from medrl.bundles.manifest import Manifest
+
 COLORINGS: dict[str, ColorBy] = {"scale": "scale_mm", "value": "value", "agent": "agent"}
-
-
-@dataclass(frozen=True)
-class Model:
-    """A landmark model that can be chosen.
-
-    Attributes:
-        name_or_dir: What loads it.
-        landmarks: What it knows.
-        window: Side of its agents' windows in voxels.
-        coarsest_mm: Voxel size that they begin with.
-        tip: What it is for.
-    """
-
-    name_or_dir: str
-    landmarks: tuple[str, ...]
-    window: int
-    coarsest_mm: float
-    tip: str
-
-    @staticmethod
-    def find(name_or_dir: str) -> Model:
-        """A model that ships, or one in a folder.
-
-        Raises:
-            MedrlError: If it is none, or of another kind.
-        """
-        folder = find(name_or_dir)
-        manifest = read_manifest(folder)
-        if manifest["task"] != "landmark":
-            raise MedrlError(f"{folder.name} is a {manifest['task']} model: it finds no landmarks")
-        card = manifest["card"]
-        said = [escape(str(card[key])) for key in ("title", "intended_use") if key in card]
-        tip = "<br><br>".join(said)
-        settings = manifest["settings"]
-        return Model(
-            name_or_dir=name_or_dir,
-            landmarks=tuple(manifest["landmarks"]),
-            window=int(settings["window"]),
-            coarsest_mm=float(max(settings["spacings"])),
-            tip=f"<qt>{tip}</qt>",
-        )
 
 
 class DetectForm(AgentsDock):
     """The parts of the landmark widget, from top to bottom.
 
     Attributes:
-        model: The chosen model; None if what was chosen is none.
+        manifest: Of the chosen model; None if what was chosen is none.
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
@@ -82,7 +42,7 @@ class DetectForm(AgentsDock):
         self.scans = LayerChoice(napari_viewer, wanted=is_scan, tip="The scan to search")
         self.life.callback(self.scans.release)
         self.models = ModelChoice("landmark")
-        self.model: Model | None = None
+        self.manifest: Manifest | None = None
         self.landmarks = TickList("Landmarks", label=short_name)
         self.run_button = button(
             "Find landmarks", "Let the agents search the scan (Enter in the list)"
@@ -132,10 +92,12 @@ class DetectForm(AgentsDock):
         self._offer(self.models.model)
 
     def _offer(self, name_or_dir: str) -> None:
+        self.manifest = None
         try:
-            self.model = Model.find(name_or_dir)
+            self.manifest = manifest_of(name_or_dir, task="landmark", lacks="finds no landmarks")
         except MedrlError as error:
-            self.model = None
             self.status.error(str(error))
-        self.models.setToolTip("" if self.model is None else self.model.tip)
-        self.landmarks.offer(() if self.model is None else self.model.landmarks)
+        card = {} if self.manifest is None else self.manifest["card"]
+        told = [escape(str(card[key])) for key in ("title", "intended_use") if key in card]
+        self.models.setToolTip(f"<qt>{'<br><br>'.join(told)}</qt>" if told else "")
+        self.landmarks.offer(() if self.manifest is None else self.manifest["landmarks"])

@@ -10,7 +10,6 @@ import numpy as np
 from monai.data.meta_tensor import MetaTensor
 
 from medrl.errors import MedrlError
-from medrl.files import stem_of
 from medrl.landmark.corrections import corrected_by_hand
 from medrl.landmark.data import add_sample
 from medrl.landmark.detect import Detection, Landmark
@@ -58,8 +57,7 @@ class Result:
     @property
     def stem(self) -> str:
         """What files of this scan are called."""
-        file = self._file
-        return stem_of(Path(file)) if file else self.name.replace("/", "_")
+        return self.shown.stem(self.name)
 
     def write(self, folder: Path) -> dict[str, Path]:
         """Write what `medrl detect` writes, with the corrections.
@@ -89,7 +87,7 @@ class Result:
         there = [lm for lm in map(self.landmark, names) if lm.status != "absent"]
         if not there:
             raise MedrlError("Tick the landmarks that are right: they go into the datalist.")
-        if not self._file:
+        if not self.shown.file:
             raise MedrlError("This scan is not in a file: save it, open that, and search it.")
         return {lm.name: lm.position_world for lm in there}
 
@@ -99,12 +97,8 @@ class Result:
         Raises:
             MedrlError: If it cannot be written.
         """
-        add_sample(datalist, Path(self._file), points_world)
+        add_sample(datalist, Path(self.shown.file), points_world)
         self.unsaved = False
-
-    @property
-    def _file(self) -> str:
-        return str(self.shown.scan.meta.get("filename_or_obj") or "")
 
 
 def at_the_center(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtGui import QColor, QKeyEvent, QResizeEvent
 from qtpy.QtWidgets import QHeaderView, QTableWidgetItem
 
@@ -57,25 +57,23 @@ class LandmarkTable(Table):
 
     def show_landmarks(self, landmarks: Sequence[Landmark]) -> None:
         """Show other landmarks."""
-        self.blockSignals(True)
-        self.setSortingEnabled(False)
-        self.clearSelection()
-        self.setRowCount(len(landmarks))
-        for row, landmark in enumerate(landmarks):
-            for column in range(len(_COLUMNS)):
-                self.setItem(row, column, _Cell())
-            self._fill(row, landmark)
-        self.setCurrentCell(-1, -1)
-        self.setSortingEnabled(True)
-        self.blockSignals(False)
+        with QSignalBlocker(self):
+            self.setSortingEnabled(False)
+            self.clearSelection()
+            self.setRowCount(len(landmarks))
+            for row, landmark in enumerate(landmarks):
+                for column in range(len(_COLUMNS)):
+                    self.setItem(row, column, _Cell())
+                self._fill(row, landmark)
+            self.setCurrentCell(-1, -1)
+            self.setSortingEnabled(True)
 
     def update_landmark(self, landmark: Landmark) -> None:
         """Show a landmark that has changed, on its row."""
-        self.blockSignals(True)
-        self.setSortingEnabled(False)
-        self._fill(self._row(landmark.name), landmark)
-        self.setSortingEnabled(True)
-        self.blockSignals(False)
+        with QSignalBlocker(self):
+            self.setSortingEnabled(False)
+            self._fill(self._row(landmark.name), landmark)
+            self.setSortingEnabled(True)
         self.viewport().update()
 
     @property

@@ -64,36 +64,37 @@ class DetectWidget(DetectForm):
         """Search the chosen scan for the ticked landmarks."""
         if self.running:
             return
-        layer, model, names = self.scans.layer, self.model, self.landmarks.names
+        layer, manifest, names = self.scans.layer, self.manifest, self.landmarks.names
         if layer is None:
             flat = any(type(la).__name__ == "Image" for la in self.viewer.layers)
             also = ": a flat or coloured image is none" if flat else ""
             self.status.error(f"Open a 3D scan first{also}.")
             return
-        if model is None or not names:
-            self.status.error("Tick at least one landmark." if model else "Choose a model.")
+        if manifest is None or not names:
+            self.status.error("Tick at least one landmark." if manifest else "Choose a model.")
             return
         try:
             shown = shown_of(layer, viewer=self.viewer)
         except MedrlError as error:
             self.status.error(str(error))
             return
+        model, settings = self.models.model, manifest["settings"]
+        window = int(settings["window"])
 
         def work(report: Any) -> Result:
-            detector = load_model(model.name_or_dir)
+            detector = load_model(model)
             detection = detector.detect(
                 shown.scan, landmarks=names, progress=report.progress, watch=report.step
             )
             return Result(shown, layer.name, detection)
 
         self._searched = layer
-        self.agents_in(shown.frame).window_voxels = model.window
+        self.agents_in(shown.frame).window_voxels = window
         saying = f"Looking for {len(names)} landmarks in {layer.name} …"
         self.work(work, saying, self._on_found, frame=self.watch)
         # While the scan is prepared; if it is refused at once, nothing has flashed up.
-        self._begin = at_the_center(
-            shown.scan, names, scale_mm=model.coarsest_mm, window=model.window
-        )
+        coarsest_mm = float(max(settings["spacings"]))
+        self._begin = at_the_center(shown.scan, names, scale_mm=coarsest_mm, window=window)
         self._starter.start()
 
     def go(self, by: int) -> None:
@@ -118,21 +119,8 @@ class DetectWidget(DetectForm):
         Args:
             folder: Where to; asked for if left out.
         """
-        result = self._result
-        if result is None or self.running:
-            return
-        if folder is None:
-            chosen = QFileDialog.getExistingDirectory(self, "Folder for the results")
-            if not chosen:
-                return
-            folder = Path(chosen)
-        target = folder
-
-        def saved(paths: dict[str, Path]) -> None:
-            names = ", ".join(path.name for path in paths.values())
-            self.status.say(f"Saved {names} in {target}.")
-
-        self.work(lambda _: result.write(target), f"Saving to {target} …", saved)
+        if self._result is not None:
+            self.save_into(folder, self._result.write)
 
     def save_corrections(self, datalist: Path | None = None) -> None:
         """Add the ticked landmarks, as they now stand, to a datalist for training.
@@ -192,31 +180,17 @@ class DetectWidget(DetectForm):
         self._starter.stop()
         super().watch(steps)
 
-    def failed(self, line: str) -> None:
-        """Show what was found before."""
-        self._restore()
-        super().failed(line)
-
     def cancelled(self) -> None:
         """Show what was found before."""
-        closed = self._searched is not None and self._searched not in self.viewer.layers
-        self._restore()
-        self.status.say("Cancelled: the scan was closed." if closed else "Cancelled.")
+        super().cancelled()
+        if self._searched is not None and self._searched not in self.viewer.layers:
+            self.status.say("Cancelled: the scan was closed.")
 
     def agents_in(self, frame: Frame) -> AgentsView:
         """The view of the agents, with paths coloured as chosen."""
         agents = super().agents_in(frame)
         agents.color_by = COLORINGS[self.coloring.currentText()]
         return agents
-
-    def _restore(self) -> None:
-        """Show the agents of the last result again, if there is one, and no others."""
-        if self._searched is None:
-            return
-        if self._result is None:
-            self.remove_agents()
-        else:
-            self.agents_in(self._result.shown.frame).show(self._result.detection.trajectory)
 
     def _on_found(self, result: Result) -> None:
         landmarks = result.detection.landmarks
@@ -233,7 +207,7 @@ class DetectWidget(DetectForm):
         there = [lm for lm in landmarks if lm.status != "absent"]
         line = f"{len(there)} of {len(landmarks)} found in {result.detection.seconds:.1f} s. "
         line += "The slider t replays the search."
-        self._say_found(line, result.detection.warnings)
+        self.status.tell(line, result.detection.warnings)
         frame, wanted = result.shown.frame, lambda: self._result is result
         self.show_paths(result.detection, frame, wanted=wanted)
 
@@ -249,12 +223,6 @@ class DetectWidget(DetectForm):
         points.layer.bind_key("p", lambda _: self.go(-1), overwrite=True)
         points.layer.events.mode.connect(self._on_mode)
         return points
-
-    def _say_found(self, line: str, warnings: tuple[str, ...]) -> None:
-        if warnings:
-            self.status.warn("\n".join([line, *(f"{w[0].upper()}{w[1:]}." for w in warnings)]))
-        else:
-            self.status.say(line)
 
     def _put_away(self) -> None:
         """Leave corrections that nobody saved in the viewer, and make room for another result."""
@@ -336,6 +304,7 @@ class DetectWidget(DetectForm):
         if self._points is not None and layer is self._points.layer:
             self._let_go(self._points)
             self._points = self._result = None
+            self.forget_paths()
             self.table.show_landmarks(())
             self.enable()
 

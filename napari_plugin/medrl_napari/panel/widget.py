@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFileDialog, QFormLayout, QTableWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtWidgets import QTableWidgetItem, QVBoxLayout, QWidget
 
 from medrl import systems
 from medrl.bundles import read_manifest
 from medrl.errors import MedrlError
-from medrl.files import stem_of
 from medrl.results.findings import Points
 from medrl_napari.dock import AgentsDock
 from medrl_napari.models import load_model
 from medrl_napari.panel.findings import layers_of
 from medrl_napari.panel.form import OptionsForm
 from medrl_napari.scans import Shown, add, center_views, shown_of
-from medrl_napari.widgets import LayerChoice, ModelChoice, Table, WholeRows, button, is_scan, row
+from medrl_napari.widgets import LayerChoices, Table, WholeRows, button, row
 
 if TYPE_CHECKING:
     import napari
@@ -61,8 +60,7 @@ class Run:
     def stem(self) -> str:
         """What files of the case are called."""
         role = self.system.roles[-1]
-        path = str(self.shown[role].scan.meta.get("filename_or_obj") or "")
-        return stem_of(Path(path)) if path else self.images[role].name.replace("/", "_")
+        return self.shown[role].stem(self.images[role].name)
 
 
 class RowTable(Table):
@@ -78,18 +76,17 @@ class RowTable(Table):
 
     def show_rows(self, rows: list[dict[str, Any]]) -> None:
         """Show other rows."""
-        self.blockSignals(True)
-        columns = list(dict.fromkeys(key for one in rows for key in one))
-        self.setRowCount(len(rows))
-        self.setColumnCount(len(columns))
-        self.setHorizontalHeaderLabels([key.replace("_", " ") for key in columns])
-        for number, one in enumerate(rows):
-            for column, key in enumerate(columns):
-                item = QTableWidgetItem(_text_of(one.get(key)))
-                item.setToolTip("\n".join(f"{k}: {_text_of(v)}" for k, v in one.items()))
-                self.setItem(number, column, item)
-        self.setCurrentCell(-1, -1)
-        self.blockSignals(False)
+        with QSignalBlocker(self):
+            columns = list(dict.fromkeys(key for one in rows for key in one))
+            self.setRowCount(len(rows))
+            self.setColumnCount(len(columns))
+            self.setHorizontalHeaderLabels([key.replace("_", " ") for key in columns])
+            for number, one in enumerate(rows):
+                for column, key in enumerate(columns):
+                    item = QTableWidgetItem(_text_of(one.get(key)))
+                    item.setToolTip("\n".join(f"{k}: {_text_of(v)}" for k, v in one.items()))
+                    self.setItem(number, column, item)
+            self.setCurrentCell(-1, -1)
 
 
 class AgentPanel(AgentsDock):
@@ -98,8 +95,8 @@ class AgentPanel(AgentsDock):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         """Offer all models that ship; others come by their folders."""
         super().__init__(napari_viewer)
-        self.models = ModelChoice(None)
-        self.choices: dict[str, LayerChoice] = {}
+        self.scans = LayerChoices(napari_viewer, None)
+        self.life.callback(self.scans.release)
         self.options, self.given = OptionsForm(), OptionsForm()
         self.run_button = button("Run", "Let the agents work on the scans", self.run)
         self.cancel_button = button("Cancel", "End it; nothing of it stays (Escape)", self.cancel)
@@ -111,14 +108,10 @@ class AgentPanel(AgentsDock):
         self._run: Run | None = None
         self._rows: list[dict[str, Any]] = []
         self._points: dict[str, np.ndarray] = {}
-        self._form = QFormLayout()
-        self._form.setVerticalSpacing(3)
-        self._form.addRow("Model", self.models)
-        self.life.callback(self._release_choices)
         choices = QWidget()
         inside = QVBoxLayout(choices)
         inside.setContentsMargins(0, 0, 0, 0)
-        inside.addLayout(self._form)
+        inside.addWidget(self.scans)
         inside.addWidget(self.given)
         inside.addWidget(self.options)
         self._choices = choices
@@ -130,8 +123,8 @@ class AgentPanel(AgentsDock):
             WholeRows(self.table),
             self.save_button,
         )
-        self.models.chosen.connect(self._offer)
-        self._offer(self.models.model)
+        self.scans.model.chosen.connect(self._offer)
+        self._offer(self.scans.model.model)
         self.enable()
 
     @property
@@ -174,24 +167,10 @@ class AgentPanel(AgentsDock):
             folder: Where to; asked for if left out.
         """
         run = self._run
-        if run is None or self.running:
-            return
-        if folder is None:
-            chosen = QFileDialog.getExistingDirectory(self, "Folder for the result")
-            if not chosen:
-                return
-            folder = Path(chosen)
-        target = folder
-
-        def saved(paths: dict[str, Path]) -> None:
-            names = ", ".join(path.name for path in paths.values())
-            self.status.say(f"Saved {names} in {target}.")
-
-        self.work(
-            lambda _: run.system.save(run.result, target, run.stem, run.options),
-            f"Saving to {target} …",
-            saved,
-        )
+        if run is not None:
+            self.save_into(
+                folder, lambda target: run.system.save(run.result, target, run.stem, run.options)
+            )
 
     def enable(self) -> None:
         """Allow what can be done now."""
@@ -200,16 +179,6 @@ class AgentPanel(AgentsDock):
         self.run_button.setEnabled(not busy and self._system is not None)
         self.cancel_button.setEnabled(busy)
         self.save_button.setEnabled(not busy and self._run is not None)
-
-    def failed(self, line: str) -> None:
-        """Show the paths of the last result again."""
-        self._restore()
-        super().failed(line)
-
-    def cancelled(self) -> None:
-        """Show the paths of the last result again."""
-        self._restore()
-        super().cancelled()
 
     # ---------------------------------------------------------------------------------------------
 
@@ -231,28 +200,11 @@ class AgentPanel(AgentsDock):
         system = self._system
         roles = () if system is None else system.roles
         channels = names.get("images", []) if system is not None and system.images else []
-        self._ask_for_layers(roles, channels)
+        titles = {name: name.capitalize() for name in (*roles, *channels)}
+        self.scans.ask(titles, optional=channels)
         self.options.ask(systems.NoOptions if system is None else system.options, names=names)
         self.given.ask(systems.NoOptions if system is None else system.given)
         self.enable()
-
-    def _ask_for_layers(self, roles: tuple[str, ...], channels: list[str]) -> None:
-        self._release_choices()
-        while self._form.rowCount() > 1:
-            self._form.removeRow(1)
-        self.choices = {}
-        for number, role in enumerate((*roles, *channels)):
-            none = "none" if number >= len(roles) else None
-            choice = LayerChoice(self.viewer, wanted=is_scan, none=none, tip=f"The {role}")
-            # The uppermost scan for the first role, the one below it for the next.
-            choice.setCurrentIndex(min(number, choice.count() - 1) if none is None else 0)
-            self.choices[role] = choice
-            self._form.addRow(role.capitalize(), choice)
-
-    def _release_choices(self) -> None:
-        for choice in self.choices.values():
-            choice.release()
-        self.choices = {}
 
     def _wanted(self) -> Run:
         """What is chosen.
@@ -263,12 +215,12 @@ class AgentPanel(AgentsDock):
         system = self._system
         if system is None:
             raise MedrlError("Choose a model.")
-        images = {r: cast("Image", c.layer) for r, c in self.choices.items() if c.layer is not None}
+        images = self.scans.layers
         missing = [role for role in system.roles if role not in images]
         if missing:
             raise MedrlError(f"Open a 3D scan first, for: {', '.join(missing)}.")
         shown = {role: shown_of(layer, viewer=self.viewer) for role, layer in images.items()}
-        return Run(system, self.models.model, images, shown, self.options.values())
+        return Run(system, self.scans.model.model, images, shown, self.options.values())
 
     def _show(self, run: Run) -> None:
         self._run = run
@@ -296,11 +248,8 @@ class AgentPanel(AgentsDock):
     def _say(self, run: Run) -> None:
         result, doubt = run.result, run.system.doubt(run.result)
         sure = "" if result.confidence is None else f", confidence {result.confidence:.2f}"
-        lines = [f"Done in {result.seconds:.1f} s{sure}."]
-        lines += [f"{text[0].upper()}{text[1:]}." for text in result.warnings if text]
-        if doubt:
-            lines.append(f"Not to be trusted: {doubt}.")
-        (self.status.warn if len(lines) > 1 else self.status.say)("\n".join(lines))
+        remarks = [*result.warnings, *([f"not to be trusted: {doubt}"] if doubt else [])]
+        self.status.tell(f"Done in {result.seconds:.1f} s{sure}.", remarks)
 
     def _choose(self, number: int) -> None:
         """Point out what a row of the table tells of."""
@@ -312,12 +261,6 @@ class AgentPanel(AgentsDock):
             self.agents.select(name)
         if name in self._points:
             center_views(self.viewer, self._run.frame.to_napari(self._points[name]))
-
-    def _restore(self) -> None:
-        if self._run is None:
-            self.remove_agents()
-        else:
-            self.agents_in(self._run.frame).show(self.result.trajectory)
 
 
 def _text_of(value: Any) -> str:

@@ -46,9 +46,7 @@ class AlignedView(QObject):
         self._comparison: Comparison | None = None
         self._transform: Floats | None = None
         self._job: Job | None = None
-        self._quiet = QTimer(self)
-        self._quiet.setSingleShot(True)
-        self._quiet.setInterval(_QUIET_MS)
+        self._quiet = QTimer(self, singleShot=True, interval=_QUIET_MS)
         self._quiet.timeout.connect(self._sharpen)
         bar.changed.connect(self._compare)
         bar.turned.connect(self._swap)

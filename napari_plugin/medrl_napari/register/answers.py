@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,22 +30,17 @@ class Answer:
         request: What was wanted.
         transform_world: (4, 4), fixed to moving, RAS mm.
         registration: What found it; None if it was loaded from a file.
-        model: Name of the model that found it.
-        seconds: How long that took.
     """
 
     request: Request
     transform_world: Floats
     registration: Registration | None = None
-    model: str = ""
-    seconds: float = 0.0
 
     @property
-    def names(self) -> tuple[str, str]:
-        """What files of the moving and of the fixed scan are called."""
+    def stem(self) -> str:
+        """What files of both scans are called."""
         scans = self.request.moving, self.request.fixed.scan
-        moving, fixed = distinct_stems([Path(str(s.meta["filename_or_obj"])) for s in scans])
-        return moving, fixed
+        return "_to_".join(distinct_stems([Path(str(s.meta["filename_or_obj"])) for s in scans]))
 
     @property
     def kind(self) -> Kind:
@@ -68,16 +62,6 @@ class Answer:
         scans = {"fixed": self.request.fixed.scan, "moving": self.request.moving}
         write_transform(path, self.transform_world, kind=self.kind, **scans)
 
-    def write(self, folder: Path) -> int:
-        """Write all that `medrl register` writes; how many files that are.
-
-        Raises:
-            MedrlError: If they cannot be written, or the transform was not found here.
-        """
-        if self.registration is None:
-            return 0
-        return len(self.registration.save(folder, "{}_to_{}".format(*self.names)))
-
     def summary(self) -> str:
         """How far the answer is to be trusted, in a line or two."""
         found = self.registration
@@ -86,7 +70,7 @@ class Answer:
         sure = "unknown" if found.confidence is None else f"{found.confidence:.2f}"
         facts = (
             f"confidence {sure}, predicted error {found.predicted_error_mm:.1f} mm, "
-            f"{'refined' if found.refined else 'not refined'}, {self.seconds:.1f} s"
+            f"{'refined' if found.refined else 'not refined'}, {found.seconds:.1f} s"
         )
         if found.trusted:
             return f"Trusted: {facts}"
@@ -128,7 +112,6 @@ def register(request: Request, preview: Preview, starts: Starts, report: Report)
     Raises:
         MedrlError: If it cannot be done.
     """
-    began = time.perf_counter()
     registrar = load_model(request.model)
     preview.get_ready()
     total = registrar.model.steps
@@ -152,10 +135,4 @@ def register(request: Request, preview: Preview, starts: Starts, report: Report)
         initial_world=request.initial_world,
         watch=watch,
     )
-    return Answer(
-        request,
-        np.asarray(found.transform_world, dtype=np.float64),
-        found,
-        str(registrar.manifest.get("name", request.model)),
-        time.perf_counter() - began,
-    )
+    return Answer(request, np.asarray(found.transform_world, dtype=np.float64), found)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from qtpy.QtCore import QTimer
 
 from medrl.registration.picture import FIXED_COLOR, FIXED_TINT, MOVING_COLOR, MOVING_TINT
-from medrl_napari.scans import KEY, Array, Shown, add, image_layer
+from medrl_napari.scans import KEY, Array, Shown, add_beside, image_layer
 from medrl_napari.space import Floats
 
 if TYPE_CHECKING:
@@ -80,11 +80,9 @@ class Comparison:
         """Show the aligned scan as it is now, on a grid over the fixed one, coarse or not."""
         data, settings, kind = image_layer(shown, name=ALIGNED)
         if self._aligned is None:
-            chosen = set(self.viewer.layers.selection)
             settings["contrast_limits"] = self.moving.contrast_limits
             settings["metadata"] = {KEY: shown, _COMPARISON: True}
-            self._aligned = add(self.viewer, (data, settings, kind))
-            self.viewer.layers.selection = chosen
+            self._aligned = add_beside(self.viewer, (data, settings, kind))
             self.moving.visible = False
         else:
             _renew(self._aligned, data, shown.scale, shown.translate)
@@ -166,9 +164,7 @@ class Comparison:
                 **{key: getattr(aligned, key) for key in ("scale", "translate")},
                 "contrast_limits": aligned.contrast_limits,
             }
-            chosen = set(self.viewer.layers.selection)
-            self._board = add(self.viewer, (squares, settings, "image"))
-            self.viewer.layers.selection = chosen
+            self._board = add_beside(self.viewer, (squares, settings, "image"))
         else:
             _renew(self._board, squares, aligned.scale, aligned.translate)
         self._board.contrast_limits = aligned.contrast_limits

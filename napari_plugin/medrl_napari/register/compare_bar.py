@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt, QTimer, Signal
+from qtpy.QtCore import QSignalBlocker, Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QButtonGroup,
     QGridLayout,
@@ -98,10 +98,9 @@ class CompareBar(QWidget):
             widget.setEnabled(known is not None)
         if known is not None:
             low, high, _, _, what, _ = known
-            self.slider.blockSignals(True)
-            self.slider.setRange(low, high)
-            self.slider.setValue(self._steps[view])
-            self.slider.blockSignals(False)
+            with QSignalBlocker(self.slider):
+                self.slider.setRange(low, high)
+                self.slider.setValue(self._steps[view])
             self._what.setText(what)
         self._tell()
         self.start()

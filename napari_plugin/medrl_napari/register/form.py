@@ -12,9 +12,9 @@ from qtpy.QtWidgets import QCheckBox, QFormLayout, QToolButton, QWidget
 from medrl.errors import MedrlError
 from medrl.registration.transforms import KINDS, Kind
 from medrl_napari.register.blend import is_comparison
-from medrl_napari.scans import Shown, shown_of
+from medrl_napari.scans import Shown, is_scan, shown_of
 from medrl_napari.space import Floats
-from medrl_napari.widgets import Choice, LayerChoice, ModelChoice, is_mask, is_scan, row
+from medrl_napari.widgets import Choice, LayerChoice, ModelChoice, is_mask, row
 from medrl_napari.writers import in_scan_grid
 
 if TYPE_CHECKING:

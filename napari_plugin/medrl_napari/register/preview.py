@@ -56,7 +56,7 @@ class Preview:
     @cached_property
     def _grid(self) -> MetaTensor:
         """The grid of the fixed scan's layer."""
-        return _empty(self.fixed.shape, grid_of(self.fixed))
+        return _empty(self.fixed.shape, self.fixed.world_affine)
 
     @cached_property
     def _coarse(self) -> tuple[MetaTensor, MetaTensor]:
@@ -66,13 +66,6 @@ class Preview:
         block, affine = _blocks(self.moving)
         pooled = F.avg_pool3d(self.moving.as_tensor().float(), block)
         return grid, MetaTensor(pooled, affine=torch.from_numpy(affine))
-
-
-def grid_of(shown: Shown) -> Floats:
-    """(4, 4), voxel of a layer grid (z, y, x) to the patient's world, RAS mm."""
-    affine = shown.affine.copy()
-    affine[:3] = shown.frame.matrix @ affine[:3]
-    return affine
 
 
 def _blocks(scan: MetaTensor) -> tuple[list[int], Floats]:

@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtGui import QBrush, QColor
 from qtpy.QtWidgets import QTableWidgetItem
 from scipy.spatial.transform import Rotation
@@ -113,32 +113,31 @@ class StartTable(Table):
 
     def choose(self, number: int | None) -> None:
         """Select a start, or none, without telling of it."""
-        self.blockSignals(True)
-        self.clearSelection()
-        for row in range(self.rowCount()):
-            if number is not None and self.item(row, 0).text() == str(number):
-                self.selectRow(row)
-        self.blockSignals(False)
+        with QSignalBlocker(self):
+            self.clearSelection()
+            for row in range(self.rowCount()):
+                if number is not None and self.item(row, 0).text() == str(number):
+                    self.selectRow(row)
 
     def show_starts(self, starts: Starts) -> None:
         """Show how things stand; what is selected stays selected."""
         chosen = self.chosen
         ranked = starts.ranked
-        self.blockSignals(True)
-        self._make_rows(len(ranked))
-        for row, start in enumerate(ranked):
-            best = start.number == starts.best
-            waits = start.walking and starts.best is None
-            brush = QBrush(_BEST if best else _DROPPED) if best or not waits else QBrush()
-            turned = "  ".join(f"{angle:.0f}\N{DEGREE SIGN}" for angle in start.turned_deg)
-            texts = (str(start.number), turned, f"{start.value:.3f}", _came_to(start, starts.best))
-            for column, text in enumerate(texts):
-                item = self.item(row, column)
-                if item.text() != text:
-                    item.setText(text)
-                if item.foreground() != brush:
-                    item.setForeground(brush)
-        self.blockSignals(False)
+        with QSignalBlocker(self):
+            self._make_rows(len(ranked))
+            for row, start in enumerate(ranked):
+                best = start.number == starts.best
+                waits = start.walking and starts.best is None
+                brush = QBrush(_BEST if best else _DROPPED) if best or not waits else QBrush()
+                turned = "  ".join(f"{angle:.0f}\N{DEGREE SIGN}" for angle in start.turned_deg)
+                came = _came_to(start, starts.best)
+                texts = (str(start.number), turned, f"{start.value:.3f}", came)
+                for column, text in enumerate(texts):
+                    item = self.item(row, column)
+                    if item.text() != text:
+                        item.setText(text)
+                    if item.foreground() != brush:
+                        item.setForeground(brush)
         self.choose(chosen)
 
     def _make_rows(self, count: int) -> None:

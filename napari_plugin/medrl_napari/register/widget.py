@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QSignalBlocker, Qt, QTimer
 from qtpy.QtWidgets import QFileDialog, QLabel, QSizePolicy, QSlider
 
 from medrl.errors import MedrlError
@@ -80,9 +80,7 @@ class RegisterWidget(Panel):
         self._stops: list[tuple[Floats, str]] = []
         self._answer: Answer | None = None
         self._shown_layers: tuple[Image, ...] = ()
-        self._soon = QTimer(self)
-        self._soon.setSingleShot(True)
-        self._soon.setInterval(0)
+        self._soon = QTimer(self, singleShot=True, interval=0)
         self._soon.timeout.connect(self._do_without)
         self.follow(napari_viewer.layers.events.removed, self._on_removed)
         self.lay_out(
@@ -185,10 +183,9 @@ class RegisterWidget(Panel):
 
     def _set_stops(self, stops: list[tuple[Floats, str]]) -> None:
         self._stops = stops
-        self.steps.blockSignals(True)
-        self.steps.setRange(0, max(len(stops) - 1, 0))
-        self.steps.setValue(len(stops) - 1)
-        self.steps.blockSignals(False)
+        with QSignalBlocker(self.steps):
+            self.steps.setRange(0, max(len(stops) - 1, 0))
+            self.steps.setValue(len(stops) - 1)
         self.steps.setEnabled(len(stops) > 1)
         self.step_label.setText(stops[-1][1] if stops else "")
 
@@ -234,16 +231,9 @@ class RegisterWidget(Panel):
 
     def _save(self) -> None:
         answer = self._answer
-        if answer is None or answer.registration is None:
-            return
-        folder = QFileDialog.getExistingDirectory(self, "Folder to write into")
-        if not folder:
-            return
-        self.work(
-            lambda _: answer.write(Path(folder)),
-            "writing",
-            lambda count: self.status.say(f"wrote {count} files into {folder}"),
-        )
+        if answer is not None and answer.registration is not None:
+            found, stem = answer.registration, answer.stem
+            self.save_into(None, lambda folder: found.save(folder, stem))
 
     def _load_transform(self) -> None:
         try:
@@ -268,8 +258,8 @@ class RegisterWidget(Panel):
         answer = self._answer
         if answer is None:
             return
-        stem = "{}_to_{}.tfm".format(*answer.names)
-        path, _ = QFileDialog.getSaveFileName(self, "Save the transform", stem, _TO_WRITE)
+        usual = f"{answer.stem}.tfm"
+        path, _ = QFileDialog.getSaveFileName(self, "Save the transform", usual, _TO_WRITE)
         if not path:
             return
         target = Path(path) if Path(path).suffix else Path(path).with_suffix(".tfm")

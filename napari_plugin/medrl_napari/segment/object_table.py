@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QAbstractItemView, QColorDialog, QTableWidgetItem
 
 from medrl_napari.segment.session_state import ObjectState, State
@@ -46,15 +46,14 @@ class ObjectTable(Table):
             color: Of an object, by its number in the label map.
         """
         self._shown = state.objects if state is not None else ()
-        self.blockSignals(True)
-        self.setRowCount(len(self._shown))
-        for row, one in enumerate(self._shown):
-            self._fill(row, one, color(row + 1))
-        if state is not None and state.number:
-            self.selectRow(state.number - 1)
-        else:
-            self.clearSelection()
-        self.blockSignals(False)
+        with QSignalBlocker(self):
+            self.setRowCount(len(self._shown))
+            for row, one in enumerate(self._shown):
+                self._fill(row, one, color(row + 1))
+            if state is not None and state.number:
+                self.selectRow(state.number - 1)
+            else:
+                self.clearSelection()
 
     def _fill(self, row: int, one: ObjectState, color: str) -> None:
         picture = QTableWidgetItem()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QRadioButton, QSizePolicy, QWidget
+from qtpy.QtWidgets import QCheckBox, QLabel, QRadioButton, QSizePolicy
 
-from medrl.bundles import find, read_manifest
 from medrl.errors import MedrlError
 from medrl_napari.dock import Panel
+from medrl_napari.models import manifest_of
 from medrl_napari.segment.object_table import ObjectTable
-from medrl_napari.widgets import Choice, LayerChoice, ModelChoice, WholeRows, button, is_scan, row
+from medrl_napari.widgets import Choice, LayerChoices, WholeRows, button, row
 
 if TYPE_CHECKING:
     import napari
-    from napari.layers import Image
 
 #: What is chosen if it is there.
 _USUAL_MODEL = "hippocampus-t1"
@@ -26,25 +25,17 @@ _HOW = (
 )
 
 
-class ModelAndScans(QWidget):
+class ModelAndScans(LayerChoices):
     """Which model, and which layer is which of its images."""
 
-    changed = Signal()
     refused = Signal(str)
     """What was chosen is no model that segments; why."""
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         """Offer the models that ship, and the scans of the viewer."""
-        super().__init__()
-        self._viewer = viewer
+        super().__init__(viewer, "seednet")
         self._settings: dict[str, Any] = {}
-        self.model = ModelChoice("seednet")
         self.model.setToolTip("What it was trained for; see `medrl models`")
-        self._form = QFormLayout(self)
-        self._form.setContentsMargins(0, 0, 0, 0)
-        self._form.setVerticalSpacing(3)
-        self._form.addRow("Model", self.model)
-        self.choices: dict[str, LayerChoice] = {}
         self.model.chosen.connect(lambda _: self._model_changed())
         if self.model.findData(_USUAL_MODEL) >= 0:
             self.model.model = _USUAL_MODEL
@@ -60,46 +51,19 @@ class ModelAndScans(QWidget):
         """Kinds of object that it knows."""
         return [str(t["name"]) for t in self._settings.get("targets", ())]
 
-    @property
-    def layers(self) -> dict[str, Image]:
-        """The chosen layers by the model's name of the channel, in the model's order."""
-        chosen = {channel: choice.layer for channel, choice in self.choices.items()}
-        return {c: cast("Image", layer) for c, layer in chosen.items() if layer is not None}
-
-    def release(self) -> None:
-        """Follow the viewer no more."""
-        for choice in self.choices.values():
-            choice.release()
-
     def _model_changed(self) -> None:
         self._settings = {}
         try:
             if self.name:
-                manifest = read_manifest(find(self.name))
-                if manifest["task"] != "seednet":
-                    raise MedrlError(
-                        f"{self.name} is a {manifest['task']} model: it segments nothing"
-                    )
+                manifest = manifest_of(self.name, task="seednet", lacks="segments nothing")
                 self._settings = manifest["settings"]
         except MedrlError as error:
             self.refused.emit(str(error))
             return
-        self._make_choices([str(c["name"]) for c in self._settings.get("channels", ())])
-        self.changed.emit()
-
-    def _make_choices(self, channels: list[str]) -> None:
-        if list(self.choices) == channels:
-            return
-        self.release()
-        while self._form.rowCount() > 1:
-            self._form.removeRow(1)
+        channels = [str(channel["name"]) for channel in self._settings.get("channels", ())]
         several = len(channels) > 1
-        none = "none" if several else None
-        self.choices = {c: LayerChoice(self._viewer, wanted=is_scan, none=none) for c in channels}
-        for channel, choice in self.choices.items():
-            choice.setToolTip(f"The layer that holds the {channel} image" if several else "")
-            choice.chosen.connect(lambda _layer: self.changed.emit())
-            self._form.addRow(channel if several else "Scan", choice)
+        titles = {channel: channel if several else "Scan" for channel in channels}
+        self.ask(titles, optional=channels if several else ())
 
 
 class SegmentPanel(Panel):

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medrl.errors import MedrlError
-from medrl.files import stem_of
 from medrl.seednet.seeds import LABEL_NAMES, Seed
 from medrl.seednet.session import SeedSession
 from medrl_napari.models import load_model
@@ -291,9 +289,7 @@ class SessionPanel(SegmentPanel):
 
     def _stem(self) -> str:
         assert self._annotation is not None
-        path = str(self._annotation.shown.scan.meta.get("filename_or_obj", ""))
-        name = self._sources[0].name if self._sources else "scan"
-        return stem_of(Path(path)) if path else name.replace("/", "-")
+        return self._annotation.shown.stem(self._sources[0].name if self._sources else "scan")
 
 
 def _open_session(model: str, images: dict[str, Any]) -> SeedSession:
@@ -305,8 +301,7 @@ def _open_session(model: str, images: dict[str, Any]) -> SeedSession:
 
 def _key(shown: Shown, layer: Image) -> str:
     """What tells a scan from others: its path, or its name and grid."""
-    path = str(shown.scan.meta.get("filename_or_obj", "") or layer.source.path or "")
-    return path or f"{layer.name} {tuple(shown.scan.shape)}"
+    return shown.file or str(layer.source.path or "") or f"{layer.name} {tuple(shown.scan.shape)}"
 
 
 def _summary(state: State) -> str:

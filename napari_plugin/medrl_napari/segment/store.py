@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QStandardPaths
+from platformdirs import user_data_path
 
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
@@ -45,9 +45,7 @@ class KeptObject:
 def seeds_folder() -> Path:
     """Where seeds are kept."""
     own = os.environ.get("MEDRL_DATA_DIR")
-    where = QStandardPaths.StandardLocation.GenericDataLocation
-    base = Path(own) if own else Path(QStandardPaths.writableLocation(where)) / "medrl"
-    return base / "seeds"
+    return (Path(own) if own else user_data_path("medrl", appauthor=False)) / "seeds"
 
 
 class SeedStore:

@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from medrl.volume.space import as_affine, spacing_of, world_to_voxel
 from medrl_napari.scans import Shown
+from medrl_napari.space import Floats
 
 if TYPE_CHECKING:
     import napari
     from napari.layers import Layer, Points
-
-Floats = NDArray[np.float64]
 
 #: A press that moves less than this before it ends is a click, in pixels of the screen.
 _CLICK_PX = 4.0

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QGridLayout, QLabel, QSizePolicy, QWidget
+from qtpy.QtCore import QSignalBlocker, Qt
+from qtpy.QtWidgets import QDoubleSpinBox, QGridLayout, QLabel, QSizePolicy, QWidget
 
+from medrl_napari.widgets import Choice
 from medrl_napari.windowing import PRESETS, Window, auto_limits, value_range
 
 if TYPE_CHECKING:
@@ -98,12 +99,8 @@ class ContrastWidget(QWidget):
         super().__init__(parent)
         self._viewer = napari_viewer
         self._layer: Image | None = None
-        self.presets = QComboBox()
+        self.presets = Choice()
         self.presets.setToolTip("Black and white as usual for a tissue of CT, or automatic")
-        self.presets.setMinimumContentsLength(6)
-        self.presets.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
         self.presets.addItem("window…")
         self.presets.addItem(f"auto  ({_AUTO_KEY})", "auto")
         for preset in PRESETS:
@@ -195,11 +192,10 @@ class ContrastWidget(QWidget):
         window = Window.of(self._layer.contrast_limits)
         digits = 0 if window.width >= 50 else 3
         for box, value in ((self.width_box, window.width), (self.level_box, window.level)):
-            box.blockSignals(True)
-            box.setDecimals(digits)
-            box.setSingleStep(window.width / 50)
-            box.setValue(value)
-            box.blockSignals(False)
+            with QSignalBlocker(box):
+                box.setDecimals(digits)
+                box.setSingleStep(window.width / 50)
+                box.setValue(value)
         close = 10.0**-digits
         names = [
             preset.name

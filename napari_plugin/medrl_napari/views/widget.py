@@ -61,8 +61,7 @@ class OrthoViews(QWidget):
         self._window: QWidget = napari_viewer.window._qt_window
         self._window.installEventFilter(self)
         self._cost_ms = 0.0
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
+        self._timer = QTimer(self, singleShot=True)
         self._timer.timeout.connect(self._update)
         self.views = [
             PlaneView(plane, napari_viewer, scan=lambda: windowed_layer(napari_viewer))
