@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from medrl.files import prepare_folder
 from medrl_napari.agents import AgentsView
 from medrl_napari.jobs import Job, Report
 from medrl_napari.names import thin_names
@@ -150,7 +151,7 @@ class Panel(QScrollArea):
         """Write files beside the window, and name them.
 
         Args:
-            folder: Where to; asked for if None.
+            folder: Where to, made if missing; asked for if None.
             write: Writes into a folder, and returns the files by kind.
         """
         if self.running:
@@ -162,11 +163,15 @@ class Panel(QScrollArea):
             folder = Path(chosen)
         target = folder
 
+        def save(_report: Report) -> Mapping[str, Path]:
+            prepare_folder(target)
+            return write(target)
+
         def saved(paths: Mapping[str, Path]) -> None:
             names = ", ".join(path.name for path in paths.values())
             self.status.say(f"Saved {names} in {target}.")
 
-        self.work(lambda _: write(target), f"Saving to {target} …", saved)
+        self.work(save, f"Saving to {target} …", saved)
 
     def cancel(self) -> None:
         """End what is under way; nothing of it stays."""

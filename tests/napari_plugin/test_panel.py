@@ -18,11 +18,13 @@ from napari.components import ViewerModel
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QLineEdit, QSpinBox
 
-from medrl import systems
+from medrl import read, systems
 from medrl.bundles.manifest import FORMAT, VERSION
+from medrl.cli.demo import write_template
 from medrl.errors import MedrlError
 from medrl.results.findings import Boxes, Mask, Motion, Points
 from medrl.trajectory import AgentPath, Trajectory, read_trajectory
+from medrl.volume.resample import resample_isotropic
 from medrl_napari import models
 from medrl_napari.agents import AgentsView
 from medrl_napari.boxes import box_corners, cut_edges, whole_edges
@@ -276,6 +278,41 @@ def test_a_result_is_on_the_screen_soon_however_slow_drawing_is(viewer, boxer, q
     assert drawn[-1] == 4000
 
 
+@pytest.mark.parametrize(
+    ("model", "rows", "shows"),
+    [
+        ("brain-t1", 25, "detect: points"),
+        ("hippocampus-t1", 1, "segment: mask"),
+        ("rigid-head", 1, "moved (register)"),
+    ],
+)
+def test_the_models_that_ship_work_in_the_panel(viewer, qtbot, tmp_path, model, rows, shows):
+    pytest.importorskip("nilearn")
+    write_template(tmp_path / "head.nii.gz")
+    head = resample_isotropic(read(tmp_path / "head.nii.gz"), spacing=2.5)
+    shift = torch.eye(4, dtype=torch.float64)
+    shift[:3, 3] = torch.tensor([6.0, -4.0, 9.0])
+    moved = MetaTensor(head.as_tensor(), affine=shift @ head.affine)
+    for scan, name in ((moved, "moved"), (head, "head")):
+        add(viewer, image_layer(show(scan, frame=STRAIGHT), name=name))
+    panel = AgentPanel(viewer)
+    viewer.window.add_dock_widget(panel, name="agents", area="right")
+    panel.scans.model.model = model
+    if "seed" in panel.given.inputs:
+        panel.given.inputs["seed"].setText("fg:-25.5,-21,-14; bg:-25.5,-21,3")
+    with qtbot.waitSignal(panel.finished, timeout=180_000):
+        click(qtbot, panel.run_button)
+    assert panel.table.rowCount() == rows
+    assert shows in viewer.layers
+    if model == "rigid-head":
+        # Where it is shown it lies on the other one.
+        back = shown_of(viewer.layers[shows]).scan.affine
+        np.testing.assert_allclose(back, head.affine, atol=1.0)
+    panel.save(tmp_path / "out")
+    qtbot.waitUntil(lambda: not panel.running, timeout=60_000)
+    assert panel.status.text().startswith("Saved ")
+
+
 def test_what_cannot_be_is_said_in_a_line(viewer, boxer, qtbot, tmp_path):
     panel, _ = opened(viewer, boxer, qtbot)
     panel.given.inputs["note"].setText("refuse")
@@ -332,12 +369,12 @@ def test_a_form_takes_what_is_typed_and_refuses_what_cannot_be(qtbot):
     form.ask(Everything, names={"known": ["x", "y"]})
     form.inputs["file"].setText("/data/mask.nii.gz")
     form.inputs["most"].setText("7")
-    form.inputs["names"].setText("c,, d ")
+    form.inputs["names"].setText("c;; d, e ")
     form.inputs["known"].tick(["y"])
     form.inputs["scales"].setText("[1, 2]")
     chosen = form.values()
     assert chosen.file == Path("/data/mask.nii.gz")
-    assert (chosen.most, chosen.names, chosen.known) == (7, ("c", "d"), ("y",))
+    assert (chosen.most, chosen.names, chosen.known) == (7, ("c", "d, e"), ("y",))
     assert chosen.scales == (1, 2)
     form.inputs["most"].setText("many")
     with pytest.raises(MedrlError, match="most: "):

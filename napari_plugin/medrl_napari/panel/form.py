@@ -187,13 +187,14 @@ class _Text(_Input):
 
 
 class _Names(_Input):
-    """Names apart by commas."""
+    """Texts apart by semicolons, as coordinates have commas."""
 
     def set(self, value: Any) -> None:
-        self.widget.setText(", ".join(value or ()))
+        self.widget.setPlaceholderText("none; or several apart by ;")
+        self.widget.setText("; ".join(value or ()))
 
     def get(self) -> tuple[str, ...]:
-        return tuple(name for part in self.widget.text().split(",") if (name := part.strip()))
+        return tuple(text for part in self.widget.text().split(";") if (text := part.strip()))
 
 
 class _KnownNames(_Input):
