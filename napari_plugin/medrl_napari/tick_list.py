@@ -11,9 +11,10 @@ from qtpy.QtWidgets import (
     QListWidget,
     QListWidgetItem,
     QSizePolicy,
-    QToolButton,
     QWidget,
 )
+
+from medrl_napari.widgets import tool_button
 
 _NAME = Qt.ItemDataRole.UserRole
 _ROWS = 6
@@ -45,10 +46,8 @@ class TickList(QWidget):
         self.list.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Maximum)
         self.list.setUniformItemSizes(True)
         self.list.installEventFilter(self)
-        self.all = self._button("All", "Tick all that are listed")
-        self.none = self._button("None", "Untick all that are listed")
-        self.all.clicked.connect(lambda: self._tick(True))
-        self.none.clicked.connect(lambda: self._tick(False))
+        self.all = tool_button("All", "Tick all that are listed", lambda: self._tick(True))
+        self.none = tool_button("None", "Untick all that are listed", lambda: self._tick(False))
         self.list.itemChanged.connect(lambda _: self._count())
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -111,12 +110,6 @@ class TickList(QWidget):
         self.filter.setPlaceholderText(
             f"{self._what}: {len(self.names)} of {self.list.count()} ticked"
         )
-
-    def _button(self, text: str, tip: str) -> QToolButton:
-        button = QToolButton()
-        button.setText(text)
-        button.setToolTip(tip)
-        return button
 
 
 def _is_ticked(item: QListWidgetItem) -> bool:

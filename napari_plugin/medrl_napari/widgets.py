@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QTableWidget,
+    QToolButton,
     QWidget,
 )
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
     from qtpy.QtGui import QResizeEvent
 
+_Button = TypeVar("_Button", QPushButton, QToolButton)
 _COLORS = {"say": "", "warn": "color: #ffd43b", "error": "color: #ff6b6b"}
 _FOLDER = "Folder\N{HORIZONTAL ELLIPSIS}"
 #: Rows that a table has room for at the least.
@@ -38,7 +40,17 @@ _FEWEST_ROWS = 4
 
 def button(text: str, tip: str, press: Callable[[], Any] | None = None) -> QPushButton:
     """A button that does something when it is pressed."""
-    made = QPushButton(text)
+    return _prepared(QPushButton(text), tip, press)
+
+
+def tool_button(text: str, tip: str, press: Callable[[], Any] | None = None) -> QToolButton:
+    """A small one."""
+    made = QToolButton()
+    made.setText(text)
+    return _prepared(made, tip, press)
+
+
+def _prepared(made: _Button, tip: str, press: Callable[[], Any] | None) -> _Button:
     made.setToolTip(tip)
     if press is not None:
         # Without what the signal says: whether the button is down.

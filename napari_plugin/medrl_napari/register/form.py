@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from monai.data.meta_tensor import MetaTensor
-from qtpy.QtWidgets import QCheckBox, QFormLayout, QToolButton, QWidget
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QWidget
 
 from medrl.errors import MedrlError
 from medrl.registration.transforms import KINDS, Kind
 from medrl_napari.register.blend import is_comparison
 from medrl_napari.scans import Shown, is_scan, shown_of
 from medrl_napari.space import Floats
-from medrl_napari.widgets import Choice, LayerChoice, ModelChoice, is_mask, row
+from medrl_napari.widgets import Choice, LayerChoice, ModelChoice, is_mask, row, tool_button
 from medrl_napari.writers import in_scan_grid
 
 if TYPE_CHECKING:
@@ -78,10 +78,9 @@ class RegisterForm(QWidget):
             )
             for which in ("fixed", "moving")
         )
-        self.swap = QToolButton()
-        self.swap.setText("\N{UPWARDS ARROW LEFTWARDS OF DOWNWARDS ARROW}")
-        self.swap.setToolTip("Fixed becomes moving, moving becomes fixed")
-        self.swap.clicked.connect(self._swap)
+        arrows = "\N{UPWARDS ARROW LEFTWARDS OF DOWNWARDS ARROW}"
+        tip = "Fixed becomes moving, moving becomes fixed"
+        self.swap = tool_button(arrows, tip, self._swap)
         self.model = ModelChoice("registration")
         self.model.setToolTip("Trained agents that ship with medrl, or a folder with others")
         self.kind = Choice()

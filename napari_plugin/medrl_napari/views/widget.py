@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import (
-    QHBoxLayout,
     QLabel,
     QSizePolicy,
     QSplitter,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -21,6 +19,7 @@ from medrl_napari.scans import frame_of_viewer
 from medrl_napari.views.canvas import PLANES, PlaneView
 from medrl_napari.views.contrast import ContrastWidget, windowed_layer
 from medrl_napari.views.layers import Twins, value_at
+from medrl_napari.widgets import row, tool_button
 
 if TYPE_CHECKING:
     import napari
@@ -130,29 +129,21 @@ class OrthoViews(QWidget):
         for view in self.views:
             view.setToolTip(_TIP)
             self.splitter.addWidget(view)
-        self.crosshair_button = QToolButton()
-        self.crosshair_button.setText("crosshair")
+        self.crosshair_button = tool_button("crosshair", f"Show the crosshair ({_CROSSHAIR_KEY})")
         self.crosshair_button.setCheckable(True)
         self.crosshair_button.setChecked(True)
-        self.crosshair_button.setToolTip(f"Show the crosshair ({_CROSSHAIR_KEY})")
         self.crosshair_button.toggled.connect(self._on_crosshair)
-        self.fit_button = QToolButton()
-        self.fit_button.setText("fit")
-        self.fit_button.setToolTip("Show everything in all three views")
-        self.fit_button.clicked.connect(self.fit)
+        self.fit_button = tool_button("fit", "Show everything in all three views", self.fit)
         self.position_label = QLabel()
         self.position_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.position_label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.contrast = ContrastWidget(self._viewer)
-        tools = QHBoxLayout()
-        tools.addWidget(self.crosshair_button)
-        tools.addWidget(self.fit_button)
-        tools.addWidget(self.position_label, 1)
+        tools = (self.crosshair_button, self.fit_button, self.position_label)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(2, 2, 2, 2)
         layout.setSpacing(3)
         layout.addWidget(self.splitter, 1)
-        layout.addLayout(tools)
+        layout.addLayout(row(*tools, stretch=(0, 0, 1)))
         layout.addWidget(self.contrast)
 
     def _connections(self) -> list[tuple[Any, Any]]:
