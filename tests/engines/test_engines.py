@@ -66,7 +66,9 @@ def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path):
         Folders(tmp_path / "out"),
         on_end=lambda outcome: ends.update({outcome.name: outcome.result}),
     )
-    assert ends == {"a": {"began": 0, "counted": 10}, "b": {"began": 6, "counted": 10}}
+    # The worker may die before it has told that "a" is done, which is then found done.
+    assert ends["a"]["counted"] == 10
+    assert ends["b"] == {"began": 6, "counted": 10}
 
 
 def test_a_task_that_cannot_be_opened_ends_the_run(tmp_path):

@@ -133,7 +133,9 @@ class OrthoViews(QWidget):
         self.crosshair_button.setCheckable(True)
         self.crosshair_button.setChecked(True)
         self.crosshair_button.toggled.connect(self._on_crosshair)
-        self.fit_button = tool_button("fit", "Show everything in all three views", self.fit)
+        self.fit_button = tool_button("fit", "Show everything in all three views")
+        # Connected as a method, which Qt does not hold: nothing keeps the closed views alive.
+        self.fit_button.clicked.connect(self.fit)
         self.position_label = QLabel()
         self.position_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.position_label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
