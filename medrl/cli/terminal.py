@@ -92,7 +92,7 @@ def model_field(system: System) -> tuple[str, Any, Any]:
 
     what = "Name of a model (see `medrl models`) or the folder of one"
     if system.default_model is None:
-        what += "; found from the scans if left out"
+        what += "; left out: one that ships for such scans, if there is one"
     return "model", Annotated[str | None, tyro.conf.arg(help=f"{what}.")], system.default_model
 
 
