@@ -107,6 +107,7 @@ class PairSampler:
         self._synthesis = synthesis
         self._poses = poses
         self._device = torch.device(device)
+        self._envs: dict[tuple[int, Rules], AgentsEnv[RegistrationState]] = {}
         self._pairs = Pool(self._make, size=size, sources=len(sources), generator=generator)
 
     def renew(self, count: int = 1) -> None:
@@ -131,6 +132,9 @@ class PairSampler:
             seed: Fixes pairs, poses, and what of the scans is in view.
             rules: Of an episode.
             state: Where the agents are; at their starts if None.
+
+        Returns:
+            Both; the next call for as many agents and the same rules takes the environment over.
         """
         draws, spacing = _Draws(self._poses, seed), self.level.spacing
         pairs = [self._pairs[slot] for slot in range(len(self._pairs))]
@@ -153,7 +157,12 @@ class PairSampler:
         moving = [p.moving for p in pairs]
         view = View(spacing, fixed, moving, to_voxel, scan=which, fov=moving_fov)
         task = AlignTask(RegistrationDynamics([view], pivot, rules), still, local)
-        env = AgentsEnv(task.dynamics, task, batch_size=[count], seed=0, device=self._device)
+        # One environment for all episodes of a kind: making its specs takes a tenth of a step.
+        env = self._envs.get((count, rules))
+        if env is None:
+            env = AgentsEnv(task.dynamics, task, batch_size=[count], seed=0, device=self._device)
+            self._envs[count, rules] = env
+        env.dynamics, env.task = task.dynamics, task
         if state is None:
             env.reset(pair=np.arange(count), misalignment=changes)
         else:
