@@ -80,12 +80,12 @@ class ActorCriticLearner(Learner):
         device: str | torch.device = "cpu",
         mixed_precision: bool | None = None,
     ) -> None:
-        """Wire up.
+        """Learn from reward, starting from a network that imitates.
 
         Args:
             network: What learns, on the device; it should imitate well already.
             sampler: Where agents begin.
-            settings: How.
+            settings: Steps, batch size, learning rates and discount of the training.
             generator: What the sampler draws from, and the agents.
             device: Torch device.
             mixed_precision: See :class:`medrl.rl.learner.Learner`.

@@ -73,12 +73,12 @@ class ImitationLearner(Learner):
         device: str | torch.device = "cpu",
         mixed_precision: bool | None = None,
     ) -> None:
-        """Wire up.
+        """Learn by copying the expert's steps.
 
         Args:
             network: What learns, on the device.
             sampler: Where agents begin.
-            settings: How.
+            settings: Steps, batch size, learning rate and decay of the training.
             generator: What the sampler draws from, too.
             device: Torch device.
             mixed_precision: See :class:`medrl.rl.learner.Learner`.
