@@ -42,7 +42,8 @@ def whole(out):
     """Names of the cases that are there; nothing half is."""
     halves = [p for p in out.rglob("half.txt") if not (p.parent / "case.json").exists()]
     assert not [p for p in halves if ".medrl" not in p.parts]
-    return sorted(path.parent.name for path in out.rglob("case.json"))
+    cases = [path for path in out.rglob("case.json") if ".medrl" not in path.parts]
+    return sorted(path.parent.name for path in cases)
 
 
 def wait_for(condition, seconds=60):
