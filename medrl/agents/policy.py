@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -51,6 +51,7 @@ class Policy(Protocol):
         """
 
 
+@runtime_checkable
 class Remembering(Policy, Protocol):
     """A policy whose agents have a memory."""
 

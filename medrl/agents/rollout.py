@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medrl.agents.dynamics import DROPPED, Dynamics, S
-from medrl.agents.policy import Decision, Policy
+from medrl.agents.policy import Decision, Policy, Remembering
 from medrl.agents.task import Task
 
 #: From the number of a step and how many agents go on after it to how many may.
@@ -87,7 +87,7 @@ def rollout(
         How they ended.
     """
     count, device = len(state), state.device
-    if memory is None and hasattr(policy, "blank"):
+    if memory is None and isinstance(policy, Remembering):
         memory = policy.blank(count)
     steps = torch.zeros(count, dtype=torch.int64, device=device)
     score = torch.full((count,), torch.nan, dtype=torch.float64, device=device)
