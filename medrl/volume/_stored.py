@@ -21,7 +21,6 @@ _BLOCK = 2**16
 _CHUNK = 2**20
 #: Voxels that are converted at a time, few enough for the processor's cache.
 _SLAB = 2**19
-#: Labels that were stored as fractions with a slope come back whole but for this.
 _ROUNDING = 1e-3
 _LARGEST = 2**63 - 1
 
@@ -91,6 +90,8 @@ def fill(
     view = view.squeeze()
     slope, inter = scaling
     plainly = (slope, inter) in ((1, 0), (None, None))
+    # Labels that a writer has spread over a whole type are off by up to half a slope.
+    rounding = _ROUNDING + (0 if plainly else min(0.51 * abs(float(slope or 0)), 0.25))
     row = math.prod(view.shape[:-1])
     step = max(1, _SLAB // row)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -99,21 +100,21 @@ def fill(
             content = _exactly(read, part.size * dtype.itemsize)
             stored = np.frombuffer(content, dtype).reshape(part.shape, order="F")
             values = stored if plainly else stored * np.float64(slope) + np.float64(inter)
-            part[...] = values if view.dtype.kind == "f" else whole(values)
+            part[...] = values if view.dtype.kind == "f" else whole(values, rounding=rounding)
 
 
-def whole(values: NDArray[Any]) -> NDArray[np.int64]:
+def whole(values: NDArray[Any], *, rounding: float = _ROUNDING) -> NDArray[np.int64]:
     """Labels as int64.
 
     Raises:
-        MedrlError: If some are no whole numbers, but for rounding, or do not fit.
+        MedrlError: If some are further from a whole number than by rounding, or do not fit.
     """
     if values.dtype.kind != "f":
         if values.dtype.itemsize == 8 and values.max(initial=0) > _LARGEST:
             raise MedrlError("holds labels above 2^63 - 1, more than medrl takes; number them anew")
         return values.astype(np.int64)
     nearest = np.rint(values)
-    odd = ~(np.abs(values - nearest) < _ROUNDING)
+    odd = ~(np.abs(values - nearest) <= rounding)
     if odd.any():
         raise MedrlError(
             f"holds values that are no whole numbers, such as {values[odd][0]:g}: it is no label "
