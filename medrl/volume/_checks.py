@@ -1,17 +1,42 @@
-"""What every format's reader checks before it believes a header."""
+"""What readers of all formats share: what they return, and check before they believe a header."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
 
 #: Most voxels, all channels counted, that a scan may declare (8 GiB as float32).
 MOST_VOXELS = 2**31
+#: Remark on axes that are not perpendicular.
+SHEARED = (
+    "its axes are not perpendicular (sheared): ITK and 3D Slicer open neither a NIfTI file of it "
+    "nor the masks and images on its grid"
+)
 #: Deflate cannot shrink data by more than this.
 MOST_DEFLATION = 1032
+
+
+class Loaded(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        voxels: (C, I, J, K), float32, or int64 if labels were asked for.
+        affine: Voxel to RAS mm.
+        remarks: What the user should know of the file.
+        facts: What else of it goes into the scan's `meta`.
+    """
+
+    voxels: NDArray[Any]
+    affine: NDArray[np.float64]
+    remarks: list[str]
+    facts: dict[str, Any]
 
 
 def check_grid(path: Path, shape: Sequence[int], *, spatial: int = 3) -> None:
@@ -38,19 +63,19 @@ def check_grid(path: Path, shape: Sequence[int], *, spatial: int = 3) -> None:
         )
 
 
-def check_stored(path: Path, needed: int, stored: int, *, compressed: bool) -> None:
+def check_stored(path: Path, needed: int, stored: int, *, compressed: int) -> None:
     """Refuse a header that declares more voxels than the file can hold.
 
     Args:
         path: File with the header.
         needed: Bytes that the declared voxels take.
         stored: Bytes that the file holds after its header.
-        compressed: Whether those are deflated.
+        compressed: How often those are deflated.
 
     Raises:
         MedrlError: If the voxels cannot all be there.
     """
-    if stored * (MOST_DEFLATION if compressed else 1) < needed:
+    if stored * MOST_DEFLATION**compressed < needed:
         raise MedrlError(
             f"{path}: is truncated or has a wrong header: it declares {needed} bytes of voxels "
             f"and holds {stored}{' compressed' if compressed else ''}; copy or export it again"

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from medrl.errors import MedrlError
-from medrl.volume._checks import check_grid, check_stored, reject_pixels
-from medrl.volume._stored import data_file, deflated, fill, numbers, plain
+from medrl.volume._checks import Loaded, check_grid, check_stored, reject_pixels
+from medrl.volume._stored import data_file, deflated, fill, goes_on, numbers, plain
 from medrl.volume.space import LPS_FROM_RAS
 
 _TYPES = {
@@ -62,31 +62,25 @@ class _Layout:
     start: int
 
 
-def load_metaimage(
-    path: Path, dtype: DTypeLike = np.float32
-) -> tuple[NDArray[np.generic], NDArray[np.float64], list[str]]:
-    """Read a MetaImage, as ITK does.
-
-    Returns:
-        Voxels (C, I, J, K), affine (voxel to RAS mm), remarks for the user.
-    """
+def load_metaimage(path: Path, dtype: DTypeLike) -> Loaded:
+    """Read a MetaImage, as ITK does."""
     layout = _layout(path)
     times = layout.shape[3] if len(layout.shape) == 4 else 1
     voxels = np.empty((layout.channels * times, *layout.shape[:3]), dtype=dtype)
     # Channels are the fastest axis of a file, times the slowest.
     view = voxels.transpose(1, 2, 3, 0) if times > 1 else voxels
-    open_voxels = numbers if layout.text else deflated if layout.compressed else plain
     with layout.file.open("rb") as stream:
         stream.seek(layout.start)
-        read = open_voxels(stream)
+        read = plain(stream)
+        read = numbers(read) if layout.text else deflated(read) if layout.compressed else read
         try:
             fill(read, view, layout.dtype)
-            more = layout.compressed and read(1)
+            more = layout.compressed and goes_on(read)
         except MedrlError as error:
             raise MedrlError(f"{path}: {error}") from error
     if more:
         raise MedrlError(f"{path}: holds more voxels than its header declares; export it again")
-    return voxels, layout.affine, []
+    return Loaded(voxels, layout.affine, [], {})
 
 
 def _layout(path: Path) -> _Layout:

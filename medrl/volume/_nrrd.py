@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from os import SEEK_END
 from pathlib import Path
 from typing import IO, Any
@@ -15,8 +16,18 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from medrl.errors import MedrlError
-from medrl.volume._checks import check_grid, check_stored, reject_pixels
-from medrl.volume._stored import Read, bzipped, data_file, deflated, fill, numbers, plain, skip
+from medrl.volume._checks import Loaded, check_grid, check_stored, reject_pixels
+from medrl.volume._stored import (
+    Read,
+    bzipped,
+    data_file,
+    deflated,
+    fill,
+    goes_on,
+    numbers,
+    plain,
+    skip,
+)
 from medrl.volume.space import LPS_FROM_RAS
 
 #: What takes a NRRD space to RAS, by the space's long and short name.
@@ -31,22 +42,16 @@ _TO_RAS = {
 _LONGEST_LINE = 2**16
 _COLOUR = {"rgb-color", "hsv-color", "xyz-color", "rgba-color", "3-color", "4-color"}
 _TEXT = {"ascii", "text", "txt"}
-_READERS = {
-    "raw": plain,
+_READERS: dict[str, Callable[[Read], Read]] = {
+    "raw": lambda read: read,
     **dict.fromkeys(_TEXT, numbers),
     **dict.fromkeys(("gzip", "gz"), deflated),
     **dict.fromkeys(("bzip2", "bz2"), bzipped),
 }
 
 
-def load_nrrd(
-    path: Path, dtype: DTypeLike = np.float32
-) -> tuple[NDArray[np.generic], NDArray[np.float64], list[str]]:
-    """Read a NRRD file; without a `space` field it is LPS, as ITK has it.
-
-    Returns:
-        Voxels (C, I, J, K), affine (voxel to RAS mm), remarks for the user.
-    """
+def load_nrrd(path: Path, dtype: DTypeLike) -> Loaded:
+    """Read a NRRD file; without a `space` field it is LPS, as ITK has it."""
     header, file, start = _read_header(path)
     spatial = _spatial_axes(path, header)
     sizes = [int(n) for n in header["sizes"]]
@@ -67,11 +72,11 @@ def load_nrrd(
     with file.open("rb") as stream:
         stream.seek(start)
         _skip_lines(stream, header)
-        read = _READERS[encoding](stream)
+        read = _READERS[encoding](plain(stream))
         _skip_bytes(path, header, read, stream, needed if encoding == "raw" else None)
         try:
             fill(read, voxels.transpose(np.argsort(others + spatial)), number)
-            more = read(1)
+            more = goes_on(read)
         except MedrlError as error:
             raise MedrlError(f"{path}: {error}") from error
     if more:
@@ -82,7 +87,7 @@ def load_nrrd(
     if space not in _TO_RAS:
         remarks.append(f"the header names {f'space {space!r}' if space else 'no space'}: LPS taken")
     affine = _TO_RAS.get(space, LPS_FROM_RAS) @ affine
-    return voxels if others else voxels[None], affine, remarks
+    return Loaded(voxels if others else voxels[None], affine, remarks, {})
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], Path, int]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medrl.errors import MedrlError
+from medrl.volume.grid import on_grid_of
 from medrl.volume.space import apply_affine, as_affine, as_transform, spacing_of
 
 #: A grid that already has the wanted spacing and is tilted by less than this is left as it is.
@@ -149,14 +150,15 @@ def move_scan(
         # In the fixed world the moving scan lies where the inverse brings it.
         there = MetaTensor(moving.as_tensor(), affine=np.linalg.inv(matrix) @ source)
         low = float(moving.as_tensor().min())
-        return resample_onto(there, affine=target, shape=(i, j, k), background=low)
+        moved = resample_onto(there, affine=target, shape=(i, j, k), background=low)
+        return on_grid_of(moved.as_tensor(), onto)
     voxel = np.linalg.inv(source) @ matrix @ target
     # The outermost voxels count to their outer faces, as everywhere in medrl.
     channels = [
         affine_transform(channel, voxel, output_shape=(i, j, k), order=0, mode="grid-constant")
         for channel in moving.as_tensor().float().numpy(force=True)
     ]
-    return MetaTensor(torch.from_numpy(np.stack(channels)), affine=torch.from_numpy(target))
+    return on_grid_of(torch.from_numpy(np.stack(channels)), onto)
 
 
 def _covering_grid(

@@ -19,6 +19,9 @@ Points = NDArray[np.float64]
 #: Diagonal of the matrix that maps RAS to LPS, and LPS to RAS.
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
+#: Cosine between two axes beyond which ITK opens no NIfTI file.
+_MOST_SHEAR = 2e-4
+
 
 def as_affine(affine: Any) -> NDArray[np.float64]:
     """Check a voxel-to-world matrix and return it as float64.
@@ -33,8 +36,10 @@ def as_affine(affine: Any) -> NDArray[np.float64]:
         MedrlError: If it is not a finite, invertible 4x4 affine matrix.
     """
     matrix = np.asarray(affine, dtype=np.float64)
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        raise MedrlError(f"the affine must be a finite 4x4 matrix, not of shape {matrix.shape}")
+    if matrix.shape != (4, 4):
+        raise MedrlError(f"the affine must be a 4x4 matrix, not of shape {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        raise MedrlError("the affine must be finite: it holds numbers that are NaN or infinite")
     if not np.allclose(matrix[3], (0, 0, 0, 1)):
         raise MedrlError("the affine's last row must be 0 0 0 1")
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
@@ -105,6 +110,12 @@ def affine_to_lps(affine: ArrayLike) -> NDArray[np.float64]:
 def spacing_of(affine: ArrayLike) -> NDArray[np.float64]:
     """Distance between voxel centres along each array axis, in mm, shape (3,)."""
     return np.linalg.norm(as_affine(affine)[:3, :3], axis=0)
+
+
+def is_sheared(affine: ArrayLike) -> bool:
+    """Whether a scan's axes are further from perpendicular than ITK's images may be."""
+    matrix = as_affine(affine)[:3, :3] / spacing_of(affine)
+    return bool(np.abs(matrix.T @ matrix - np.eye(3)).max() > _MOST_SHEAR)
 
 
 def cropped_affine(affine: ArrayLike, corner_voxel: ArrayLike) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from scipy.ndimage import affine_transform
 
 from medrl.errors import MedrlError
 from medrl.files import stem_of
+from medrl.volume.grid import on_grid_of
 from medrl.volume.resample import resample_onto
 from medrl.volume.space import apply_affine, as_affine, spacing_of
 from medrl_napari.space import AXES, AXES_4D, STRAIGHT, Floats, Frame, frame_of
@@ -207,7 +208,7 @@ def image_layers(shown: Shown, *, name: str) -> list[LayerData]:
         title = name if len(images) == 1 else f"{name} {number}"
         settings = {"name": title, "visible": number == 1, **common, **place}
         if len(images) > 1:
-            own = MetaTensor(shown.scan.as_tensor()[number - 1 : number], affine=shown.scan.affine)
+            own = on_grid_of(shown.scan.as_tensor()[number - 1 : number], shown.scan)
             own.meta["filename_or_obj"] = shown.scan.meta.get("filename_or_obj", "")
             settings["metadata"] = {KEY: Shown(own, shown.frame)}
             settings["contrast_limits"] = auto_limits(own.numpy()[0])
