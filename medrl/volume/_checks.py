@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
+from medrl.memory import available_memory
 
 #: Most voxels, all channels counted, that a scan may declare (8 GiB as float32).
 MOST_VOXELS = 2**31
+#: What a voxel takes while it is read, as float32 or as a label of eight bytes.
+_BYTES_OF_A_VOXEL = 8
 #: Remark on axes that are not perpendicular.
 SHEARED = (
     "its axes are not perpendicular (sheared): ITK and 3D Slicer open neither a NIfTI file of it "
@@ -56,7 +59,7 @@ def check_grid(path: Path, shape: Sequence[int], *, spatial: int = 3) -> None:
         raise MedrlError(f"{path}: its header declares an impossible grid ({text}); export it anew")
     if spatial < 3 or any(n < 2 for n in sizes[:3]):
         raise MedrlError(f"{path}: is a 2D image ({text}); medrl reads 3D scans")
-    if math.prod(sizes) > MOST_VOXELS:
+    if math.prod(sizes) > min(MOST_VOXELS, available_memory() / _BYTES_OF_A_VOXEL):
         raise MedrlError(
             f"{path}: its header declares {text} voxels, more than fits in memory; "
             "if the header is right, crop or downsample the scan first"

@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from medrl.errors import MedrlError
 from medrl.files import SCAN_ENDINGS, atomic_path
+from medrl.memory import DOES_NOT_FIT, ran_out_of_memory
 from medrl.volume._archive import unpack
 from medrl.volume._checks import SHEARED, Loaded
 from medrl.volume._content import DICOM, METAIMAGE, NIFTI, NRRD, ZIP, look
@@ -27,7 +28,7 @@ from medrl.volume._nifti_place import header_with
 from medrl.volume._nrrd import load_nrrd
 from medrl.volume._stored import whole
 from medrl.volume.log_filter import libraries_muted
-from medrl.volume.space import as_affine, is_sheared
+from medrl.volume.space import as_affine, is_sheared, spacing_of
 
 #: Takes a path and the type that voxels are wanted in.
 _Loader = Callable[[Path, DTypeLike], Loaded]
@@ -41,6 +42,8 @@ _NAMED = {
     ".zip": ZIP,
 }
 
+#: No scan of a body is longer than this along two axes.
+_MOST_MM = 1000.0
 #: File name endings that `read` knows besides DICOM folders.
 SUFFIXES = SCAN_ENDINGS
 
@@ -164,9 +167,9 @@ def _read(source: Path, series: str | None, dtype: DTypeLike, allow_constant: bo
         return _finish(source, loaded, dtype, allow_constant)
     except MedrlError:
         raise
-    except MemoryError as error:
-        raise MedrlError(f"{source}: does not fit in memory; crop or downsample it") from error
     except Exception as error:
+        if ran_out_of_memory(error):
+            raise MedrlError(f"{source}: {DOES_NOT_FIT}") from error
         # Parsers of damaged files fail in every way there is.
         reason = " ".join(str(error).split())[-160:]
         if not reason or "DICOM" in kind:
@@ -242,6 +245,12 @@ def _finish(path: Path, loaded: Loaded, dtype: DTypeLike, allow_constant: bool) 
     except MedrlError as error:
         raise MedrlError(f"{path}: {error}; mend its header") from error
     remarks = list(dict.fromkeys(loaded.remarks))
+    extent = spacing_of(affine) * voxels.shape[1:]
+    if np.median(extent) > _MOST_MM:
+        lengths = " x ".join(f"{length:.0f}" for length in extent)
+        remarks.append(
+            f"it spans {lengths} mm, more than a body: its header may give a wrong voxel size"
+        )
     if is_sheared(affine) and "nifti" not in loaded.facts:
         remarks.append(SHEARED)
     for remark in remarks:
