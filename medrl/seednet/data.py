@@ -16,7 +16,7 @@ from medrl.data.datalist import read_samples
 from medrl.data.loading import load_samples
 from medrl.errors import MedrlError
 from medrl.seednet.windows import Channel, Grid, to_grid
-from medrl.volume.read import read
+from medrl.volume.read import read, read_labels
 from medrl.volume.resample import resample_onto
 
 
@@ -101,10 +101,9 @@ def read_datalist(path: Path, channels: Sequence[str]) -> dict[str, list[Sample]
 
 def read_mask(path: Path, target: Target) -> MetaTensor:
     """Read a mask: MetaTensor (1, I, J, K) float32, 1 where its value is one of the target's."""
-    labels = read(path, allow_constant=True)
-    values = torch.tensor(target.labels, dtype=labels.dtype)
-    inside = torch.isin(labels.as_tensor().round(), values).float()
-    return MetaTensor(inside, affine=labels.affine)
+    labels = read_labels(path)
+    inside = torch.isin(labels.as_tensor(), torch.tensor(target.labels)).any(dim=0, keepdim=True)
+    return MetaTensor(inside.float(), affine=labels.affine)
 
 
 def load_labelled(

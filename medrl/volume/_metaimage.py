@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from medrl.errors import MedrlError
 from medrl.volume._checks import check_grid, check_stored, reject_pixels
@@ -62,7 +62,9 @@ class _Layout:
     start: int
 
 
-def load_metaimage(path: Path) -> tuple[NDArray[np.generic], NDArray[np.float64], list[str]]:
+def load_metaimage(
+    path: Path, dtype: DTypeLike = np.float32
+) -> tuple[NDArray[np.generic], NDArray[np.float64], list[str]]:
     """Read a MetaImage, as ITK does.
 
     Returns:
@@ -70,7 +72,7 @@ def load_metaimage(path: Path) -> tuple[NDArray[np.generic], NDArray[np.float64]
     """
     layout = _layout(path)
     times = layout.shape[3] if len(layout.shape) == 4 else 1
-    voxels = np.empty((layout.channels * times, *layout.shape[:3]), dtype=np.float32)
+    voxels = np.empty((layout.channels * times, *layout.shape[:3]), dtype=dtype)
     # Channels are the fastest axis of a file, times the slowest.
     view = voxels.transpose(1, 2, 3, 0) if times > 1 else voxels
     open_voxels = numbers if layout.text else deflated if layout.compressed else plain

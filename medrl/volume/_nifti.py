@@ -9,7 +9,7 @@ from typing import IO, cast
 
 import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from medrl.errors import MedrlError
 from medrl.volume._checks import check_grid, check_stored, reject_pixels
@@ -21,7 +21,9 @@ _OTHER = {128: "RGB", 2304: "RGBA", 32: "complex", 1792: "complex", 2048: "compl
 _MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 
 
-def load_nifti(path: Path) -> tuple[NDArray[np.generic], NDArray[np.float64], list[str]]:
+def load_nifti(
+    path: Path, dtype: DTypeLike = np.float32
+) -> tuple[NDArray[np.generic], NDArray[np.float64], list[str]]:
     """Read a NIfTI file.
 
     The affine is nibabel's: the sform, else the qform. (MONAI's own choice can replace an sform
@@ -34,7 +36,7 @@ def load_nifti(path: Path) -> tuple[NDArray[np.generic], NDArray[np.float64], li
     affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     affine[:3] *= _MM.get(int(header["xyzt_units"]) & 7, 1.0)
     # (I, J, K), (I, J, K, C) or, as NIfTI stores vectors, (I, J, K, 1, C).
-    voxels = np.empty((math.prod(shape[3:]), *shape[:3]), dtype=np.float32)
+    voxels = np.empty((math.prod(shape[3:]), *shape[:3]), dtype=dtype)
     with _open(path) as stream:
         try:
             skip(stream.read, _offset(header))

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import nrrd
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from medrl.errors import MedrlError
 from medrl.volume._checks import check_grid, check_stored, reject_pixels
@@ -39,7 +39,9 @@ _READERS = {
 }
 
 
-def load_nrrd(path: Path) -> tuple[NDArray[np.generic], NDArray[np.float64], list[str]]:
+def load_nrrd(
+    path: Path, dtype: DTypeLike = np.float32
+) -> tuple[NDArray[np.generic], NDArray[np.float64], list[str]]:
     """Read a NRRD file; without a `space` field it is LPS, as ITK has it.
 
     Returns:
@@ -56,19 +58,19 @@ def load_nrrd(path: Path) -> tuple[NDArray[np.generic], NDArray[np.float64], lis
     encoding = str(header["encoding"]).lower()
     if encoding not in _READERS:
         raise MedrlError(f"{path}: has voxels in encoding {encoding!r}; write it as raw or gzip")
-    dtype = np.dtype(np.float64) if encoding in _TEXT else _stored_type(header)
-    needed = math.prod(sizes) * (1 if encoding in _TEXT else dtype.itemsize)
+    number = np.dtype(np.float64) if encoding in _TEXT else _stored_type(header)
+    needed = math.prod(sizes) * (1 if encoding in _TEXT else number.itemsize)
     stored = file.stat().st_size - start
     check_stored(path, needed, stored, compressed=encoding not in {"raw", *_TEXT})
 
-    voxels = np.empty([sizes[axis] for axis in others + spatial] or [0], dtype=np.float32)
+    voxels = np.empty([sizes[axis] for axis in others + spatial] or [0], dtype=dtype)
     with file.open("rb") as stream:
         stream.seek(start)
         _skip_lines(stream, header)
         read = _READERS[encoding](stream)
         _skip_bytes(path, header, read, stream, needed if encoding == "raw" else None)
         try:
-            fill(read, voxels.transpose(np.argsort(others + spatial)), dtype)
+            fill(read, voxels.transpose(np.argsort(others + spatial)), number)
             more = read(1)
         except MedrlError as error:
             raise MedrlError(f"{path}: {error}") from error

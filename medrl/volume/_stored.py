@@ -21,6 +21,9 @@ _BLOCK = 2**16
 _CHUNK = 2**20
 #: Voxels that are converted at a time, few enough for the processor's cache.
 _SLAB = 2**19
+#: Labels that were stored as fractions with a slope come back whole but for this.
+_ROUNDING = 1e-3
+_LARGEST = 2**63 - 1
 
 #: Gives a number of bytes; fewer at the end.
 Read = Callable[[int], bytes]
@@ -67,7 +70,7 @@ def numbers(stream: IO[bytes]) -> Read:
 
 def fill(
     read: Read,
-    view: NDArray[np.float32],
+    view: NDArray[Any],
     dtype: np.dtype[Any],
     *,
     scaling: tuple[float, float] | tuple[None, None] = (None, None),
@@ -76,12 +79,14 @@ def fill(
 
     Args:
         read: Gives the file's bytes.
-        view: A view of the array whose axes are in the file's order, the fastest first.
+        view: A view of the array whose axes are in the file's order, the fastest first; float32
+            for intensities, int64 for labels, which come exactly as they are.
         dtype: How the file stores a voxel.
         scaling: Slope and intercept from what is stored to the voxel's value; None for none.
 
     Raises:
-        MedrlError: If there are too few bytes, or they cannot be inflated.
+        MedrlError: If there are too few bytes, they cannot be inflated, or labels are no whole
+            numbers.
     """
     view = view.squeeze()
     slope, inter = scaling
@@ -93,7 +98,30 @@ def fill(
             part = view[..., first : first + step]
             content = _exactly(read, part.size * dtype.itemsize)
             stored = np.frombuffer(content, dtype).reshape(part.shape, order="F")
-            part[...] = stored if plainly else stored * np.float64(slope) + np.float64(inter)
+            values = stored if plainly else stored * np.float64(slope) + np.float64(inter)
+            part[...] = values if view.dtype.kind == "f" else whole(values)
+
+
+def whole(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Labels as int64.
+
+    Raises:
+        MedrlError: If some are no whole numbers, but for rounding, or do not fit.
+    """
+    if values.dtype.kind != "f":
+        if values.dtype.itemsize == 8 and values.max(initial=0) > _LARGEST:
+            raise MedrlError("holds labels above 2^63 - 1, more than medrl takes; number them anew")
+        return values.astype(np.int64)
+    nearest = np.rint(values)
+    odd = ~(np.abs(values - nearest) < _ROUNDING)
+    if odd.any():
+        raise MedrlError(
+            f"holds values that are no whole numbers, such as {values[odd][0]:g}: it is no label "
+            "map; round or threshold it first"
+        )
+    if np.abs(nearest).max(initial=0) >= _LARGEST:
+        raise MedrlError("holds labels beyond 2^63, more than medrl takes; number them anew")
+    return nearest.astype(np.int64)
 
 
 def skip(read: Read, count: int) -> None:

@@ -21,12 +21,14 @@ from medrl.volume._dicom import LoadedDicom, load_dicom
 from medrl.volume._metaimage import load_metaimage
 from medrl.volume._nifti import load_nifti
 from medrl.volume._nrrd import load_nrrd
+from medrl.volume._stored import whole
 from medrl.volume.dicom_origin import DicomOrigin
 from medrl.volume.log_filter import libraries_muted
 from medrl.volume.space import as_affine
 
 _Loaded = tuple[NDArray[np.generic], NDArray[np.float64], list[str]]
-_Loader = Callable[[Path], _Loaded | LoadedDicom]
+#: Takes a path and the type that voxels are wanted in.
+_Loader = Callable[[Path, DTypeLike], _Loaded | LoadedDicom]
 
 _LOADERS: dict[str, tuple[str, _Loader]] = {
     ".nii": ("NIfTI", load_nifti),
@@ -64,12 +66,81 @@ def read(
         MedrlError: If the file is missing, empty, truncated, damaged, not a 3D scan, or holds
             values that are no intensities; the message names the file and what to do.
     """
-    source = Path(path)
+    return _read(Path(path), series, np.float32, allow_constant)
+
+
+def read_labels(path: str | os.PathLike[str], *, series: str | None = None) -> MetaTensor:
+    """Read a label map without loss: ids above 2^24, which float32 does not hold, come as they are.
+
+    Args:
+        path: As for :func:`read`; a map of one label only, or of none, is one, too.
+        series: As for :func:`read`.
+
+    Returns:
+        MetaTensor (C, I, J, K), int64, with `affine` and `meta` as of :func:`read`.
+
+    Raises:
+        MedrlError: Also if the voxels are no whole numbers.
+    """
+    return _read(Path(path), series, np.int64, allow_constant=True)
+
+
+def scan_of(scan: MetaTensor | str | os.PathLike[str]) -> MetaTensor:
+    """A scan that is in memory already, or that is read now.
+
+    Raises:
+        MedrlError: If it cannot be read.
+    """
+    return scan if isinstance(scan, MetaTensor) else read(scan)
+
+
+def write_nifti(
+    path: str | os.PathLike[str], scan: MetaTensor, *, dtype: DTypeLike | None = None
+) -> None:
+    """Write a scan as NIfTI, whole or not at all.
+
+    Args:
+        path: File to write, .nii or .nii.gz.
+        scan: MetaTensor (C, I, J, K) with its affine (voxel to RAS mm); several channels become
+            the fourth axis.
+        dtype: Voxel type in the file; an integer type rounds. If left out: of whole numbers int32,
+            or int64 where ids are larger, and float32 of all others.
+
+    Raises:
+        MedrlError: If the name has another ending, the values do not fit the type, or the file
+            cannot be written.
+    """
+    if not str(path).lower().endswith((".nii", ".nii.gz")):
+        raise MedrlError(f"cannot write {path}: its name must end in .nii or .nii.gz")
+    array = np.moveaxis(scan.detach().cpu().numpy(), 0, -1)
+    array = array[..., 0] if array.shape[-1] == 1 else array
+    if dtype is None:
+        dtype = _label_type(array) if array.dtype.kind in "biu" else np.float32
+    if np.issubdtype(dtype, np.integer):
+        array = np.rint(array) if array.dtype.kind == "f" else array
+        known = np.iinfo(np.dtype(dtype))
+        if array.min(initial=0) < known.min or array.max(initial=0) > known.max:
+            raise MedrlError(f"cannot write {path}: its values do not fit {np.dtype(dtype)}")
+    image = nib.Nifti1Image(array.astype(dtype), as_affine(scan.affine.cpu()), dtype=dtype)
+    image.header.set_xyzt_units("mm")
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)
+
+
+def _label_type(array: NDArray[np.generic]) -> DTypeLike:
+    """The type of a label map: what other programs read, if it holds the ids."""
+    known = np.iinfo(np.int32)
+    fits = known.min <= array.min(initial=0) and array.max(initial=0) <= known.max
+    return np.int32 if fits else np.int64
+
+
+def _read(source: Path, series: str | None, dtype: DTypeLike, allow_constant: bool) -> MetaTensor:
+    """Read voxels as float32, or as int64 without loss."""
     kind, load = _loader(source, series)
     try:
         with libraries_muted():
-            array, affine, remarks, *origin = load(source)
-        return _finish(source, array, affine, remarks, allow_constant, *origin)
+            array, affine, remarks, *origin = load(source, dtype)
+        return _finish(source, array, affine, remarks, dtype, allow_constant, *origin)
     except MedrlError:
         raise
     except MemoryError as error:
@@ -85,47 +156,14 @@ def read(
         ) from error
 
 
-def scan_of(scan: MetaTensor | str | os.PathLike[str]) -> MetaTensor:
-    """A scan that is in memory already, or that is read now.
-
-    Raises:
-        MedrlError: If it cannot be read.
-    """
-    return scan if isinstance(scan, MetaTensor) else read(scan)
-
-
-def write_nifti(
-    path: str | os.PathLike[str], scan: MetaTensor, *, dtype: DTypeLike = np.float32
-) -> None:
-    """Write a scan as NIfTI, whole or not at all.
-
-    Args:
-        path: File to write, .nii or .nii.gz.
-        scan: MetaTensor (C, I, J, K) with its affine (voxel to RAS mm); several channels become
-            the fourth axis.
-        dtype: Voxel type in the file; an integer type rounds.
-
-    Raises:
-        MedrlError: If the name has another ending or the file cannot be written.
-    """
-    if not str(path).lower().endswith((".nii", ".nii.gz")):
-        raise MedrlError(f"cannot write {path}: its name must end in .nii or .nii.gz")
-    array = np.moveaxis(scan.detach().cpu().numpy(), 0, -1)
-    array = array[..., 0] if array.shape[-1] == 1 else array
-    if np.issubdtype(dtype, np.integer):
-        array = np.rint(array)
-    image = nib.Nifti1Image(array.astype(dtype), as_affine(scan.affine.cpu()))
-    image.header.set_xyzt_units("mm")
-    with atomic_path(path) as temporary:
-        nib.save(image, temporary)
-
-
 def _loader(path: Path, series: str | None) -> tuple[str, _Loader]:
     """The format's name and its reader."""
     if not os.path.exists(path):
         raise MedrlError(f"{path}: no such file or folder")
     if os.path.isdir(path):
-        return "DICOM", lambda folder: load_dicom(folder, sorted(folder.rglob("*")), series=series)
+        return "DICOM", lambda folder, _: load_dicom(
+            folder, sorted(folder.rglob("*")), series=series
+        )
     if not os.path.isfile(path):
         raise MedrlError(f"{path}: is not a regular file")
     try:
@@ -140,9 +178,9 @@ def _loader(path: Path, series: str | None) -> tuple[str, _Loader]:
         if name.endswith(suffix):
             return loader
     if name.endswith(".zip"):
-        return "zipped DICOM", lambda archive: _load_zip(archive, series)
+        return "zipped DICOM", lambda archive, _: _load_zip(archive, series)
     if name.endswith(".dcm") or start[128:] == b"DICM":
-        return "DICOM", lambda file: load_dicom(file, [file], series=series)
+        return "DICOM", lambda file, _: load_dicom(file, [file], series=series)
     raise MedrlError(
         f"{path}: is of an unknown format; medrl reads {', '.join(_LOADERS)}, and DICOM series "
         "(a folder or .zip)"
@@ -159,12 +197,16 @@ def _finish(
     array: NDArray[np.generic],
     affine: NDArray[np.float64],
     remarks: list[str],
+    dtype: DTypeLike,
     allow_constant: bool,
     origin: DicomOrigin | None = None,
 ) -> MetaTensor:
     """Check voxels and affine, and wrap them."""
-    with np.errstate(over="ignore"):
-        voxels = np.ascontiguousarray(array, dtype=np.float32)
+    try:
+        with np.errstate(over="ignore"):
+            voxels = np.ascontiguousarray(array if dtype == np.float32 else whole(array), dtype)
+    except MedrlError as error:
+        raise MedrlError(f"{path}: {error}") from error
     low, high = float(voxels.min()), float(voxels.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = voxels.size - int(np.isfinite(voxels).sum())
@@ -179,7 +221,7 @@ def _finish(
     except MedrlError as error:
         raise MedrlError(f"{path}: {error}; mend its header") from error
     for remark in remarks:
-        warnings.warn(f"{path}: {remark}", UserWarning, stacklevel=3)
+        warnings.warn(f"{path}: {remark}", UserWarning, stacklevel=4)
     meta = {
         "filename_or_obj": str(path),
         "space": "RAS",

@@ -40,9 +40,9 @@ def write_labels(path: str, data: Any, meta: Meta) -> list[str]:
     array = np.asarray(data)
     while array.ndim > 3:
         array = array.max(axis=0)
-    kind = np.uint8 if array.max(initial=0) < 256 else np.int32
-    scan = in_scan_grid(array.astype(kind), meta)
-    write_nifti(path, scan, dtype=kind)
+    few = array.min(initial=0) >= 0 and array.max(initial=0) < 256
+    scan = in_scan_grid(array.astype(np.uint8 if few else np.int64), meta)
+    write_nifti(path, scan, dtype=np.uint8 if few else None)
     return [path]
 
 

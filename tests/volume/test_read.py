@@ -12,11 +12,12 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
+from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 
 from medrl import MedrlError, read
 from medrl.volume.itk import from_sitk, to_sitk
-from medrl.volume.read import write_nifti
+from medrl.volume.read import read_labels, write_nifti
 from medrl.volume.space import lps_to_ras, ras_to_lps, voxel_to_world, world_to_voxel
 
 Array = NDArray[np.float64]
@@ -176,6 +177,48 @@ def test_voxel_types(tmp_path: Path, suffix: str, pixel: int) -> None:
     path = tmp_path / f"a{suffix}"
     sitk.WriteImage(sitk.Cast(sitk.GetImageFromArray(array), pixel), str(path))
     np.testing.assert_array_equal(read(path)[0].numpy(), array.transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize(
+    "pixel", [sitk.sitkInt32, sitk.sitkUInt32, sitk.sitkInt64, sitk.sitkUInt64]
+)
+def test_labels_come_and_go_without_loss(tmp_path: Path, suffix: str, pixel: int) -> None:
+    """Ids of the Allen atlas are above what float32 holds exactly."""
+    ids = [0, 576073732, 182305713, 614454277, 2**31 - 1]
+    ids += [2**32 - 1] if pixel != sitk.sitkInt32 else [-5]
+    ids += [2**52 + 1] if pixel in (sitk.sitkInt64, sitk.sitkUInt64) else []
+    array = np.resize(ids, (4, 5, 6))
+    path = tmp_path / f"a{suffix}"
+    sitk.WriteImage(sitk.Cast(sitk.GetImageFromArray(array), pixel), str(path))
+    labels = read_labels(path)
+    assert labels.dtype == torch.int64
+    np.testing.assert_array_equal(labels[0].numpy(), array.transpose(2, 1, 0))
+    write_nifti(tmp_path / "out.nii.gz", labels)
+    again = nib.load(tmp_path / "out.nii.gz")
+    assert again.get_data_dtype() == (np.int32 if pixel == sitk.sitkInt32 else np.int64)
+    np.testing.assert_array_equal(np.asarray(again.dataobj), array.transpose(2, 1, 0))
+    by_itk = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out.nii.gz")))
+    np.testing.assert_array_equal(by_itk, array)
+
+
+def test_labels_stored_as_numbers_with_a_point(tmp_path: Path) -> None:
+    array = np.arange(60).reshape(3, 4, 5)
+    for stored in (np.float32, np.float64, np.uint8, np.int16):
+        image = nib.Nifti1Image(array.astype(np.float64), np.eye(4))
+        image.set_data_dtype(stored)  # nibabel gives whole types a slope
+        nib.save(image, tmp_path / "a.nii.gz")
+        np.testing.assert_array_equal(read_labels(tmp_path / "a.nii.gz")[0].numpy(), array)
+    nib.save(nib.Nifti1Image(array + 0.25, np.eye(4)), tmp_path / "b.nii.gz")
+    with pytest.raises(MedrlError, match=r"b\.nii\.gz: holds values that are no whole numbers"):
+        read_labels(tmp_path / "b.nii.gz")
+
+
+def test_labels_that_do_not_fit_a_type_are_not_written(tmp_path: Path) -> None:
+    labels = MetaTensor(torch.tensor([[[[0, 256]]]]), affine=torch.eye(4))
+    with pytest.raises(MedrlError, match="do not fit uint8"):
+        write_nifti(tmp_path / "a.nii.gz", labels, dtype=np.uint8)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("big_endian", [False, True])
