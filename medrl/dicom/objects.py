@@ -86,7 +86,8 @@ def draft(
         said = "the package highdicom is not installed: pip install 'medrl[dicom]'"
         return Drafted(remarks=(f"no {ending}: {said}",))
     lacking = [tag for tag in _NEEDED if not origin.header.get(tag)]
-    if len(set(origin.instances) - {""}) < len(origin.instances):
+    slices = set(zip(origin.instances, origin.frames, strict=True))
+    if "" in origin.instances or len(slices) < len(origin.instances):
         lacking.append("SOPInstanceUID")
     if lacking:
         said = f"its images cannot be referred to: they have no {' and no '.join(lacking)}"
@@ -114,11 +115,12 @@ def references(origin: DicomOrigin, pseudonyms: Pseudonyms | None) -> list[pydic
         pseudonyms: Replaces identifiers; None to leave them.
 
     Returns:
-        One for each image, in the order of the scan's slices.
+        One for each image, in the order of the scan's slices; the frames of one in its own order.
     """
     known = origin.header
     found = []
-    for number, instance in enumerate(origin.instances):
+    firsts = {uid: number for number, uid in reversed(list(enumerate(origin.instances)))}
+    for instance, number in sorted(firsts.items(), key=lambda item: item[1]):
         image = pydicom.Dataset()
         for tag in (*_NEEDED, "Modality"):
             value = str(known.get(tag, ""))
@@ -208,6 +210,8 @@ def _carry_identity(
 
 def _place_frames(origin: DicomOrigin, image: pydicom.Dataset) -> None:
     """Geometry of a multi-frame image, whose frames are the slices (PS3.3 C.7.6.16)."""
+    if len(set(origin.instances)) > 1:
+        return
     image.NumberOfFrames = len(origin.positions_lps)
     measures, plane, shared = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
     _add(measures, PixelSpacing=origin.spacing, SliceThickness=_thickness(origin))
@@ -215,7 +219,7 @@ def _place_frames(origin: DicomOrigin, image: pydicom.Dataset) -> None:
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [plane]
     image.SharedFunctionalGroupsSequence = [shared]
     frames = []
-    for position in origin.positions_lps:
+    for position in origin.positions_lps[np.argsort(origin.frames)]:
         place, frame = pydicom.Dataset(), pydicom.Dataset()
         _add(place, ImagePositionPatient=position)
         frame.PlanePositionSequence = [place]

@@ -21,6 +21,7 @@ from medrl.volume._dicom import LoadedDicom, load_dicom
 from medrl.volume._metaimage import load_metaimage
 from medrl.volume._nifti import load_nifti
 from medrl.volume._nrrd import load_nrrd
+from medrl.volume.dicom_files import START, called_dicom, files_below, is_dicom
 from medrl.volume.dicom_origin import DicomOrigin
 from medrl.volume.log_filter import libraries_muted
 from medrl.volume.space import as_affine
@@ -125,12 +126,12 @@ def _loader(path: Path, series: str | None) -> tuple[str, _Loader]:
     if not os.path.exists(path):
         raise MedrlError(f"{path}: no such file or folder")
     if os.path.isdir(path):
-        return "DICOM", lambda folder: load_dicom(folder, sorted(folder.rglob("*")), series=series)
+        return "DICOM", lambda folder: load_dicom(folder, files_below(folder), series=series)
     if not os.path.isfile(path):
         raise MedrlError(f"{path}: is not a regular file")
     try:
         with path.open("rb") as stream:
-            start = stream.read(132)
+            start = stream.read(START)
     except OSError as error:
         raise MedrlError(f"{path}: cannot be opened: {error.strerror}") from error
     if not start:
@@ -141,7 +142,7 @@ def _loader(path: Path, series: str | None) -> tuple[str, _Loader]:
             return loader
     if name.endswith(".zip"):
         return "zipped DICOM", lambda archive: _load_zip(archive, series)
-    if name.endswith(".dcm") or start[128:] == b"DICM":
+    if called_dicom(path) or is_dicom(start):
         return "DICOM", lambda file: load_dicom(file, [file], series=series)
     raise MedrlError(
         f"{path}: is of an unknown format; medrl reads {', '.join(_LOADERS)}, and DICOM series "

@@ -120,6 +120,22 @@ def box_corners(low: ArrayLike, high: ArrayLike) -> Points:
     return np.stack(np.meshgrid(*ends), -1).reshape(-1, 3)
 
 
+def displacement(one: ArrayLike, other: ArrayLike, shape: tuple[int, ...]) -> float:
+    """How far apart two affines put a voxel of a grid at the most, in mm.
+
+    Numbers in headers are rounded in many ways: whether two grids are the same is not a matter of
+    digits, but of how far voxels are off, and that is most at a corner.
+
+    Args:
+        one: (4, 4), voxel to world.
+        other: (4, 4), voxel to the same world.
+        shape: The grid (I, J, K).
+    """
+    corners = box_corners((0, 0, 0), np.asarray(shape[-3:], dtype=np.float64) - 1)
+    apart = apply_affine(one, corners) - apply_affine(other, corners)
+    return float(np.linalg.norm(apart, axis=-1).max())
+
+
 def depth_inside(points_world: ArrayLike, affine: ArrayLike, shape: tuple[int, ...]) -> Points:
     """Distance of points to the nearest face of a scan, outermost voxels counted in full.
 
