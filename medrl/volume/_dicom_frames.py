@@ -102,7 +102,7 @@ class Values:
             return np.asarray(self.table[index])
         if (self.slope, self.intercept) == (1, 0):
             return stored
-        return np.asarray(stored * np.float64(self.slope) + self.intercept)
+        return np.asarray(stored.astype(np.float64) * self.slope + self.intercept)
 
 
 def frames_of(path: Path, images: Sequence[Image]) -> list[Frame]:
