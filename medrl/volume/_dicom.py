@@ -20,7 +20,7 @@ from medrl.volume._dicom_frames import Frame, differences, frames_of, real_world
 from medrl.volume._dicom_headers import NO_SCANS, Image, by_series, find_images, with_frames
 from medrl.volume._dicom_pixels import PixelReader
 from medrl.volume.dicom_origin import DicomOrigin
-from medrl.volume.space import affine_to_lps, displacement
+from medrl.volume.space import affine_to_lps, same_grid
 
 #: Slices that are put into the volume together.
 _BLOCK = 16
@@ -155,10 +155,10 @@ def _count_kinds(frames: Sequence[Frame]) -> list[int]:
     kinds: list[tuple[Frame, int]] = []
     for frame in frames:
         rows, columns = frame.shape
-        near = _SAME_PLANE * frame.spacing.min()
         for number, (known, count) in enumerate(kinds):
-            far = displacement(known.plane, frame.plane, (columns, rows, 1))
-            if known.shape == frame.shape and far <= near:
+            if known.shape == frame.shape and same_grid(
+                known.plane, frame.plane, (columns, rows, 1), within=_SAME_PLANE
+            ):
                 kinds[number] = known, count + 1
                 break
         else:

@@ -70,11 +70,14 @@ class Frame:
 
     @property
     def plane(self) -> NDArray[np.float64]:
-        """Pixel (column, row, 0) to LPS mm, position left out: what slices of a volume share."""
+        """Pixel (column, row, 0) to LPS mm, position left out: what slices of a volume share.
+
+        A step along the normal is as long as the smaller one in the plane.
+        """
         plane = np.eye(4)
         plane[:3, 0] = self.cosines[:3] * self.spacing[1]
         plane[:3, 1] = self.cosines[3:] * self.spacing[0]
-        plane[:3, 2] = self.normal
+        plane[:3, 2] = self.normal * self.spacing.min()
         return plane
 
 
