@@ -35,6 +35,10 @@ _ASPECTS = (
 )
 
 
+#: How much direction cosines may be off unit length and right angles.
+_PERPENDICULAR = 0.01
+
+
 @dataclass(frozen=True)
 class Frame:
     """One slice: a frame of an image, or the only one.
@@ -119,31 +123,22 @@ def frames_of(path: Path, images: Sequence[Image]) -> list[Frame]:
         MedrlError: If a frame has no place in the patient.
     """
     found: list[Frame] = []
-    lacking: dict[str, int] = defaultdict(int)
-    count = 0
+    lacking: dict[str, list[str]] = defaultdict(list)
     for image in images:
         offsets = _offsets(path, image)
-        for number in range(image.frame_count):
+        for number, offset in enumerate(offsets):
             levels = _levels(image.header, number)
-            count += 1
             said = {tag: _find(levels, group, tag) for tag, group in _PLACE.items()}
             missing = [tag for tag, value in said.items() if not value]
             for tag in missing:
-                lacking[tag] += 1
-            if missing:
-                continue
-            position, cosines, spacing = (np.array(v, dtype=np.float64) for v in said.values())
-            if (position.shape, cosines.shape, spacing.shape) != ((3,), (6,), (2,)):
-                raise MedrlError(f"{path}: the place of a slice is damaged; export it anew")
-            position = position + offsets[number] * np.cross(cosines[:3], cosines[3:])
-            step = _find(levels, "PixelMeasuresSequence", "SpacingBetweenSlices")
-            between = abs(float(step)) if step else None
-            frame = Frame(image, number, position, cosines, spacing, between, _aspects(levels))
-            _check_plane(path, frame)
-            found.append(frame)
-    for tag, number in lacking.items():
+                lacking[tag].append(image.file.name)
+            if not missing:
+                found.append(_frame(path, image, number, levels, list(said.values()), offset))
+    for tag, names in lacking.items():
+        count = sum(image.frame_count for image in images)
         raise MedrlError(
-            f"{path}: {number} of its {count} slices have no {tag}: their place in space is unknown"
+            f"{path}: {len(names)} of its {count} slices have no {tag}: their place in space is "
+            f"unknown; the first is in {names[0]}"
         )
     return found
 
@@ -239,16 +234,37 @@ def _offsets(path: Path, image: Image) -> NDArray[np.float64]:
     )
 
 
-def _check_plane(path: Path, frame: Frame) -> None:
-    """Refuse directions that are none."""
-    numbers = np.concatenate([frame.position, frame.cosines, frame.spacing])
-    axes = frame.cosines.reshape(2, 3)
-    good = np.isfinite(numbers).all() and (frame.spacing > 0).all()
-    if not good or np.abs(axes @ axes.T - np.eye(2)).max() > 0.01:
+def _frame(
+    path: Path,
+    image: Image,
+    number: int,
+    levels: Sequence[pydicom.Dataset],
+    place: Sequence[Any],
+    offset: float,
+) -> Frame:
+    """A frame at a place that is said, moved along its normal; refused where that is none."""
+    position, cosines, spacing = (np.array(value, dtype=np.float64) for value in place)
+    if (position.shape, cosines.shape, spacing.shape) != ((3,), (6,), (2,)):
         raise MedrlError(
-            f"{path}: the rows and columns of a slice are not perpendicular directions, or its "
-            "pixels have no size; export it anew"
+            f"{path}: the place of the slice in {image.file.name} is damaged; export it anew"
         )
+    axes = cosines.reshape(2, 3)
+    good = np.isfinite(np.concatenate([position, cosines, spacing])).all() and (spacing > 0).all()
+    if not good or np.abs(axes @ axes.T - np.eye(2)).max() > _PERPENDICULAR:
+        raise MedrlError(
+            f"{path}: the rows and columns of the slice in {image.file.name} are not "
+            "perpendicular directions, or its pixels have no size; export it anew"
+        )
+    step = _find(levels, "PixelMeasuresSequence", "SpacingBetweenSlices")
+    return Frame(
+        image,
+        number,
+        position + offset * np.cross(axes[0], axes[1]),
+        cosines,
+        spacing,
+        abs(float(step)) if step else None,
+        _aspects(levels),
+    )
 
 
 def _table(dataset: pydicom.Dataset) -> Values:

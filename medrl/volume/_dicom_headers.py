@@ -58,7 +58,11 @@ _LIST_TAGS = [
     *("Columns", "Modality", "Rows", "SOPClassUID", "SeriesDescription", "SeriesInstanceUID"),
     *("SeriesNumber", "StudyInstanceUID"),
 ]
-_ROWS, _COLUMNS = 0x00280010, 0x00280011
+_WHOLE = (
+    *("BitsAllocated", "BitsStored", "Columns", "HighBit", "NumberOfFrames", "Rows"),
+    "SamplesPerPixel",
+)
+_STANDARD = "1.2.840.10008."
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 #: Bytes that a deflated file may inflate to: these, and so many times its size.
 _MOST_INFLATED, _MOST_INFLATION = 64 * 2**20, 20
@@ -190,8 +194,12 @@ def _header(file: Path, tags: list[str]) -> pydicom.Dataset:
         _check_deflated(file, start)
         stream.seek(0)
         header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=[*tags], force=True)
-    for element in header:
-        if element.tag in (_ROWS, _COLUMNS):
+    for element in list(header):
+        if element.keyword not in _WHOLE:
+            continue
+        if element.value in (None, "") and element.keyword not in ("Rows", "Columns"):
+            del header[element.tag]  # it says nothing
+        else:
             int(element.value)
     return header
 
@@ -220,8 +228,12 @@ def _check_deflated(file: Path, start: bytes) -> None:
 def _should_be_image(header: pydicom.Dataset) -> bool:
     """Whether a header without an image's size has lost it; reports and plans have none."""
     meta = getattr(header, "file_meta", {})
-    kind = str(header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
-    return not kind or "Image Storage" in UID(kind).name
+    kind = str(meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or "")
+    name = UID(kind).name
+    if name != kind:
+        return "Image Storage" in name
+    # Of those that are not the standard's, nothing is known; a part of one of its own is damaged.
+    return kind.startswith(_STANDARD) or _STANDARD.startswith(kind)
 
 
 def _new_name(folder: Path, number: str, names: dict[tuple[str, ...], str]) -> str:

@@ -115,25 +115,29 @@ def test_positions_count_more_than_the_spacing_that_is_said(tmp_path):
     check(frames(tmp_path / "c.dcm", shared=shared), remarks=said)
 
 
-def content(**tags) -> dict:
-    return {"FrameContentSequence": [item(**tags)]}
-
-
 @pytest.mark.parametrize(
-    ("order", "each", "says"),
+    ("order", "marks", "says"),
     [
-        ([0, 1, 2, 0, 1, 2], {}, "3 slices lie where another lies (several echoes"),
-        ([0, 1, 2] * 2, {"TemporalPositionIndex": 1}, "(2 times in one series)"),
-        ([0, 1, 4, 5], {"StackID": 1}, "no one volume (2 stacks in one series)"),
-        ([0, 1, 3, 4, 5], {}, "1 slices are missing"),
-        ([2], {}, "2D image"),
+        ([0, 1, 2, 0, 1, 2], [{}] * 6, "3 slices lie where another lies (several echoes"),
+        (
+            [0, 1, 2, 0, 1, 2],
+            [{"TemporalPositionIndex": 1 + n // 3} for n in range(6)],
+            "3 slices lie where another lies (2 times in one series)",
+        ),
+        (
+            [0, 1, 4, 5],
+            [{"StackID": name} for name in "1122"],
+            "no one volume (2 stacks in one series)",
+        ),
+        ([0, 1, 3, 4, 5], [{"StackID": "1"}] * 5, "1 slices are missing"),
+        ([2], [{}], "2D image"),
     ],
 )
-def test_frames_that_are_no_one_volume(tmp_path, order, each, says):
-    half = iter([0] * (len(order) // 2) + [1] * len(order))
-    marks = [content(**{tag: next(half) + by for tag, by in each.items()}) for _ in order]
-    marks = iter(marks)
-    file = frames(tmp_path / "a.dcm", order, each=lambda k: next(marks) if each else {})
+def test_frames_that_are_no_one_volume(tmp_path, order, marks, says):
+    left = iter(marks)
+    file = frames(
+        tmp_path / "a.dcm", order, each=lambda k: {"FrameContentSequence": [item(**next(left))]}
+    )
     with pytest.raises(MedrlError) as caught:
         read(file)
     assert says in str(caught.value)
@@ -147,7 +151,7 @@ def test_frames_in_two_directions_and_frames_without_a_place(tmp_path):
     with pytest.raises(MedrlError, match=r"size or orientation \(2 kinds, 4, 2 slices\)"):
         read(file)
     nowhere = frames(tmp_path / "b.dcm", each=lambda k: {"PlanePositionSequence": []})
-    with pytest.raises(MedrlError, match="have no ImagePositionPatient"):
+    with pytest.raises(MedrlError, match=r"have no ImagePositionPatient.*the first is in b\.dcm"):
         read(nowhere)
     captured = header("1.2.840.10008.5.1.4.1.1.7.3", 0, NumberOfFrames=6)
     captured.PixelData = STORED.tobytes()
@@ -239,7 +243,7 @@ def test_directions_that_are_none(tmp_path):
     ):
         with pytest.raises(MedrlError, match="not perpendicular directions"):
             read(plain(tmp_path / str(number), **tags))
-    with pytest.raises(MedrlError, match="place of a slice is damaged"):
+    with pytest.raises(MedrlError, match=r"place of the slice in 4\.dcm is damaged"):
         read(plain(tmp_path / "d", ImageOrientationPatient=[1, 0, 0, 0, 1]))
 
 
