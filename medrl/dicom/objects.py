@@ -32,6 +32,8 @@ _EMPTY = (
     *("StudyDate", "StudyTime", "AccessionNumber", "StudyID", "ReferringPhysicianName"),
 )
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "FrameOfReferenceUID")
+#: What stands for any kind of image of one frame.
+_SINGLE_FRAME = "1.2.840.10008.5.1.4.1.1.2"
 _SERIES_NUMBERS = {"SEG": 9001, "SR": 9002}
 
 
@@ -95,6 +97,7 @@ def draft(
     try:
         with libraries_muted():
             made = make(origin, references(origin, pseudonyms))
+            _name_kind(origin, made)
             _carry_identity(origin, made, pseudonyms)
             if pseudonyms is not None:
                 pseudonyms.clean(made)
@@ -134,6 +137,8 @@ def references(origin: DicomOrigin, pseudonyms: Pseudonyms | None) -> list[pydic
         if origin.is_multi_frame:
             _place_frames(origin, image)
         else:
+            # Enhanced images of one frame, too, are told apart by no more than their UIDs.
+            image.SOPClassUID = _SINGLE_FRAME
             _add(image, PixelSpacing=origin.spacing, SliceThickness=_thickness(origin))
             _add(image, ImageOrientationPatient=origin.orientation)
             _add(image, ImagePositionPatient=origin.positions_lps[number])
@@ -192,6 +197,13 @@ def plain(text: str, most: int) -> str:
 
 
 # -------------------------------------------------------------------------------------------------
+
+
+def _name_kind(origin: DicomOrigin, made: pydicom.Dataset) -> None:
+    """Say of which kind the images are that :func:`references` gave another."""
+    for element in made.iterall():
+        if element.keyword == "ReferencedSOPClassUID" and element.value == _SINGLE_FRAME:
+            element.value = str(origin.header.SOPClassUID)
 
 
 def _carry_identity(
