@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
-from medrl.volume.space import voxel_to_world
+from medrl.volume.space import same_grid, voxel_to_world
 from medrl_datasets.card import Card, Datalist, Landmarks
 from medrl_datasets.local import DataSet
 
@@ -171,7 +171,7 @@ def write_shifted(root: Path, out: Path, *, seed: int) -> tuple[Datalist, Landma
             subject = entry["subject"]
             image, affine, spacing = _load(Path(entry["image"]))
             mask, mask_affine, _ = _load(Path(entry["label"]))
-            if image.shape != mask.shape or not np.allclose(affine, mask_affine, atol=1e-3):
+            if image.shape != mask.shape or not same_grid(affine, mask_affine, image.shape):
                 raise MedrlError(f"{entry['label']} is not on the grid of {entry['image']}")
             image, mask = shift(
                 image, mask.astype(np.uint8), seed=zlib.crc32(f"{seed}:{subject}".encode())

@@ -18,6 +18,7 @@ from medrl.data.datalist import SPLITS
 from medrl.errors import MedrlError
 from medrl.files import SCAN_ENDINGS
 from medrl.systems import System
+from medrl.volume.dicom_files import may_be_dicom
 
 #: Endings of scans in one file; .raw and .img files belong to a header beside them.
 _FILES = tuple(ending for ending in SCAN_ENDINGS if ending != ".dcm")
@@ -105,27 +106,18 @@ def _in_folder(root: Path, leave_out: Path | None) -> list[Case]:
                 continue
             if file.lower().endswith(_FILES):
                 cases.append(Case(name_of(path, root), {"scan": Source(path)}))
-            elif not path.suffix or path.suffix.lower() in (".dcm", ".ima") or _dotted(file):
+            elif path.is_file() and may_be_dicom(path):
                 others.append(path)
     return cases + (_series_in(root, others) if others else [])
 
 
-def _dotted(name: str) -> bool:
-    """Whether a file is named after a UID, such as CT.1.2.840.10008: its suffix is a number."""
-    return name.rpartition(".")[2].isdigit()
-
-
 def _series_in(root: Path, files: Sequence[Path]) -> list[Case]:
-    """A case for every DICOM series among the files."""
-    if not files:
-        return []
+    """A case for every DICOM series among the files, and for what may have been one."""
     # What reads DICOM takes seconds to import, and most folders hold none.
     from medrl.volume.series import group_series
 
-    try:
-        found = group_series(root, files)
-    except MedrlError:
-        return []  # none of them is DICOM
+    listing = group_series(files)
+    found = listing.series
     cases = []
     for series in found:
         folder = Path(os.path.commonpath([file.parent for file in series.files]))
@@ -138,7 +130,13 @@ def _series_in(root: Path, files: Sequence[Path]) -> list[Case]:
         if not alone:
             number = found.index(series) if series.number is None else series.number
             name = f"{name}/series-{number}"
-        cases.append(Case(name, {"scan": Source(folder, series.uid)}))
+        # Images without a UID lie in one folder, which their series is called after from above.
+        cases.append(Case(name, {"scan": Source(folder, series.uid.rpartition("/")[2])}))
+    searched = [case.source.path for case in cases]
+    # Who reads a series meets what cannot be read beside it; what lies elsewhere fails by itself.
+    for folder in sorted({file.parent for file in listing.unreadable}):
+        if not any(folder.is_relative_to(known) for known in searched):
+            cases.append(Case(name_of(folder, root), {"scan": Source(folder)}))
     return cases
 
 

@@ -32,6 +32,8 @@ _EMPTY = (
     *("StudyDate", "StudyTime", "AccessionNumber", "StudyID", "ReferringPhysicianName"),
 )
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "FrameOfReferenceUID")
+#: What stands for any kind of image of one frame.
+_SINGLE_FRAME = "1.2.840.10008.5.1.4.1.1.2"
 _SERIES_NUMBERS = {"SEG": 9001, "SR": 9002}
 
 
@@ -86,7 +88,8 @@ def draft(
         said = "the package highdicom is not installed: pip install 'medrl[dicom]'"
         return Drafted(remarks=(f"no {ending}: {said}",))
     lacking = [tag for tag in _NEEDED if not origin.header.get(tag)]
-    if len(set(origin.instances) - {""}) < len(origin.instances):
+    slices = set(zip(origin.instances, origin.frames, strict=True))
+    if "" in origin.instances or len(slices) < len(origin.instances):
         lacking.append("SOPInstanceUID")
     if lacking:
         said = f"its images cannot be referred to: they have no {' and no '.join(lacking)}"
@@ -94,6 +97,7 @@ def draft(
     try:
         with libraries_muted():
             made = make(origin, references(origin, pseudonyms))
+            _name_kind(origin, made)
             _carry_identity(origin, made, pseudonyms)
             if pseudonyms is not None:
                 pseudonyms.clean(made)
@@ -114,11 +118,12 @@ def references(origin: DicomOrigin, pseudonyms: Pseudonyms | None) -> list[pydic
         pseudonyms: Replaces identifiers; None to leave them.
 
     Returns:
-        One for each image, in the order of the scan's slices.
+        One for each image, in the order of the scan's slices; the frames of one in its own order.
     """
     known = origin.header
     found = []
-    for number, instance in enumerate(origin.instances):
+    firsts = {uid: number for number, uid in reversed(list(enumerate(origin.instances)))}
+    for instance, number in sorted(firsts.items(), key=lambda item: item[1]):
         image = pydicom.Dataset()
         for tag in (*_NEEDED, "Modality"):
             value = str(known.get(tag, ""))
@@ -132,6 +137,8 @@ def references(origin: DicomOrigin, pseudonyms: Pseudonyms | None) -> list[pydic
         if origin.is_multi_frame:
             _place_frames(origin, image)
         else:
+            # Enhanced images of one frame, too, are told apart by no more than their UIDs.
+            image.SOPClassUID = _SINGLE_FRAME
             _add(image, PixelSpacing=origin.spacing, SliceThickness=_thickness(origin))
             _add(image, ImageOrientationPatient=origin.orientation)
             _add(image, ImagePositionPatient=origin.positions_lps[number])
@@ -192,6 +199,13 @@ def plain(text: str, most: int) -> str:
 # -------------------------------------------------------------------------------------------------
 
 
+def _name_kind(origin: DicomOrigin, made: pydicom.Dataset) -> None:
+    """Say of which kind the images are that :func:`references` gave another."""
+    for element in made.iterall():
+        if element.keyword == "ReferencedSOPClassUID" and element.value == _SINGLE_FRAME:
+            element.value = str(origin.header.SOPClassUID)
+
+
 def _carry_identity(
     origin: DicomOrigin, made: pydicom.Dataset, pseudonyms: Pseudonyms | None
 ) -> None:
@@ -208,6 +222,8 @@ def _carry_identity(
 
 def _place_frames(origin: DicomOrigin, image: pydicom.Dataset) -> None:
     """Geometry of a multi-frame image, whose frames are the slices (PS3.3 C.7.6.16)."""
+    if len(set(origin.instances)) > 1:
+        return
     image.NumberOfFrames = len(origin.positions_lps)
     measures, plane, shared = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
     _add(measures, PixelSpacing=origin.spacing, SliceThickness=_thickness(origin))
@@ -215,7 +231,7 @@ def _place_frames(origin: DicomOrigin, image: pydicom.Dataset) -> None:
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [plane]
     image.SharedFunctionalGroupsSequence = [shared]
     frames = []
-    for position in origin.positions_lps:
+    for position in origin.positions_lps[np.argsort(origin.frames)]:
         place, frame = pydicom.Dataset(), pydicom.Dataset()
         _add(place, ImagePositionPatient=position)
         frame.PlanePositionSequence = [place]

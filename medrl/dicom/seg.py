@@ -74,11 +74,15 @@ def _segmentation(
 ) -> pydicom.Dataset:
     import highdicom
 
+    if origin.is_multi_frame and len(images) > 1:
+        raise MedrlError("its slices are frames of several files, which a SEG cannot refer to")
     values = labels.as_tensor()[0].numpy(force=True).astype(np.uint8)
     frames = np.ascontiguousarray(values.transpose(2, 1, 0))  # slices, rows, columns
     size = (len(origin.positions_lps), int(images[0].Rows), int(images[0].Columns))
     if frames.shape != size:
         raise MedrlError("the mask is not in the grid of the scan's images")
+    if origin.is_multi_frame:
+        frames = frames[np.argsort(origin.frames)]
     return highdicom.seg.Segmentation(
         source_images=images,
         pixel_array=frames,

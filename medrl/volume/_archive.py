@@ -20,6 +20,8 @@ ANY_BYTES = 64 * 2**20
 def unpack(path: Path, folder: Path) -> list[Path]:
     """Unpack a zip's files into a folder, under new names, so that no name can lead elsewhere.
 
+    Its folders stay apart.
+
     Args:
         path: The zip.
         folder: An empty folder.
@@ -35,8 +37,13 @@ def unpack(path: Path, folder: Path) -> list[Path]:
             members = [info for info in archive.infolist() if not info.is_dir()]
             _check(path, members, free=shutil.disk_usage(folder).free)
             files = []
-            for number, info in enumerate(members):
-                file = folder / f"{number:06d}"
+            folders: dict[str, Path] = {}
+            for number, info in enumerate(members, 1):
+                above = info.filename.replace("\\", "/").rpartition("/")[0]
+                if above not in folders:
+                    folders[above] = folder / f"folder-{len(folders) + 1}"
+                    folders[above].mkdir()
+                file = folders[above] / f"member-{number}"
                 with archive.open(info) as source, file.open("wb") as target:
                     shutil.copyfileobj(source, target)
                 files.append(file)

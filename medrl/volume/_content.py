@@ -10,6 +10,7 @@ from pathlib import Path
 
 from medrl.errors import MedrlError
 from medrl.volume._stored import Read, deflated, plain
+from medrl.volume.dicom_files import START, is_dicom
 
 NIFTI, NRRD, METAIMAGE, DICOM, ZIP = "NIfTI", "NRRD", "MetaImage", "DICOM", "zip"
 #: Enough for what every format begins with.
@@ -106,7 +107,7 @@ def look(path: Path) -> Content:
 def _kind(start: bytes) -> tuple[str | None, str]:
     tests: tuple[tuple[str, Callable[[bytes], object]], ...] = (
         (NRRD, lambda b: b.startswith(b"NRRD")),
-        (DICOM, lambda b: b[128:132] == b"DICM"),
+        (DICOM, lambda b: is_dicom(b[:START])),
         (ZIP, lambda b: b.startswith((b"PK\x03\x04", b"PK\x05\x06"))),
         (NIFTI, _is_nifti),
         (METAIMAGE, _META_FIELD.search),

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,35 +27,13 @@ sitk.WriteTransform(sitk.ReadTransform(file), out + "/transform.tfm")
 _IMAGES = """
 import numpy as np, SimpleITK as sitk
 files, out = json.load(sys.stdin)
-facts = []
 for number, file in enumerate(files):
-    image = sitk.ReadImage(file)
-    np.save(f"{out}/{number}.npy", sitk.GetArrayFromImage(image))
-    facts.append([image.GetDirection(), image.GetSpacing(), image.GetOrigin()])
-with open(out + "/facts.json", "w") as stream:
-    json.dump(facts, stream)
+    np.save(f"{out}/{number}.npy", sitk.GetArrayFromImage(sitk.ReadImage(file)))
 """
 #: Address space that the process may take beyond what its files may decode to: mostly libraries.
 _ROOM = 4 * 2**30
 #: Seconds for the process to start, and bytes a second that it decodes at the least.
 _PATIENCE, _PACE = 60, 2**20
-
-
-@dataclass(frozen=True)
-class ItkImage:
-    """What ITK reads from an image file.
-
-    Attributes:
-        array: Voxels (K, J, I), intensities rescaled as the file says.
-        direction: 3x3, LPS.
-        spacing: Along the axes i, j, k, mm.
-        origin: Of the first voxel, LPS mm.
-    """
-
-    array: NDArray[np.generic]
-    direction: NDArray[np.float64]
-    spacing: tuple[float, ...]
-    origin: tuple[float, ...]
 
 
 def transform_text(file: Path) -> str:
@@ -73,8 +50,8 @@ def transform_text(file: Path) -> str:
             raise MedrlError("cannot be read by ITK") from error
 
 
-def images(files: Sequence[str | Path]) -> list[ItkImage]:
-    """Image files as ITK reads them.
+def decode(files: Sequence[Path]) -> list[NDArray[np.generic]]:
+    """Voxels (K, J, I) of image files as ITK reads them.
 
     Raises:
         MedrlError: If ITK cannot read one.
@@ -83,16 +60,7 @@ def images(files: Sequence[str | Path]) -> list[ItkImage]:
         paths = [Path(os.path.realpath(file)) for file in files]
         size = sum(path.stat().st_size for path in paths)
         _run(_IMAGES, [[str(path) for path in paths], folder], folder, size)
-        facts = json.loads((Path(folder) / "facts.json").read_text(encoding="utf-8"))
-        return [
-            ItkImage(
-                np.load(f"{folder}/{number}.npy", allow_pickle=False),
-                np.array(direction, dtype=np.float64).reshape(3, 3),
-                tuple(spacing),
-                tuple(origin),
-            )
-            for number, (direction, spacing, origin) in enumerate(facts)
-        ]
+        return [np.load(f"{folder}/{n}.npy", allow_pickle=False) for n in range(len(paths))]
 
 
 def _run(script: str, request: Any, folder: str, size: int) -> None:

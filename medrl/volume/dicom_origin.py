@@ -30,7 +30,8 @@ class DicomOrigin(str):
     Attributes:
         header: Of the first slice, or of the multi-frame file: patient, study, series, frame of
             reference; without pixels. Not to be changed.
-        instances: SOPInstanceUID of each slice; a single one of a multi-frame file.
+        instances: SOPInstanceUID of the image that each slice is in.
+        frames: Which frame of that image each slice is, from 1.
         positions_lps: (K, 3), centre of the first voxel of each slice, LPS mm.
         orientation: Direction cosines of rows and of columns, six numbers (LPS).
         spacing: Between rows and between columns, mm.
@@ -38,6 +39,7 @@ class DicomOrigin(str):
 
     header: pydicom.Dataset
     instances: tuple[str, ...]
+    frames: tuple[int, ...]
     positions_lps: NDArray[np.float64]
     orientation: tuple[float, ...]
     spacing: tuple[float, float]
@@ -46,15 +48,17 @@ class DicomOrigin(str):
         cls,
         header: pydicom.Dataset,
         instances: tuple[str, ...],
+        frames: tuple[int, ...],
         positions_lps: NDArray[np.float64],
         orientation: tuple[float, ...],
         spacing: tuple[float, float],
     ) -> DicomOrigin:
         """Put it together from its attributes."""
         modality = header.get("Modality") or "of unknown modality"
-        made = super().__new__(cls, f"{len(instances)} DICOM images ({modality})")
+        made = super().__new__(cls, f"{len(set(instances))} DICOM images ({modality})")
         made.header = header
         made.instances = instances
+        made.frames = frames
         made.positions_lps = positions_lps
         made.orientation = orientation
         made.spacing = spacing
@@ -62,11 +66,11 @@ class DicomOrigin(str):
 
     @property
     def is_multi_frame(self) -> bool:
-        """Whether the slices are frames of one file."""
-        return len(self.instances) < len(self.positions_lps)
+        """Whether slices are frames of files that hold several."""
+        return max(self.frames) > 1
 
     def __reduce__(self) -> tuple[Any, ...]:
-        parts = (self.instances, self.positions_lps, self.orientation, self.spacing)
+        parts = (self.instances, self.frames, self.positions_lps, self.orientation, self.spacing)
         return DicomOrigin, (self.header, *parts)
 
     def __deepcopy__(self, memo: Any) -> DicomOrigin:

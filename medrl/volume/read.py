@@ -27,6 +27,7 @@ from medrl.volume._nifti import load_nifti
 from medrl.volume._nifti_place import header_with
 from medrl.volume._nrrd import load_nrrd
 from medrl.volume._stored import whole
+from medrl.volume.dicom_files import called_dicom, files_below
 from medrl.volume.log_filter import libraries_muted
 from medrl.volume.space import as_affine, is_sheared, spacing_of
 
@@ -185,7 +186,7 @@ def _loader(path: Path, series: str | None) -> tuple[str, _Loader]:
     if not os.path.exists(path):
         raise MedrlError(f"{path}: no such file or folder")
     if os.path.isdir(path):
-        return DICOM, lambda folder, _: _dicom(folder, sorted(folder.rglob("*")), series)
+        return DICOM, lambda folder, _: _dicom(folder, files_below(folder), series)
     if not os.path.isfile(path):
         raise MedrlError(f"{path}: is not a regular file")
     try:
@@ -196,7 +197,7 @@ def _loader(path: Path, series: str | None) -> tuple[str, _Loader]:
         raise MedrlError(f"{path}: cannot be opened: {error.strerror}") from error
     name = path.name.lower()
     named = next((kind for ending, kind in _NAMED.items() if name.endswith(ending)), None)
-    kind = content.kind or named or (DICOM if name.endswith(".dcm") else None)
+    kind = content.kind or named or (DICOM if called_dicom(path) else None)
     if kind is None:
         raise MedrlError(
             f"{path}: is of an unknown format; medrl reads .nii, .nii.gz, .nrrd, .nhdr, .mha, "

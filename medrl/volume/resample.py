@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from medrl.errors import MedrlError
 from medrl.memory import available_memory
 from medrl.volume.grid import on_grid_of
-from medrl.volume.space import apply_affine, as_affine, as_transform, spacing_of
+from medrl.volume.space import apply_affine, as_affine, as_transform, same_grid, spacing_of
 
 #: A grid that already has the wanted spacing and is tilted by less than this is left as it is.
 _STRAIGHT_ENOUGH_DEG = 10.0
@@ -119,7 +119,7 @@ def resample_onto(
     old = as_affine(upright.affine)
     volume = upright.as_tensor().float()
     onto = MetaTensor(volume, affine=torch.from_numpy(np.asarray(affine, dtype=np.float64)))
-    if tuple(volume.shape[1:]) == tuple(shape) and np.allclose(old, affine, atol=1e-4):
+    if tuple(volume.shape[1:]) == tuple(shape) and same_grid(old, affine, shape):
         return onto
     # How many voxels of the scan a step along each of its axes takes on the new grid.
     steps = np.abs(np.linalg.inv(old)[:3, :3] @ affine[:3, :3]).max(axis=1)

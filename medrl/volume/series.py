@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from medrl.volume._dicom import Slice, read_headers
+from medrl.errors import MedrlError
+from medrl.volume._dicom_headers import by_series, find_images
+from medrl.volume.dicom_files import files_below
 from medrl.volume.log_filter import libraries_muted
 
 
@@ -17,7 +18,8 @@ class Series:
     """One DICOM series of a folder.
 
     Attributes:
-        uid: Its SeriesInstanceUID, as `medrl.read(..., series=)` takes it.
+        uid: Its SeriesInstanceUID, as `medrl.read(..., series=)` takes it; ``no-uid``, with its
+            number, of images that have none, and their folder before it where there are several.
         modality: Such as CT.
         description: Its SeriesDescription; may be empty.
         number: Its SeriesNumber, if it has one.
@@ -29,6 +31,21 @@ class Series:
     description: str
     number: int | None
     files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What DICOM there is among some files.
+
+    Attributes:
+        series: The one with most images first.
+        unreadable: DICOM files that cannot be read; they may be images of any series.
+        complaint: What to say of those; empty if there are none.
+    """
+
+    series: tuple[Series, ...]
+    unreadable: tuple[Path, ...]
+    complaint: str
 
 
 def list_series(folder: str | os.PathLike[str]) -> list[Series]:
@@ -44,38 +61,32 @@ def list_series(folder: str | os.PathLike[str]) -> list[Series]:
         MedrlError: If there is none, or the folder holds too many files.
     """
     root = Path(folder)
-    return group_series(root, sorted(root.rglob("*")))
+    listing = group_series(files_below(root))
+    if not listing.series:
+        said = listing.complaint or (
+            "holds no DICOM images; name an image file, or a folder with a series"
+        )
+        raise MedrlError(f"{root}: {said}")
+    return list(listing.series)
 
 
-def group_series(path: Path, files: Iterable[Path]) -> list[Series]:
-    """List the DICOM series among some files, the one with most images first.
-
-    Args:
-        path: Where they are, for messages.
-        files: What is no DICOM image is passed over.
-
-    Returns:
-        At least one.
-
-    Raises:
-        MedrlError: If there is none, or they are too many.
-    """
-    groups: dict[str, list[Slice]] = defaultdict(list)
+def group_series(files: Iterable[Path]) -> Listing:
+    """List the DICOM series among some files; what is no DICOM image is passed over."""
     with libraries_muted():
-        # One bad file must not hide the others; whoever reads its series will find it.
-        for item in read_headers(path, files, strict=False):
-            groups[str(item.header.SeriesInstanceUID)].append(item)
+        found = find_images(files, listing=True)
         series = [
             Series(
                 uid,
-                str(items[0].header.get("Modality") or ""),
-                str(items[0].header.get("SeriesDescription") or ""),
-                _number(items[0].header.get("SeriesNumber")),
-                tuple(item.file for item in items),
+                str(images[0].header.get("Modality") or ""),
+                str(images[0].header.get("SeriesDescription") or ""),
+                _number(images[0].header.get("SeriesNumber")),
+                tuple(image.file for image in images),
             )
-            for uid, items in groups.items()
+            for uid, images in by_series(found.images).items()
         ]
-    return sorted(series, key=lambda one: (-len(one.files), one.uid))
+    series.sort(key=lambda one: (-len(one.files), one.uid))
+    unreadable = tuple(file for file, _ in found.unreadable)
+    return Listing(tuple(series), unreadable, found.complaint())
 
 
 def _number(value: object) -> int | None:

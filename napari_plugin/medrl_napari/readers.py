@@ -12,6 +12,7 @@ import numpy as np
 from medrl.errors import MedrlError
 from medrl.files import stem_of
 from medrl.trajectory import read_trajectory
+from medrl.volume.dicom_files import may_be_dicom
 from medrl.volume.points import Markup, read_markups, read_points
 from medrl.volume.read import SUFFIXES, read
 from medrl.volume.series import list_series
@@ -110,7 +111,7 @@ def _is_ours(path: Path) -> bool:
     name = path.name.lower()
     if path.is_dir():
         return True
-    return name.endswith((*SUFFIXES, *_POINTS, *_TRANSFORMS, _TRAJECTORY))
+    return name.endswith((*SUFFIXES, *_POINTS, *_TRANSFORMS, _TRAJECTORY)) or may_be_dicom(path)
 
 
 def _read_one(path: Path, frame: Frame | None, viewer: ViewerModel | None) -> list[LayerData]:

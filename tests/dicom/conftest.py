@@ -36,9 +36,22 @@ def make_series(tmp_path):
         folder.mkdir(parents=True)
         positions = [(ORIGIN + k * step).round(9).tolist() for k in range(len(voxels))]
         orientation = cosines.ravel().round(12).tolist()
-        if how == "frames":
-            return frames(folder, voxels, positions, orientation, said)
         series = Series(folder)
+        # In which files, and in what order, the slices lie as frames.
+        layout = {
+            "frames": [range(len(voxels))],
+            "shuffled frames": [np.random.default_rng(4).permutation(len(voxels))],
+            "a frame a file": [[k] for k in reversed(range(len(voxels)))],
+            "several files of frames": [range(0, len(voxels), 2), range(1, len(voxels), 2)],
+        }.get(how, ())
+        for number, order in enumerate(layout):
+            chosen = [positions[k] for k in order]
+            path = folder / f"frames{number}.dcm"
+            dataset = frames(path, voxels[list(order)], chosen, orientation, said)
+            series.files[dataset.SOPInstanceUID] = dataset
+            series.path = path if len(layout) == 1 else folder
+        if layout:
+            return series
         for k in np.random.default_rng(3).permutation(len(voxels)):
             dataset = base(**said, SOPInstanceUID=generate_uid(prefix=None))
             dataset.InstanceNumber = 100 - int(k)

@@ -37,7 +37,7 @@ def written(path, scan, labels=None, **options) -> pydicom.Dataset:
     return pydicom.dcmread(path)
 
 
-@pytest.mark.parametrize("how", ["folder", "zip", "frames"])
+@pytest.mark.parametrize("how", ["folder", "zip", "shuffled frames", "a frame a file"])
 @pytest.mark.parametrize("plane", PLANES)
 def test_every_voxel_lies_on_the_pixel_of_the_image_it_is_of(
     make_series, voxels, tmp_path, plane, how
@@ -54,12 +54,17 @@ def test_every_voxel_lies_on_the_pixel_of_the_image_it_is_of(
         image = series.files[source.ReferencedSOPInstanceUID]
         assert source.ReferencedSOPClassUID == image.SOPClassUID
         stored = image.pixel_array
-        if how == "frames":
+        if "frames" in how:
             stored = stored[int(source.ReferencedFrameNumber) - 1]
         want = (stored > 1500) if segment == 2 else (stored > 500) & (stored <= 1500)
         np.testing.assert_array_equal(pixels, want)
-        if how != "frames":
-            np.testing.assert_allclose(position, image.ImagePositionPatient, atol=1e-6)
+        if how in ("folder", "zip"):
+            place = image.ImagePositionPatient
+        else:
+            frame = int(source.get("ReferencedFrameNumber") or 1) - 1
+            place = image.PerFrameFunctionalGroupsSequence[frame].PlanePositionSequence[0]
+            place = place.ImagePositionPatient
+        np.testing.assert_allclose(position, place, atol=1e-6)
         seen[segment] += int(pixels.sum())
         world.append(world_of(position, orientation, spacing, pixels))
     assert seen == {
@@ -166,6 +171,15 @@ def test_images_that_cannot_be_referred_to_are_a_remark(make_series, voxels, tag
     (remark,) = drafted.remarks
     assert remark.startswith("no .seg.dcm: ")
     assert said in remark
+
+
+def test_frames_of_several_files_cannot_be_referred_to(make_series, voxels):
+    scan = make_series(voxels, how="several files of frames").read()
+    np.testing.assert_array_equal(scan.numpy()[0], voxels.transpose(2, 1, 0))
+    (remark,) = draft_segmentation(labelled(scan), scan, SEGMENTS, MAKER).remarks
+    assert (
+        remark == "no .seg.dcm: its slices are frames of several files, which a SEG cannot refer to"
+    )
 
 
 def test_copies_under_one_uid_cannot_be_referred_to(make_series, voxels):

@@ -25,7 +25,9 @@ def written(path, scan, points=POINTS, **options) -> pydicom.Dataset:
     return pydicom.dcmread(path)
 
 
-@pytest.mark.parametrize("how", ["folder", "zip", "frames"])
+@pytest.mark.parametrize(
+    "how", ["folder", "zip", "frames", "a frame a file", "several files of frames"]
+)
 @pytest.mark.parametrize("plane", ["axial", "sagittal", "oblique"])
 def test_points_lie_where_they_were_found(make_series, voxels, tmp_path, plane, how):
     series = make_series(voxels, plane, how=how)
@@ -46,6 +48,8 @@ def test_points_lie_where_they_were_found(make_series, voxels, tmp_path, plane, 
     assert evidence.SeriesInstanceUID == image.SeriesInstanceUID
     listed = {i.ReferencedSOPInstanceUID for i in evidence.ReferencedSOPSequence}
     assert listed == set(series.files)
+    kinds = {i.ReferencedSOPClassUID for i in evidence.ReferencedSOPSequence}
+    assert kinds == {image.SOPClassUID}
 
 
 def test_highdicom_takes_it_for_a_measurement_report(make_series, voxels, tmp_path):

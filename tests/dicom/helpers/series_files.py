@@ -78,7 +78,7 @@ class Series:
         return read(self.path)
 
 
-def frames(folder, voxels, positions, orientation, said) -> Series:
+def frames(path, voxels, positions, orientation, said) -> pydicom.Dataset:
     """An enhanced MR."""
 
     def item(**tags):
@@ -100,6 +100,5 @@ def frames(folder, voxels, positions, orientation, said) -> Series:
         item(PlanePositionSequence=[item(ImagePositionPatient=p)]) for p in positions
     ]
     dataset.PixelData = voxels.astype(np.uint16).tobytes()
-    path = folder / "frames.dcm"
     save(dataset, path)
-    return Series(path, {dataset.SOPInstanceUID: dataset})
+    return dataset
