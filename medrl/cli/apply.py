@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from medrl.cli import complain, explain
-from medrl.cli.terminal import parse, stdout
+from medrl.cli.output import say, tell
+from medrl.cli.terminal import parse
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder, stem_of
 
@@ -88,9 +88,8 @@ def main(argv: Sequence[str]) -> int:
         line = explain(error)
         complain(line if isinstance(error, MedrlError) else f"{command.what}: {line}")
         return 1
-    console = stdout()
-    console.print(line, markup=False, soft_wrap=True)
-    console.print(f"wrote {target}", markup=False, soft_wrap=True)
+    say(line)
+    say(f"wrote {target}")
     return 0
 
 
@@ -204,5 +203,5 @@ def _read(path: Path) -> MetaTensor:
         warnings.simplefilter("ignore")
         scan = read(path, allow_constant=True)
     for remark in scan.meta.get("remarks", ()):
-        print(f"medrl: note: {path}: {remark}", file=sys.stderr)
+        tell("note", f"{path}: {remark}")
     return scan
