@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from medrl.cli import complain, explain
-from medrl.cli.output import say, tell
-from medrl.cli.terminal import parse
+from medrl.cli.terminal import parse, stdout
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder, stem_of
 
@@ -88,8 +88,9 @@ def main(argv: Sequence[str]) -> int:
         line = explain(error)
         complain(line if isinstance(error, MedrlError) else f"{command.what}: {line}")
         return 1
-    say(line)
-    say(f"wrote {target}")
+    console = stdout()
+    console.print(line, markup=False, soft_wrap=True)
+    console.print(f"wrote {target}", markup=False, soft_wrap=True)
     return 0
 
 
@@ -203,5 +204,5 @@ def _read(path: Path) -> MetaTensor:
         warnings.simplefilter("ignore")
         scan = read(path, allow_constant=True)
     for remark in scan.meta.get("remarks", ()):
-        tell("note", f"{path}: {remark}")
+        print(f"medrl: note: {path}: {remark}", file=sys.stderr)
     return scan

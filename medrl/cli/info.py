@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import tyro
 
 from medrl import __version__
-from medrl.cli.output import say
 from medrl.cli.terminal import parse, stdout
 
 _PACKAGES = ("torch", "monai", "numpy", "SimpleITK", "nibabel", "torchrl", "nilearn", "napari")
@@ -97,6 +96,6 @@ def _show_model(name: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"path": str(folder), **manifest}, indent=1, ensure_ascii=False))
         return
-    stdout().print(Markdown(render_card(manifest)))
-    print()
-    say(f"folder: {folder}")
+    console = stdout()
+    console.print(Markdown(render_card(manifest)))
+    console.print(f"\nfolder: {folder}", markup=False, soft_wrap=True)
