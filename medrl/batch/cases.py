@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Layout = Literal["folder", "bids"]
 
+#: What the folder of a case that is done holds.
+MARKER = "case.json"
+
 #: Headers whose voxels are in other files beside them.
 _DETACHED = (".nhdr", ".mhd")
 _MAX_HEADER = 2**16
