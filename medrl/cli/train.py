@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import tyro
 
 from medrl.cli.engine import make_engine
-from medrl.cli.terminal import choose, flat, options_type, parse, progress_bars, stdout
+from medrl.cli.output import say, tell
+from medrl.cli.terminal import choose, flat, options_type, parse, progress_bars
 from medrl.data.datalist import NoSamplesError, has_scans
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder
@@ -117,17 +117,14 @@ def main(argv: Sequence[str]) -> int:
         try:
             evaluation = evaluate.run(system, options, system.evaluate_options())
         except NoSamplesError as error:
-            print(f"medrl: note: not measured: {error}", file=sys.stderr)
+            tell("note", f"not measured: {error}")
         else:
             metrics = {"test": system.metrics(evaluation.summary)}
             code = 1 if evaluation.failed else 0
     _finish(bundle, metrics=metrics, licence=licence)
-    console = stdout()
-    console.print(f"model: {bundle}", markup=False, soft_wrap=True)
+    say(f"model: {bundle}")
     scans = " ".join(role.upper() for role in system.roles)
-    console.print(
-        f"try: medrl {system.verb} {scans} -o OUT --model {bundle}", markup=False, soft_wrap=True
-    )
+    say(f"try: medrl {system.verb} {scans} -o OUT --model {bundle}")
     return code
 
 

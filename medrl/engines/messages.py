@@ -9,6 +9,7 @@ from typing import Literal
 
 from medrl.engines import Outcome, Progress
 from medrl.errors import MedrlError, describe
+from medrl.files import printable
 
 #: What happens to a job; it waits when others are in the way.
 Phase = Literal["reading", "working", "writing", "waiting"]
@@ -49,8 +50,8 @@ def failure(name: str, error: BaseException) -> Outcome | Fatal:
 def reason(error: BaseException) -> str:
     """One line that says why a job failed."""
     if isinstance(error, MedrlError):
-        return " ".join(str(error).split())
-    return describe(error)
+        return printable(" ".join(str(error).split()))
+    return printable(describe(error))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

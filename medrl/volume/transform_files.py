@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
 from medrl.volume import _itk_files, _linear_forms
+from medrl.volume.itk import write_itk
 from medrl.volume.similarity import agreement
 from medrl.volume.space import (
     LPS_FROM_RAS,
@@ -176,7 +177,7 @@ def write_transform(
         # ANTs names no kinds but affine in its .mat files.
         transform = to_itk(matrix, kind="affine" if form == "ants" else kind, center_world=center)
         with atomic_path(path) as draft, _itk_files.no_itk_errors(f"cannot write {path}"):
-            sitk.WriteTransform(transform, str(draft))
+            write_itk(transform, draft)
         return
     if form == "matrix":
         rows = [" ".join(repr(float(value)) for value in row) for row in matrix]
