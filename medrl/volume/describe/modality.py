@@ -56,7 +56,7 @@ def modality_of(scan: MetaTensor, path: Path, stated: str) -> Modality:
         return Modality(stated, "its header says so", False)
     judged = judge_labels(scan[0].numpy(), stated=stated_as_labels(path))
     if judged.labels:
-        kind = "mask" if "hold" in judged.reason and float(scan.max()) <= 1 else "label map"
+        kind = "mask" if float(scan.max()) <= 1 else "label map"
         return Modality(kind, judged.reason, True)
     suffix = stem_of(path).rpartition("_")[2]
     if suffix in _SUFFIXES:
