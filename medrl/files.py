@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import secrets
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +17,15 @@ from medrl.errors import MedrlError
 
 #: Endings of scans' names, that of their format.
 SCAN_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".dcm")
+#: Bytes that names of results may have: 255 is what file systems take, endings need the rest.
+_LONGEST = 190
+#: Letters that some file systems refuse.
+_REFUSED = {ord(letter): "-" for letter in '\\:*?"<>|'} | {code: "-" for code in (*range(32), 127)}
+#: Categories of Unicode that are commands rather than letters: control, surrogates, breaks.
+_UNSEEN = ("Cc", "Cs", "Zl", "Zp")
+#: Halves of letters that stand for no byte of a file's name.
+_LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_BYTE = re.compile(r"\\x([0-9a-f]{2})")
 
 
 @contextmanager
@@ -132,13 +144,68 @@ def prepare_folder(folder: Path) -> Path:
     return folder
 
 
-def stem_of(scan: Path) -> str:
-    """A scan's file or folder name without the ending of its format; a link has its own name."""
-    name = Path(os.path.abspath(scan)).name
+def printable(text: str) -> str:
+    r"""A text as any file takes it: bytes of a name that are no UTF-8 as ``\xe4``.
+
+    Python keeps such bytes as lone surrogates, which no file and no other program takes.
+    """
+    return _as_bytes(text).decode("utf-8", "backslashreplace")
+
+
+def one_line(text: str) -> str:
+    """A text that a terminal shows as one line: breaks, tabs and commands in names as escapes."""
+    return "".join(
+        repr(letter)[1:-1] if unicodedata.category(letter) in _UNSEEN else letter
+        for letter in printable(text)
+    )
+
+
+def place_of(path: str | os.PathLike[str]) -> Path:
+    """The absolute path, links kept: each name that leads to a file is a scan of its own.
+
+    Only what ``..`` leads to is looked up, as the system does it.
+    """
+    here = Path()
+    for part in Path(path).absolute().parts:
+        here = Path(os.path.realpath(here)).parent if part == ".." else here / part
+    return here
+
+
+def result_name(text: str) -> str:
+    """A name for files or folders of results that any file system takes, made of a scan's name.
+
+    Bytes that are no UTF-8 become ``%e4``, letters that some systems refuse a dash; where it is too
+    long for the endings of results, its end is replaced by a checksum.
+    """
+    known = _BYTE.sub(r"%\1", printable(text)).translate(_REFUSED).encode()
+    if len(known) > _LONGEST:
+        digest = hashlib.sha256(_as_bytes(text)).hexdigest()[:8]
+        known = known[:_LONGEST].decode("utf-8", "ignore").encode() + f"~{digest}".encode()
+    return os.fsdecode(known)
+
+
+def has_odd_letters(name: str) -> bool:
+    """Whether some file system refuses a name, however long it is."""
+    known = printable(name)
+    return known != known.translate(_REFUSED)
+
+
+def without_ending(name: str) -> str:
+    """A scan's file or folder name without the ending of its format."""
     for ending in SCAN_ENDINGS:
         if name.lower().endswith(ending) and len(name) > len(ending):
             return name[: -len(ending)]
     return name
+
+
+def stem_of(scan: Path) -> str:
+    """What the results of a scan are called; a link has its own name."""
+    return result_name(without_ending(place_of(scan).name))
+
+
+def joint_stem(scans: Sequence[Path]) -> str:
+    """What the results of several scans together are called, such as ``moving_to_fixed``."""
+    return result_name("_to_".join(distinct_stems(scans)))
 
 
 def distinct_stems(scans: Sequence[Path]) -> list[str]:
@@ -153,22 +220,35 @@ def distinct_stems(scans: Sequence[Path]) -> list[str]:
     Returns:
         One name a scan, in the same order.
     """
-    paths = [Path(os.path.abspath(scan)) for scan in scans]
+    paths = [place_of(scan) for scan in scans]
     stems = [stem_of(path) for path in paths]
     names = list(stems)
     for depth in range(1, 1 + max((len(path.parts) for path in paths), default=0)):
-        keys = [name.casefold() for name in names]
-        alike = [n for n, key in enumerate(keys) if keys.count(key) > 1]
-        if not alike:
+        keys = [alike(name) for name in names]
+        same = [n for n, key in enumerate(keys) if keys.count(key) > 1]
+        if not same:
             return names
-        for n in alike:
+        for n in same:
             above = [part for part in paths[n].parent.parts[-depth:] if part != paths[n].anchor]
-            names[n] = "_".join([*above, stems[n]])
+            names[n] = result_name("_".join([*above, stems[n]]))
     taken: set[str] = set()
     for n, name in enumerate(names):
         number = 1
-        while names[n].casefold() in taken:
+        while alike(names[n]) in taken:
             number += 1
             names[n] = f"{name}_{number}"
-        taken.add(names[n].casefold())
+        taken.add(alike(names[n]))
     return names
+
+
+def alike(name: str) -> str:
+    """Names for which this is the same are one name to some file systems."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+# -------------------------------------------------------------------------------------------------
+
+
+def _as_bytes(text: str) -> bytes:
+    """UTF-8, but for the bytes that a file's name has instead."""
+    return _LONE.sub(lambda found: repr(found[0])[1:-1], text).encode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""BIDS datasets: which images they hold, and what their names say.
+"""BIDS datasets: which images they hold.
 
 Brain Imaging Data Structure 1.10, https://bids-specification.readthedocs.io: "Common principles",
 "Modality specific files: Magnetic Resonance Imaging, Positron Emission Tomography". CT has no
@@ -7,36 +7,33 @@ chapter yet; it is looked for as BIDS extension proposal 24 has it, ``ct/*_ct.ni
 
 from __future__ import annotations
 
+import csv
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pathspec import GitIgnoreSpec
 
+from medrl.batch.bids_names import (
+    ANATOMY,
+    ENDINGS,
+    MODALITIES,
+    BidsName,
+    Sidecars,
+    no_anatomy,
+    parse_name,
+)
 from medrl.batch.cases import Case, Source
+from medrl.batch.found import Found, LeftOut, no_scan, odd_kind, walk
 from medrl.errors import MedrlError
+from medrl.files import has_odd_letters
 
 DESCRIPTION = "dataset_description.json"
 _IGNORE = ".bidsignore"
 #: Folders that images of anatomy lie in.
 _DATATYPES = ("anat", "ct", "pet")
-#: Images of one volume that show anatomy, by modality; parametric maps, parts of multi-echo and
-#: inversion recordings, and two images in one file (PDT2) are taken only if they are asked for.
-_SUFFIXES: dict[str, tuple[str, ...]] = {
-    "MR": (
-        *("T1w", "T2w", "PDw", "T2starw", "FLAIR", "inplaneT1", "inplaneT2", "angio", "UNIT1"),
-        *("T2star", "FLASH", "PD"),
-    ),
-    "CT": ("ct",),
-    "PET": ("pet",),
-}
-_NAME = re.compile(
-    r"(?P<entities>sub-[0-9a-zA-Z+]+(?:_[a-z]+-[0-9a-zA-Z+]+)*)_(?P<suffix>[0-9a-zA-Z]+)"
-)
-_ENDINGS = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True)
@@ -59,29 +56,6 @@ class Selection:
     def given(self) -> bool:
         """Whether the user has chosen anything, which only a BIDS dataset can answer."""
         return bool(self.participants or self.sessions or self.suffixes)
-
-
-@dataclass(frozen=True)
-class BidsName:
-    """What the name of a file says.
-
-    Attributes:
-        entities: Labels by key, in the order of the name: ``sub``, ``ses``, ``acq``, ...
-        suffix: What kind of image it is, such as ``T1w``.
-    """
-
-    entities: dict[str, str]
-    suffix: str
-
-
-def parse_name(stem: str) -> BidsName | None:
-    """Take a file's name, without its ending, apart; None if BIDS has no such names."""
-    match = _NAME.fullmatch(stem)
-    if match is None:
-        return None
-    pairs = [part.split("-", 1) for part in match["entities"].split("_")]
-    entities = dict(pairs)
-    return BidsName(entities, match["suffix"]) if len(entities) == len(pairs) else None
 
 
 def is_raw_dataset(folder: Path) -> bool:
@@ -124,69 +98,135 @@ def suffixes_for(manifest: Any) -> tuple[str, ...]:
     settings = manifest["settings"]
     channels = settings.get("channels") or ()
     first = channels[0].get("name") if channels and isinstance(channels[0], dict) else None
-    return _SUFFIXES.get(str(settings.get("modality", first)), ())
+    return MODALITIES.get(str(settings.get("modality", first)), ())
 
 
-def find_images(root: Path, selection: Selection) -> list[Case]:
-    """A case for each image of a dataset that is meant.
+def find_images(root: Path, selection: Selection, skip: Path | None = None) -> Found:
+    """A case for each image of a dataset that is meant; the others are left out, with a reason.
 
-    ``derivatives/``, ``sourcedata/``, ``code/``, whatever ``.bidsignore`` names, and files whose
-    names are not as BIDS has them or contradict their folders are left out.
+    Only what lies below the folders of participants is searched: not ``derivatives/``,
+    ``sourcedata/`` and ``code/``.
 
     Args:
         root: Of the dataset.
         selection: Which images.
+        skip: A folder that is passed over, such as that for results.
 
     Returns:
         Cases named by where the images lie, such as ``sub-01/ses-02/anat/sub-01_ses-02_T1w``.
 
     Raises:
-        MedrlError: If there is no such participant, or an image is there twice.
+        MedrlError: If there is no such participant.
     """
     participants = {label.removeprefix("sub-") for label in selection.participants}
-    sessions = {label.removeprefix("ses-") for label in selection.sessions}
     there = {path.name.removeprefix("sub-") for path in root.glob("sub-*") if path.is_dir()}
     if missing := sorted(participants - there):
         raise MedrlError(f"{root}: has no participant {', '.join(missing)}")
-    ignored = _ignored(root)
-    everything = tuple(suffix for one in _SUFFIXES.values() for suffix in one)
-    suffixes = selection.suffixes or selection.usual or everything
-    cases: dict[str, Case] = {}
+    left = [
+        LeftOut(path, "a folder beside those of participants")
+        for path in sorted(root.iterdir())
+        if path.is_dir() and not path.name.startswith((".", "sub-")) and path != skip
+    ]
+    judge = _Judge(root, selection)
+    taken: dict[str, list[Path]] = {}
+
+    def leave(path: Path, reason: str) -> None:
+        left.append(LeftOut(path, reason))
+
     for label in sorted(participants or there):
-        for path in _files(root / f"sub-{label}"):
-            relative = path.relative_to(root)
-            ending = next((e for e in _ENDINGS if path.name.endswith(e)), None)
-            # As CT has no chapter in BIDS, datasets have to ignore its folders to be valid.
-            new = relative.parts[-2] == "ct"
-            listed = f"{relative.parent.parent.as_posix()}/" if new else relative.as_posix()
-            if ending is None or ignored.match_file(listed):
+        listed: list[Path] = []
+        for path in walk(root / f"sub-{label}", leave, skip):
+            listed += _listed(path)
+            if not judge.of_session(path):
                 continue
-            name = parse_name(path.name.removesuffix(ending))
-            if name is None or name.suffix not in suffixes or not _lies_right(relative, name):
-                continue
-            if sessions and name.entities.get("ses") not in sessions:
-                continue
-            case = relative.as_posix().removesuffix(ending)
-            if case in cases:
-                raise MedrlError(f"{root / case}: is there as .nii and as .nii.gz; leave one")
-            cases[case] = Case(case, {"scan": Source(path)}, layout="bids")
-    return list(cases.values())
+            reason = judge.against(path)
+            if reason is None:
+                name = path.relative_to(root).as_posix().removesuffix(_ending(path) or "")
+                taken.setdefault(name, []).append(path)
+            else:
+                leave(path, reason)
+        gone = [path for path in listed if not (path.exists() or path.is_symlink())]
+        left += [LeftOut(path, "listed in scans.tsv, and not there") for path in gone]
+    twice = [path for paths in taken.values() if len(paths) > 1 for path in paths]
+    left += [LeftOut(path, "there as .nii and as .nii.gz: leave one") for path in twice]
+    cases = [
+        Case(name, {"scan": Source(path)}, layout="bids")
+        for name, (path, *more) in taken.items()
+        if not more
+    ]
+    return Found(cases, left)
 
 
 # -------------------------------------------------------------------------------------------------
 
 
-def _files(subject: Path) -> Iterable[Path]:
-    """The files of a subject in folders of anatomy, of all sessions and none."""
-    for above in (subject, *sorted(subject.glob("ses-*"))):
-        for datatype in _DATATYPES:
-            yield from sorted((above / datatype).glob("sub-*"))
+class _Judge:
+    """Decides which images of a dataset are taken."""
+
+    def __init__(self, root: Path, selection: Selection) -> None:
+        self._root = root
+        self._ignored = _ignored(root)
+        self._sidecars = Sidecars(root)
+        self._sessions = {label.removeprefix("ses-") for label in selection.sessions}
+        self._asked = selection.suffixes
+        self._suffixes = selection.suffixes or selection.usual or ANATOMY
+
+    def of_session(self, path: Path) -> bool:
+        """Whether a file is of a session that is meant."""
+        name = parse_name(path.name.partition(".")[0])
+        label = None if name is None else name.entities.get("ses")
+        return not self._sessions or label in self._sessions
+
+    def against(self, path: Path) -> str | None:
+        """Why a file is left out; None if it is taken."""
+        relative = path.relative_to(self._root)
+        ending = _ending(path)
+        if ending is None:
+            return no_scan(path)
+        if reason := odd_kind(path):
+            return reason
+        datatype = relative.parts[-2]
+        # As CT has no chapter in BIDS, datasets have to ignore its folders to be valid.
+        new = datatype == "ct"
+        listed = f"{relative.parent.parent.as_posix()}/" if new else relative.as_posix()
+        if self._ignored.match_file(listed):
+            return f"named in {_IGNORE}"
+        if datatype not in _DATATYPES:
+            return f"in {datatype}/, where BIDS has no images of anatomy"
+        name = parse_name(path.name.removesuffix(ending))
+        if name is None or has_odd_letters(relative.as_posix()):
+            return "not named as BIDS has it"
+        if not _lies_right(relative, name):
+            return "named as of another participant or session than its folder"
+        if name.suffix not in self._suffixes:
+            which = "asked for" if self._asked else "what suits the model"
+            return f"a {name.suffix}, which is not {which} ({', '.join(self._suffixes)})"
+        whole = name.suffix in ANATOMY
+        return no_anatomy(name, series=whole) or self._sidecars.against(path.parent, name)
+
+
+def _ending(path: Path) -> str | None:
+    return next((ending for ending in ENDINGS if path.name.endswith(ending)), None)
 
 
 def _lies_right(relative: Path, name: BidsName) -> bool:
     """Whether a file's name says the same subject and session as its folders."""
     folders = [f"{key}-{name.entities[key]}" for key in ("sub", "ses") if key in name.entities]
     return list(relative.parts[:-2]) == folders
+
+
+def _listed(path: Path) -> Iterator[Path]:
+    """The images of anatomy that a ``scans.tsv`` names."""
+    if not path.name.endswith("_scans.tsv"):
+        return
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            names = [row.get("filename") or "" for row in csv.DictReader(stream, delimiter="\t")]
+    except (OSError, ValueError, csv.Error):
+        return  # it is no image, and says nothing that is needed
+    for name in names:
+        if name.endswith(ENDINGS) and name.startswith(_DATATYPES) and "\0" not in name:
+            yield path.parent / name
 
 
 def _ignored(root: Path) -> GitIgnoreSpec:

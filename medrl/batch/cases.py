@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medrl.engines.payload import copy_of
 from medrl.errors import MedrlError
-from medrl.files import stem_of
+from medrl.files import has_odd_letters, place_of, printable, result_name, stem_of
 
 if TYPE_CHECKING:
     from medrl.dicom import Pseudonyms
 
 Layout = Literal["folder", "bids"]
+
+#: What the folder of a case that is done holds.
+MARKER = "case.json"
 
 #: Headers whose voxels are in other files beside them.
 _DETACHED = (".nhdr", ".mhd")
@@ -81,7 +84,7 @@ class Case:
         path = PurePosixPath(self.name)
         if not path.parts or path.is_absolute() or any(p.strip(".") == "" for p in path.parts):
             raise MedrlError(f"{self.name!r} is no name for results: it would lead elsewhere")
-        if any(ord(letter) < 32 or letter in '\\:*?"<>|' for letter in self.name):
+        if has_odd_letters(self.name):
             raise MedrlError(f"{self.name!r} is no name for results: it holds odd characters")
 
     @property
@@ -138,10 +141,10 @@ class Case:
         return {
             "name": self.name,
             "sources": {
-                role: {"path": str(source.path), "series": source.series}
+                role: {"path": printable(str(source.path)), "series": source.series}
                 for role, source in self.sources.items()
             },
-            "options": dict(self.options),
+            "options": {key: printable(value) for key, value in self.options.items()},
             "layout": self.layout,
         }
 
@@ -158,11 +161,7 @@ class Case:
 
 def name_of(path: Path, root: Path) -> str:
     """The name of a scan's case: where it lies below a root, without its ending."""
-    path, root = Path(os.path.abspath(path)), Path(os.path.abspath(root))
+    path, root = place_of(path), place_of(root)
     relative = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
-    parts = [part.translate(_ODD) for part in (*relative.parent.parts, stem_of(path))]
+    parts = [*map(result_name, relative.parent.parts), stem_of(path)]
     return "/".join(part for part in parts if part.strip("."))
-
-
-#: Letters that not every file system takes.
-_ODD = str.maketrans({letter: "-" for letter in '\\:*?"<>|'} | {chr(n): "-" for n in range(32)})

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import medrl
-from medrl.batch.bids import DESCRIPTION, BidsName, parse_name, read_description, root_of
+from medrl.batch.bids import DESCRIPTION, read_description, root_of
+from medrl.batch.bids_names import BidsName, parse_name
 from medrl.batch.cases import Case
 from medrl.batch.store import Record
 from medrl.errors import MedrlError
@@ -32,7 +33,8 @@ _AFTER_SPACE = ("split", "recording", "chunk")
 #: What BIDS has no names for: forms of masks, and the tables of the run.
 _IGNORED = (
     *("*_dseg.png", "*_inv-*_dseg.*", "*_flip-*_dseg.*", "*_mt-*_dseg.*", "sub-*/**/pet/*_dseg.*"),
-    *("ct", "results.csv", "results.parquet", "failures.csv", "run.json", "report.html", ".medrl/"),
+    *("ct", "results.csv", "results.parquet", "failures.csv", "left_out.csv", "run.json"),
+    *("report.html", ".medrl/"),
 )
 _README = """# {name}
 

@@ -7,16 +7,19 @@ import glob
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medrl.batch.bids import Selection, find_images, is_raw_dataset
+from medrl.batch.bids_names import no_scan_by_name
 from medrl.batch.cases import Case, Source, name_of
+from medrl.batch.found import Found, LeftOut, in_words, no_scan, odd_kind, walk
 from medrl.data.datalist import SPLITS
 from medrl.errors import MedrlError
-from medrl.files import SCAN_ENDINGS
+from medrl.files import SCAN_ENDINGS, alike, place_of, without_ending
 from medrl.systems import System
 
 #: Endings of scans in one file; .raw and .img files belong to a header beside them.
@@ -25,6 +28,7 @@ _MANIFESTS = (".csv", ".tsv", ".json")
 #: Columns of a manifest that are no roles of scans; the last two are what a datalist's scans should
 #: be answered with.
 _WORDS = ("name", "series", "label", "landmarks")
+_NO_SCANS = "no scans (NIfTI, NRRD, MHA/MHD, or DICOM series)"
 #: Another word for the scan, that of MONAI's datalists.
 _ALIASES = {"image": "scan"}
 
@@ -37,7 +41,7 @@ def discover(
     leave_out: Path | None = None,
     selection: Selection | None = None,
     split: str | None = None,
-) -> list[Case]:
+) -> Found:
     """Find what there is to work through.
 
     Args:
@@ -51,7 +55,7 @@ def discover(
         split: Which list of a datalist, such as ``test``; all if left out.
 
     Returns:
-        Cases in the order of their names, no two alike.
+        Cases in the order of their names, no two alike; and what is left out, with the reasons.
 
     Raises:
         MedrlError: If there is nothing, or a manifest is not as expected.
@@ -66,48 +70,58 @@ def discover(
     if bids and leave_out is not None and leave_out.resolve() == path.resolve():
         raise MedrlError(f"{text}: is the dataset itself; write into {path}/derivatives/medrl")
     if bids:
-        found = find_images(path, selection or Selection())
-        if not found:
-            raise MedrlError(f"{text}: the BIDS dataset holds no such images")
-        return [_with_roles(case, system, shared) for case in found]
-    if path.is_dir():
-        found = _in_folder(path, leave_out)
+        found, what = find_images(path, selection or Selection(), leave_out), "no such images"
+    elif path.is_dir():
+        found, what = _in_folder(path, leave_out), _NO_SCANS
     elif path.is_file() and path.name.lower().endswith(_MANIFESTS):
-        return _distinct(_in_manifest(path, system, shared, split))
+        return Found(_distinct(_in_manifest(path, system, shared, split)))
     elif path.is_file():
-        found = [Case(name_of(path, path.parent), {"scan": Source(path)})]
+        found, what = Found([Case(name_of(path, path.parent), {"scan": Source(path)})]), _NO_SCANS
     elif glob.has_magic(text):
-        paths = sorted(Path(one) for one in glob.glob(text, recursive=True))
+        # Patterns with ** may lead to a file in several ways.
+        paths = sorted({place_of(one) for one in glob.glob(text, recursive=True)})
         root = Path(os.path.commonpath([one.parent for one in paths])) if paths else Path()
-        found = [Case(name_of(one, root), {"scan": Source(one)}) for one in paths]
+        found = Found(Case(name_of(one, root), {"scan": Source(one)}) for one in paths)
+        what = _NO_SCANS
     else:
         raise MedrlError(f"{text}: no such file or folder")
     if not found:
-        raise MedrlError(f"{text}: holds no scans (NIfTI, NRRD, MHA/MHD, or DICOM series)")
-    return _distinct([_with_roles(case, system, shared) for case in found])
+        why = f"; left out: {in_words(found.left_out)}" if found.left_out else ""
+        raise MedrlError(f"{text}: holds {what}{why}")
+    cases = [_with_roles(case, system, shared) for case in found]
+    named = cases if bids else _distinct(cases)
+    return Found(named, found.left_out, files=found.files)
 
 
 # -------------------------------------------------------------------------------------------------
 
 
-def _in_folder(root: Path, leave_out: Path | None) -> list[Case]:
+def _in_folder(root: Path, leave_out: Path | None) -> Found:
     """Every scan below a folder."""
-    cases, others = [], []
-    hidden = leave_out.resolve() if leave_out is not None else None
-    for folder, names, files in os.walk(root):
-        here = Path(folder)
-        names[:] = sorted(
-            n for n in names if not n.startswith(".") and (here / n).resolve() != hidden
-        )
-        for file in sorted(files):
-            path = here / file
-            if file.startswith("."):
-                continue
-            if file.lower().endswith(_FILES):
+    cases: list[Case] = []
+    others: list[Path] = []
+    left: list[LeftOut] = []
+
+    def leave(path: Path, reason: str) -> None:
+        left.append(LeftOut(path, reason))
+
+    for path in walk(root, leave, leave_out):
+        name = path.name.lower()
+        # A link to nothing is a scan that fails by itself: somebody has to fetch its content.
+        if reason := odd_kind(path):
+            leave(path, reason)
+        elif name.endswith(_FILES):
+            if reason := no_scan_by_name(without_ending(path.name)):
+                leave(path, f"{reason}; name it by a glob or a manifest to have it all the same")
+            else:
                 cases.append(Case(name_of(path, root), {"scan": Source(path)}))
-            elif not path.suffix or path.suffix.lower() in (".dcm", ".ima") or _dotted(file):
-                others.append(path)
-    return cases + (_series_in(root, others) if others else [])
+        elif not path.suffix or name.endswith((".dcm", ".ima")) or _dotted(name):
+            others.append(path)
+        else:
+            leave(path, no_scan(path))
+    series, used = _series_in(root, others)
+    left += [LeftOut(path, "no DICOM image") for path in others if path not in used]
+    return Found(cases + series, left, files=len(cases) + len(used))
 
 
 def _dotted(name: str) -> bool:
@@ -115,17 +129,17 @@ def _dotted(name: str) -> bool:
     return name.rpartition(".")[2].isdigit()
 
 
-def _series_in(root: Path, files: Sequence[Path]) -> list[Case]:
-    """A case for every DICOM series among the files."""
+def _series_in(root: Path, files: Sequence[Path]) -> tuple[list[Case], set[Path]]:
+    """A case for every DICOM series among the files, and which files they consist of."""
     if not files:
-        return []
+        return [], set()
     # What reads DICOM takes seconds to import, and most folders hold none.
     from medrl.volume.series import group_series
 
     try:
         found = group_series(root, files)
     except MedrlError:
-        return []  # none of them is DICOM
+        return [], set()  # none of them is DICOM
     cases = []
     for series in found:
         folder = Path(os.path.commonpath([file.parent for file in series.files]))
@@ -134,12 +148,12 @@ def _series_in(root: Path, files: Sequence[Path]) -> list[Case]:
             for other in found
             for file in other.files
         )
-        name = name_of(folder, root) if folder != root else root.resolve().name
+        name = name_of(folder, root) if folder != root else name_of(root.resolve(), root.parent)
         if not alone:
             number = found.index(series) if series.number is None else series.number
             name = f"{name}/series-{number}"
         cases.append(Case(name, {"scan": Source(folder, series.uid)}))
-    return cases
+    return cases, {file for series in found for file in series.files}
 
 
 def _in_manifest(
@@ -159,7 +173,7 @@ def _in_manifest(
         for key, value in entry.items():
             target = path.parent / value
             if key in system.roles or (key not in known and _is_scan(target)):
-                if not os.path.exists(target):
+                if not os.path.lexists(target):
                     raise MedrlError(f"{path}: entry {number}: {target} does not exist")
                 sources[key] = Source(target, entry.get("series") if key == "scan" else None)
             elif key not in _WORDS:
@@ -173,8 +187,9 @@ def _in_manifest(
 
 def _table_rows(path: Path) -> list[dict[str, str]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        # Names may hold bytes that are no UTF-8, as files' names may.
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
         raise MedrlError(f"{path}: cannot be read as a table: {error}") from error
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
@@ -186,7 +201,8 @@ def _table_rows(path: Path) -> list[dict[str, str]]:
 
 def _json_rows(path: Path, split: str | None) -> list[dict[str, str]]:
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        content: Any = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise MedrlError(f"{path}: cannot be read as JSON: {error}") from error
     if isinstance(content, dict):
@@ -235,17 +251,24 @@ def _with_roles(case: Case, system: System, shared: Mapping[str, Path]) -> Case:
 
 
 def _distinct(cases: Iterable[Case]) -> list[Case]:
-    """Cases by name; a name that is taken, or that another's folder would lie in, gets a number."""
+    """Cases by name; those of one name, or whose folder others' would lie in, are told apart.
+
+    By the endings of their files, so that a scan is called the same whatever else is there; if they
+    are those of one file, by a number.
+    """
+    listed = sorted(cases, key=lambda case: (-case.name.count("/"), case.name))
+    count = Counter(alike(case.name) for case in listed)
+    above = {alike(str(folder)) for case in listed for folder in PurePosixPath(case.name).parents}
     taken: set[str] = set()
-    above: set[str] = set()
     out = []
-    for case in sorted(cases, key=lambda case: (-case.name.count("/"), case.name)):
-        name, number = case.name, 1
-        while name.casefold() in taken | above:
+    for case in listed:
+        name = case.name
+        if count[alike(name)] > 1 or alike(name) in above:
+            name += case.source.path.name.removeprefix(without_ending(case.source.path.name))
+        whole, number = name, 1
+        while alike(name) in taken | above:
             number += 1
-            name = f"{case.name}_{number}"
-        taken.add(name.casefold())
-        parts = name.casefold().split("/")
-        above.update("/".join(parts[:n]) for n in range(1, len(parts)))
+            name = f"{whole}_{number}"
+        taken.add(alike(name))
         out.append(replace(case, name=name))
     return sorted(out, key=lambda case: case.name)

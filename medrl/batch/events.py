@@ -6,7 +6,7 @@ Every line has ``event`` and ``time`` (ISO 8601 with zone).
 |---|---|---|
 | ``start`` | work begins | ``medrl``, ``host``, ``process``, ``verb``, ``task`` (model, checksum, \
 options of the task), ``options`` (of the command), ``cases`` (all), ``done`` and ``failed`` \
-(before), ``todo`` |
+(before), ``todo``, ``left_out`` (files by reason) |
 | ``case`` | a scan has ended | ``name``, ``status`` (``done`` or ``failed``), ``reason`` (of a \
 failure, or null), ``seconds`` by stage (``reading``, ``working``, ``writing``; empty if it \
 failed), ``warnings`` |
@@ -24,12 +24,14 @@ import json
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TextIO
 
 import medrl
 from medrl.batch.cases import Case
+from medrl.batch.found import LeftOut
 from medrl.batch.history import now
 from medrl.batch.run import Plan, plan
 from medrl.batch.task import CaseTask
@@ -67,7 +69,13 @@ class EventLog:
         if self._stream is not None:
             self._stream.close()
 
-    def start(self, task: CaseTask, known: Plan, options: Mapping[str, Any]) -> None:
+    def start(
+        self,
+        task: CaseTask,
+        known: Plan,
+        options: Mapping[str, Any],
+        left_out: Sequence[LeftOut] = (),
+    ) -> None:
         """Work begins."""
         self._began = time.monotonic()
         self._write(
@@ -82,6 +90,7 @@ class EventLog:
             done=len(known.done),
             failed=len(known.failed),
             todo=len(known.todo),
+            left_out=dict(Counter(one.reason for one in left_out).most_common()),
         )
 
     def case(self, outcome: Outcome) -> None:

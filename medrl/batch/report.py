@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medrl.batch.cases import Case
+from medrl.batch.found import LeftOut
 from medrl.batch.history import entries
 from medrl.batch.store import Store
-from medrl.files import atomic_path
+from medrl.files import atomic_path, printable
 from medrl.systems import System
 
 _BINS = 24
@@ -41,13 +42,19 @@ class _Reason(NamedTuple):
     text: str
 
 
-def write_report(store: Store, system: System, fingerprint: Mapping[str, Any]) -> None:
+def write_report(
+    store: Store,
+    system: System,
+    fingerprint: Mapping[str, Any],
+    left_out: Sequence[LeftOut] = (),
+) -> None:
     """Write ``report.html``; it needs no other file.
 
     Args:
         store: The output folder.
         system: What was done; its `figures` tell the scans apart, each `group` by itself.
         fingerprint: What the page says of the run, in terms of JSON.
+        left_out: What was met and is not worked on.
 
     Raises:
         MedrlError: If it cannot be written.
@@ -65,6 +72,7 @@ def write_report(store: Store, system: System, fingerprint: Mapping[str, Any]) -
         verb=system.verb,
         done=len(done),
         failures={name: known["reason"] for name, known in failed.items()},
+        left_out=_left_out(left_out),
         outliers=sum(score > _OUTLIER for score in scores.values()),
         task=", ".join(
             f"{key} {_words(value)}"
@@ -79,7 +87,14 @@ def write_report(store: Store, system: System, fingerprint: Mapping[str, Any]) -
         height=_HEIGHT,
     )
     with atomic_path(store.root / "report.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def _left_out(left_out: Sequence[LeftOut]) -> list[tuple[str, int, str]]:
+    """Each reason, for how many files it goes, and one of them."""
+    first = {one.reason: one.path for one in reversed(left_out)}
+    counts = Counter(one.reason for one in left_out).most_common()
+    return [(reason, count, printable(str(first[reason]))) for reason, count in counts]
 
 
 def _words(value: Any) -> str:

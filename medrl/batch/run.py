@@ -12,10 +12,11 @@ from typing import Any
 
 from medrl.batch.cases import Case
 from medrl.batch.derivatives import describe_dataset
+from medrl.batch.found import LeftOut
 from medrl.batch.history import Entry
 from medrl.batch.report import write_report
 from medrl.batch.store import Store
-from medrl.batch.tables import write_tables
+from medrl.batch.tables import write_left_out, write_tables
 from medrl.batch.task import CaseTask
 from medrl.engines import Engine, Outcome
 from medrl.errors import MedrlError
@@ -74,6 +75,7 @@ def run(
     retry: bool = False,
     shard: str = "",
     options: Mapping[str, Any] | None = None,
+    left_out: Sequence[LeftOut] = (),
     on_end: Callable[[Outcome], None] | None = None,
 ) -> Summary:
     """Work through the cases that are not done yet, and write the tables of the run.
@@ -87,6 +89,7 @@ def run(
         retry: Try again what has failed before.
         shard: Which part of all cases these are, such as ``1/4``: parts may run side by side.
         options: What ``run.json`` is to say of how the run was started, in terms of JSON.
+        left_out: What was met beside the cases, for ``left_out.csv`` and the report.
         on_end: Called for each case that ends.
 
     Returns:
@@ -107,6 +110,7 @@ def run(
             store.put_in_place(case)
         if retry:
             store.forget_failures()
+        write_left_out(store, left_out)
         left = plan(cases, root).todo
         entry = Entry(store, options or {}, shard=shard, todo=len(left))
 
@@ -131,7 +135,7 @@ def run(
             entry.end("finished" if trouble is None else str(trouble) or "interrupted")
             write_tables(store, {"verb": task.system.verb, "task": task.fingerprint()})
             if not isinstance(trouble, KeyboardInterrupt):
-                write_report(store, task.system, task.fingerprint())
+                write_report(store, task.system, task.fingerprint(), left_out)
         finally:
             if trouble is not None:
                 raise trouble

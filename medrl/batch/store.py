@@ -25,13 +25,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from medrl.batch.cases import Case
+from medrl.batch.cases import MARKER, Case
 from medrl.batch.thumbnails import make_thumbnail
 from medrl.engines import Output
 from medrl.errors import MedrlError
 from medrl.files import atomic_path, prepare_folder
 
-MARKER = "case.json"
 _OWN = ".medrl"
 
 
@@ -112,11 +111,11 @@ class Store(Output[Case]):
 
     def record(self, case: Case) -> dict[str, Any] | None:
         """What is known of a case that is done; None if it is not."""
-        return self._whole(self._home(case))
+        return _if_of(case, self._whole(self._home(case)))
 
     def failure(self, case: Case) -> dict[str, Any] | None:
         """Why a case has failed; None if it has not."""
-        return _read(self._failure(case))
+        return _if_of(case, _read(self._failure(case)))
 
     def records(self) -> dict[str, dict[str, Any]]:
         """What is known of all cases that are done, by name."""
@@ -206,8 +205,8 @@ class Store(Output[Case]):
         target = self._home(case)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            if case.layout == "bids" and self.record(case) is None:
-                shutil.rmtree(target, ignore_errors=True)
+            if (target / MARKER).exists() and self.record(case) is None:
+                shutil.rmtree(target, ignore_errors=True)  # of another scan, or not whole
             folder.rename(target)
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
@@ -282,7 +281,22 @@ class Store(Output[Case]):
 
 def _token(case: Case) -> str:
     """A short name for a case that any file system takes."""
-    return hashlib.sha256(case.name.encode()).hexdigest()[:20]
+    return hashlib.sha256(os.fsencode(case.name)).hexdigest()[:20]
+
+
+def _if_of(case: Case, known: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What is known under the name of a case, unless it is of other scans that were called so.
+
+    Folders may have moved since; what scans are called in them has not.
+    """
+    if known is None or case.hidden:
+        return known
+    then, now = known["case"]["sources"], case.plain()["sources"]
+    return known if not then or _names(then) == _names(now) else None
+
+
+def _names(sources: Mapping[str, Any]) -> dict[str, tuple[str, str | None]]:
+    return {role: (Path(one["path"]).name, one["series"]) for role, one in sources.items()}
 
 
 def _by_name(found: list[dict[str, Any] | None]) -> dict[str, dict[str, Any]]:

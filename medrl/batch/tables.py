@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import medrl
+from medrl.batch.found import LeftOut
 from medrl.batch.history import entries, now
 from medrl.batch.store import Store
-from medrl.files import atomic_path
+from medrl.files import atomic_path, printable
 
 _PACKAGES = ("torch", "monai", "numpy", "nibabel", "pydicom", "SimpleITK")
 #: Of the latest run, what ``run.json`` says beside what it says of all of them.
@@ -69,13 +70,26 @@ def write_tables(store: Store, fingerprint: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
 
 
+def write_left_out(store: Store, left_out: Sequence[LeftOut]) -> None:
+    """Write ``left_out.csv``: what was met and is not worked on, and why.
+
+    Raises:
+        MedrlError: If it cannot be written.
+    """
+    rows = [{"path": printable(str(one.path)), "reason": one.reason} for one in left_out]
+    _write_csv(store.root / "left_out.csv", rows, ["path", "reason"])
+
+
 def _columns(rows: Iterable[Mapping[str, Any]], least: Sequence[str]) -> list[str]:
     """The columns of all rows, in the order in which they are first met."""
     return list(dict.fromkeys([*least, *(key for row in rows for key in row)]))
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], least: Sequence[str]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as out,
+    ):
         writer = csv.DictWriter(out, _columns(rows, least), restval="")
         writer.writeheader()
         writer.writerows(rows)
@@ -100,7 +114,7 @@ def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], least: Sequenc
         elif kinds <= {int, float}:
             columns[name] = pa.array(values, pa.float64())
         else:
-            texts = [None if value is None else str(value) for value in values]
+            texts = [None if value is None else printable(str(value)) for value in values]
             columns[name] = pa.array(texts, pa.string())
     with atomic_path(path) as temporary:
         parquet.write_table(pa.table(columns), temporary)

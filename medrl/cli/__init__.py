@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from medrl import __version__
+from medrl.cli.output import steady_output, tell
 from medrl.errors import MedrlError, describe
 from medrl.systems import all_systems, by_verb
 
@@ -49,6 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     logging.getLogger(_PROG).setLevel(logging.DEBUG if debug else logging.WARNING)
+    with steady_output():
+        return _end_of(arguments, debug)
+
+
+def _end_of(arguments: list[str], debug: bool) -> int:
+    """The exit code of a command, and a word about what went wrong."""
     try:
         return _dispatch(arguments)
     except SystemExit as end:
@@ -59,10 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         complain("interrupted")
         return 130
-    except BrokenPipeError:
-        # Whoever read the output has gone, such as `head`; do not fail again when it is flushed.
-        sys.stdout = None
-        return 0
     except MedrlError as error:
         if debug:
             raise
@@ -77,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def complain(line: str) -> None:
     """Print one line of error, whatever the message looks like."""
-    print(f"{_PROG}: error: {' '.join(line.split())}", file=sys.stderr)
+    tell("error", line)
 
 
 def unexpected(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -13,6 +12,7 @@ import tyro
 from medrl.cli import complain
 from medrl.cli.deidentify import pseudonyms_of
 from medrl.cli.engine import make_engine
+from medrl.cli.output import say, tell
 from medrl.cli.terminal import (
     choose,
     find_model,
@@ -23,12 +23,14 @@ from medrl.cli.terminal import (
     scan_progress,
 )
 from medrl.errors import MedrlError
+from medrl.files import printable
 from medrl.systems import System, all_systems
 
 if TYPE_CHECKING:
     from medrl.batch.bids import Selection
     from medrl.batch.cases import Case
     from medrl.batch.events import EventLog
+    from medrl.batch.found import Found, LeftOut
     from medrl.batch.run import Summary
     from medrl.batch.task import CaseTask
     from medrl.engines import Engine, Outcome
@@ -191,19 +193,29 @@ def main(argv: Sequence[str]) -> int:
         split=command.split,
     )
     cases = _shard(found, command.shard)
+    left_out = found.left_out
     if pseudonyms is not None:
         cases = [case.under(pseudonyms) for case in cases]
+        left_out = ()
     if command.dry_run:
-        _print_plan(cases)
+        _print_plan(cases, left_out)
+        _say_what_was_found(found)
+        say(f"{len(cases)} scans")
         return 0
     with EventLog(command.json_log) as log:
-        summary = _work(command, task, cases, engine, log)
-    print(f"{summary.done} of {len(cases)} scans done, {summary.failed} failed: {command.out}")
+        summary = _work(command, task, cases, engine, log, left_out)
+    _say_what_was_found(found)
+    say(f"{summary.done} of {len(cases)} scans done, {summary.failed} failed: {command.out}")
     return 1 if summary.failed else 0
 
 
 def _work(
-    command: Options, task: CaseTask, cases: Sequence[Case], engine: Engine, log: EventLog
+    command: Options,
+    task: CaseTask,
+    cases: Sequence[Case],
+    engine: Engine,
+    log: EventLog,
+    left_out: Sequence[LeftOut],
 ) -> Summary:
     """Run the batch, and tell how it goes."""
     from medrl.batch.run import plan, run
@@ -211,12 +223,12 @@ def _work(
     known = plan(cases, command.out, retry=command.retry)
     if len(known.todo) < len(cases):
         before = len(cases) - len(known.todo)
-        line = f"medrl: {before} of {len(cases)} scans have ended before"
+        line = f"{before} of {len(cases)} scans have ended before"
         if known.failed:
             line += f", {len(known.failed)} of them failed: --retry tries these again"
-        print(line, file=sys.stderr)
+        tell("note", line)
     options = _plain(command, task.system)
-    log.start(task, known, options)
+    log.start(task, known, options, left_out)
     how = "finished"
     try:
         with scan_progress(len(known.todo)) as ended:
@@ -236,6 +248,7 @@ def _work(
                 retry=command.retry,
                 shard=command.shard,
                 options=options,
+                left_out=left_out,
                 on_end=on_end,
             )
     except (Exception, KeyboardInterrupt) as error:
@@ -260,7 +273,14 @@ def _plain(command: Options, system: System) -> dict[str, Any]:
     options = asdict(command)
     options |= options.pop("options")
     hidden = (*_IDENTIFYING, *system.roles) if command.deidentify else ()
-    return {k: str(v) if isinstance(v, Path) else v for k, v in options.items() if k not in hidden}
+    return {key: _text(value) for key, value in options.items() if key not in hidden}
+
+
+def _text(value: Any) -> Any:
+    """A value in terms of JSON."""
+    if isinstance(value, list | tuple):
+        return [_text(one) for one in value]
+    return printable(str(value)) if isinstance(value, str | Path) else value
 
 
 def _batch_size(system: System, command: Options) -> int:
@@ -282,11 +302,19 @@ def _shard(cases: list[Case], text: str) -> list[Case]:
     return cases[int(index) - 1 :: int(count)]
 
 
-def _print_plan(cases: Sequence[Case]) -> None:
+def _say_what_was_found(found: Found) -> None:
+    """Say what became of the files that were met, if not all of them are worked on."""
+    if found.left_out:
+        say(str(found))
+
+
+def _print_plan(cases: Sequence[Case], left_out: Sequence[LeftOut]) -> None:
+    """Print what would be done, and what would be left out."""
     for case in cases:
         sources = ", ".join(
             f"{role} {source.path}" + (f" series {source.series}" if source.series else "")
             for role, source in case.sources.items()
         )
-        print(f"{case.name}: {sources}")
-    print(f"{len(cases)} scans")
+        say(f"{case.name}: {sources}")
+    for one in left_out:
+        say(f"left out: {one.path}: {one.reason}")

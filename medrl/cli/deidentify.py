@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medrl.errors import MedrlError
+from medrl.files import printable
 
 if TYPE_CHECKING:
     from medrl.dicom import Pseudonyms
@@ -49,9 +50,9 @@ def shown_line(error: str, labels: Mapping[str, str], scans: Mapping[str, Path])
     Returns:
         A line that names one of the scans.
     """
-    line = error
+    line = printable(error)
     for role, label in labels.items():
-        if label != str(scans[role]):
+        if label != printable(str(scans[role])):
             from medrl.dicom.deidentify import without_paths
 
             line = without_paths(line, [scans[role]], label)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from medrl.cli import verb
+from medrl.cli.output import say
 from medrl.cli.terminal import parse
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     code = verb.main(system, line)
     if code == 0:
         picture = command.out / f"{_STEM}.png"
-        print(f"Look at {picture}; in 3D Slicer, drag {scan.name} and the .mrk.json in")
+        say(f"Look at {picture}; in 3D Slicer, drag {scan.name} and the .mrk.json in")
     return code
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from medrl.cli import complain
+from medrl.cli.output import say
 from medrl.cli.terminal import (
     choose,
     find_model,
@@ -114,7 +115,7 @@ def run(system: System, command: Options, options: Any) -> Evaluation:
             console.print(table.rich())
         for line in evaluation.lines:
             console.print(line)
-        console.print(f"wrote {path}", markup=False, soft_wrap=True)
+        say(f"wrote {path}")
     for line in evaluation.failed:
         complain(line)
     return evaluation

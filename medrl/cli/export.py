@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from medrl.cli.terminal import parse, stdout
+from medrl.cli.output import say
+from medrl.cli.terminal import parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +45,9 @@ def main(argv: Sequence[str]) -> int:
     from medrl.bundles.monai import export
 
     folder = export(find(command.model), command.out)
-    console = stdout()
-    console.print(f"wrote {folder}", markup=False, soft_wrap=True)
-    console.print(
+    say(f"wrote {folder}")
+    say(
         f"run it: cd {folder} && python -m monai.bundle run --config_file configs/inference.json "
-        "--images \"['SCAN.nii.gz']\" --output_dir OUT",
-        markup=False,
-        soft_wrap=True,
+        "--images \"['SCAN.nii.gz']\" --output_dir OUT"
     )
     return 0

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import tyro
 
 from medrl.cli.engine import make_engine
-from medrl.cli.terminal import choose, flat, options_type, parse, progress_bars, stdout
+from medrl.cli.output import say
+from medrl.cli.terminal import choose, flat, options_type, parse, progress_bars
 from medrl.data.datalist import has_scans
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder
@@ -117,12 +118,9 @@ def main(argv: Sequence[str]) -> int:
         metrics = {"test": system.metrics(evaluation.summary)}
         code = 1 if evaluation.failed else 0
     _finish(bundle, metrics=metrics, licence=licence)
-    console = stdout()
-    console.print(f"model: {bundle}", markup=False, soft_wrap=True)
+    say(f"model: {bundle}")
     scans = " ".join(role.upper() for role in system.roles)
-    console.print(
-        f"try: medrl {system.verb} {scans} -o OUT --model {bundle}", markup=False, soft_wrap=True
-    )
+    say(f"try: medrl {system.verb} {scans} -o OUT --model {bundle}")
     return code
 
 

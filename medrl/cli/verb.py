@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import tyro
 
 from medrl.cli import complain, explain
 from medrl.cli.deidentify import pseudonyms_of, shown_line
+from medrl.cli.output import say, tell
 from medrl.cli.terminal import (
     find_model,
     flat,
@@ -24,7 +24,15 @@ from medrl.cli.terminal import (
     stdout,
 )
 from medrl.errors import MedrlError
-from medrl.files import distinct_stems, prepare_folder, stem_of
+from medrl.files import (
+    distinct_stems,
+    joint_stem,
+    one_line,
+    place_of,
+    prepare_folder,
+    printable,
+    stem_of,
+)
 from medrl.systems import System, check_device
 
 if TYPE_CHECKING:
@@ -147,7 +155,7 @@ def main(system: System, argv: Sequence[str]) -> int:
         if doubt := system.doubt(one.result):
             look = next((p for p in one.files.values() if p.suffix == ".png"), command.out)
             line = case.about(f"{doubt}; look at {look} before you use it")
-            print(f"medrl: warning: {line}", file=sys.stderr)
+            tell("warning", line)
     if failed and len(cases) > 1:
         print(f"medrl: {failed} of {len(cases)} scans failed", file=sys.stderr)
     return 1 if failed else 0
@@ -182,7 +190,11 @@ def _scans(system: System, command: Any) -> list[dict[str, Path]]:
     if system.several:
         if not command.scans:
             raise MedrlError("name at least one scan")
-        distinct = {os.path.realpath(scan): scan for scan in command.scans}
+        distinct: dict[Path, Path] = {}
+        for scan in command.scans:
+            if (place := place_of(scan)) in distinct:
+                tell("note", f"{scan}: is named more than once, and done once")
+            distinct.setdefault(place, scan)
         return [{system.roles[-1]: scan} for scan in distinct.values()]
     paths = {role: getattr(command, role) for role in system.roles}
     scans = {role: path for role, path in paths.items() if path is not None}
@@ -205,13 +217,12 @@ def _cases(
     if len(named) > 1:
         stems = distinct_stems([next(iter(scans.values())) for scans in named])
     elif len(system.roles) > 1:
-        paths = [named[0][role] for role in reversed(system.roles)]
-        stems = ["_to_".join(distinct_stems(paths))]
+        stems = [joint_stem([named[0][role] for role in reversed(system.roles)])]
     else:
         stems = [stem_of(next(iter(named[0].values())))]
     cases = []
     for stem, scans in zip(stems, named, strict=True):
-        labels = {role: str(path) for role, path in scans.items()}
+        labels = {role: printable(str(path)) for role, path in scans.items()}
         if pseudonyms is not None:
             stem = pseudonyms.case(stem)
             own = system.roles[-1] if system.roles[-1] in scans else next(iter(scans))
@@ -266,7 +277,7 @@ def _report(system: System, case: _Case, done: _Done) -> dict[str, Any]:
         **_labels(system, case),
         "status": "done",
         **system.report(done.result),
-        "files": {kind: str(path) for kind, path in done.files.items()},
+        "files": {kind: printable(str(path)) for kind, path in done.files.items()},
         "warnings": list(done.notes),
         "seconds": round(done.result.seconds, 3),
     }
@@ -286,12 +297,13 @@ def _print_json(system: System, model: str, reports: Sequence[dict[str, Any]]) -
 def _print_tables(system: System, done: dict[str, tuple[_Case, _Done]]) -> None:
     """Print what was found, what the user should know of it, and the files that were written."""
     console = stdout()
-    for table in system.tables({name: one.result for name, (_, one) in done.items()}):
+    results = {one_line(name): one.result for name, (_, one) in done.items()}
+    for table in system.tables(results):
         console.print(table)
     for case, one in done.values():
         for line in one.notes:
-            print(f"medrl: note: {case.about(line)}", file=sys.stderr)
+            tell("note", case.about(line))
     for _, one in done.values():
         files = list(one.files.values())
         for path in files if len(done) == 1 else files[:1]:
-            console.print(f"wrote {path}", markup=False, soft_wrap=True)
+            say(f"wrote {path}")

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import tyro
 
+from medrl.cli.output import say
 from medrl.cli.terminal import parse
 from medrl.errors import MedrlError
 
@@ -79,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         launch.save_screenshot(command.screenshot, viewer, views)
     finally:
         viewer.close()
-    print(f"wrote {command.screenshot}")
+    say(f"wrote {command.screenshot}")
     return 0
 
 

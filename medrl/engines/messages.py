@@ -9,6 +9,7 @@ from typing import Literal
 
 from medrl.engines import Outcome, Progress
 from medrl.errors import MedrlError, describe
+from medrl.files import printable
 
 #: What happens to a job; it waits when others are in the way.
 Phase = Literal["reading", "working", "writing", "waiting"]
@@ -49,10 +50,10 @@ def failure(name: str, error: BaseException) -> Outcome | Fatal:
 def reason(error: BaseException) -> str:
     """One line that says why a job failed."""
     if isinstance(error, MedrlError):
-        return " ".join(str(error).split())
+        return printable(" ".join(str(error).split()))
     if any(_is_of_memory(one) for one in _causes(error)):
         return "does not fit in memory; crop or downsample it"
-    return describe(error)
+    return printable(describe(error))
 
 
 def _is_of_memory(error: BaseException) -> bool:

@@ -120,7 +120,7 @@ def add_sample(
     points = dict(points_world)
     own = None
     for entry in entries:
-        if (folder / str(entry.get("image"))).resolve() == image.resolve():
+        if _home_of(folder / str(entry.get("image"))) == _home_of(image):
             own = entry
     if own is None:
         own = {"image": _path_from(folder, image)}
@@ -133,6 +133,11 @@ def add_sample(
         write_markups(drafts["markups"], points, name=stem_of(image))
         drafts["datalist"].write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return markups
+
+
+def _home_of(image: Path) -> Path:
+    """Where a scan lies; links to one file are scans of their own."""
+    return image.parent.resolve() / image.name
 
 
 def _path_from(folder: Path, image: Path) -> str:

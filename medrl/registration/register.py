@@ -17,7 +17,7 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
 
 from medrl.errors import MedrlError
-from medrl.files import distinct_stems, prepare_folder
+from medrl.files import joint_stem, prepare_folder
 from medrl.registration.checks import check_pair, name_of
 from medrl.registration.confidence import features
 from medrl.registration.dynamics import RegistrationDynamics
@@ -124,7 +124,7 @@ class Registration:
         prepare_folder(Path(folder))
         if stem is None:
             named = (self.moving, "moving"), (self.fixed, "fixed")
-            stem = "_to_".join(distinct_stems([Path(name_of(*one)) for one in named]))
+            stem = joint_stem([Path(name_of(*one)) for one in named])
         files, report = write_results(Path(folder), stem, self, also=also, picture=picture)
         self._report.update(report)
         return files

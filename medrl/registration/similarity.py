@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
+
+from medrl.compiled import compile_with
 
 BINS = 16
 #: Normalised intensity of the last bin, and the one below which a voxel is taken for air.
@@ -64,7 +65,7 @@ def _entropy(share: Tensor) -> Tensor:
     return -torch.special.xlogy(share, share).sum(dim=1)
 
 
-@njit(nogil=True, cache=True, fastmath=True)
+@compile_with(fastmath=True)
 def _histograms(labels: NDArray[np.int32], windows: NDArray[np.float32]) -> NDArray[np.float64]:
     count, voxels = windows.shape
     out = np.zeros((count, BINS, BINS))

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import medrl
+from medrl.files import printable
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
 
 
 def file_of(scan: MetaTensor) -> str:
-    """The file that a scan was read from; empty if none is known."""
-    return str(scan.meta.get("filename_or_obj") or "")
+    """The file that a scan was read from, as text; empty if none is known."""
+    return printable(str(scan.meta.get("filename_or_obj") or ""))
 
 
 def provenance(

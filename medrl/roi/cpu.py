@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import carray, njit, types
+from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medrl.compiled import compile_with
 from medrl.roi.request import EDGE, FAR, Floats, Integers, Request
 from medrl.roi.table import ScanStack
 
@@ -84,13 +85,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pools.clear)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile without the GIL; keep the machine code on disk where there is a place for it."""
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # Numba found no folder it may write to
-        return njit(**options)(function)
+_compiled = compile_with(error_model="numpy")
 
 
 @intrinsic

@@ -252,9 +252,9 @@ beside it, or named in the column `seeds` of a manifest: a file, or fg:x,y,z (RA
 
     def sidecar(self, scan: Path) -> dict[str, str]:
         """Seeds lie beside the scan."""
-        from medrl.files import stem_of
+        from medrl.files import without_ending
 
-        file = scan.parent / f"{stem_of(scan)}{_SIDECAR}"
+        file = scan.parent / f"{without_ending(scan.name)}{_SIDECAR}"
         return {"seeds": str(file.absolute())} if file.is_file() else {}
 
     def evaluate(

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
+from medrl.files import printable
 
 _LIMIT = (
     "import json, resource, sys; resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)"
@@ -66,7 +67,7 @@ def transform_text(file: Path) -> str:
         MedrlError: If ITK cannot read it.
     """
     with tempfile.TemporaryDirectory(prefix="medrl-") as folder:
-        _run(_TRANSFORM, [os.path.realpath(file), folder], folder, file.stat().st_size)
+        _run(_TRANSFORM, [_name_for_itk(file, folder), folder], folder, file.stat().st_size)
         try:
             return (Path(folder) / "transform.tfm").read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -82,7 +83,8 @@ def images(files: Sequence[str | Path]) -> list[ItkImage]:
     with tempfile.TemporaryDirectory(prefix="medrl-") as folder:
         paths = [Path(os.path.realpath(file)) for file in files]
         size = sum(path.stat().st_size for path in paths)
-        _run(_IMAGES, [[str(path) for path in paths], folder], folder, size)
+        names = [_name_for_itk(path, folder, n) for n, path in enumerate(paths)]
+        _run(_IMAGES, [names, folder], folder, size)
         facts = json.loads((Path(folder) / "facts.json").read_text(encoding="utf-8"))
         return [
             ItkImage(
@@ -93,6 +95,16 @@ def images(files: Sequence[str | Path]) -> list[ItkImage]:
             )
             for number, (direction, spacing, origin) in enumerate(facts)
         ]
+
+
+def _name_for_itk(file: Path, folder: str, number: int = 0) -> str:
+    """A name of a file that ITK takes, which ends the process over one that is not UTF-8."""
+    name = os.path.realpath(file)
+    if name == printable(name):
+        return name
+    link = Path(folder) / f"input-{number}{printable(file.suffix)}"
+    link.symlink_to(name)
+    return str(link)
 
 
 def _run(script: str, request: Any, folder: str, size: int) -> None:

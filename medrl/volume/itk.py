@@ -1,6 +1,10 @@
-"""Scans to SimpleITK and back."""
+"""Scans to SimpleITK and back, transforms to its files."""
 
 from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
@@ -8,6 +12,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 
 from medrl.errors import MedrlError
+from medrl.files import printable
 from medrl.volume.space import affine_to_lps, as_affine, spacing_of
 
 
@@ -59,3 +64,19 @@ def from_sitk(image: sitk.Image) -> MetaTensor:
     lps[:3, 3] = image.GetOrigin()
     voxels = np.ascontiguousarray(array.transpose(3, 2, 1, 0), dtype=np.float32)
     return MetaTensor(torch.from_numpy(voxels), affine=torch.from_numpy(affine_to_lps(lps)))
+
+
+def write_itk(transform: sitk.Transform, path: Path) -> None:
+    """Write a transform where ITK itself may not: it ends the process over names not in UTF-8.
+
+    Args:
+        transform: Any.
+        path: File to write; its ending says the format.
+    """
+    if str(path) == printable(str(path)):
+        sitk.WriteTransform(transform, str(path))
+        return
+    with tempfile.TemporaryDirectory(prefix="medrl-") as folder:
+        copy = Path(folder) / f"transform{path.suffix}"
+        sitk.WriteTransform(transform, str(copy))
+        shutil.copyfile(copy, path)

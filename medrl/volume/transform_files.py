@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
 from medrl.volume import _subprocess_io
+from medrl.volume.itk import write_itk
 from medrl.volume.space import (
     LPS_FROM_RAS,
     apply_affine,
@@ -166,7 +167,7 @@ def write_transform(
         # ANTs names no kinds but affine in its .mat files.
         transform = to_itk(matrix, kind="affine" if form == "ants" else kind, center_world=center)
         with atomic_path(path) as draft, _no_itk_errors(f"cannot write {path}"):
-            sitk.WriteTransform(transform, str(draft))
+            write_itk(transform, draft)
     else:
         if fixed is None or moving is None:
             raise MedrlError(f"cannot write {path}: {form.upper()} needs both scans")

@@ -19,6 +19,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from medrl.compiled import compile_with
+
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int32]
 
@@ -34,13 +36,7 @@ _PASSES = 3
 LANES = 4
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile without the GIL; keep the machine code on disk where there is a place for it."""
-    options = {"nogil": True, "error_model": "numpy", "fastmath": True}
-    try:
-        return cast(Callable[..., Any], njit(cache=True, **options)(function))
-    except RuntimeError:  # Numba found no folder it may write to
-        return cast(Callable[..., Any], njit(**options)(function))
+compiled = compile_with(error_model="numpy", fastmath=True)
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:

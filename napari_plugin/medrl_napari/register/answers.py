@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medrl.files import distinct_stems
+from medrl.files import joint_stem
 from medrl.registration.register import Registration
 from medrl.registration.transforms import Kind
 from medrl.trajectory import Step
@@ -40,7 +40,7 @@ class Answer:
     def stem(self) -> str:
         """What files of both scans are called."""
         scans = self.request.moving, self.request.fixed.scan
-        return "_to_".join(distinct_stems([Path(str(s.meta["filename_or_obj"])) for s in scans]))
+        return joint_stem([Path(str(s.meta["filename_or_obj"])) for s in scans])
 
     @property
     def kind(self) -> Kind:
