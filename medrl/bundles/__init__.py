@@ -10,6 +10,7 @@ from medrl.bundles.folder import (
     read_model,
     save,
 )
+from medrl.bundles.guard import Guard, guard_of
 from medrl.bundles.manifest import (
     FORMAT,
     VERSION,
@@ -24,6 +25,7 @@ __all__ = [
     "FORMAT",
     "VERSION",
     "Bundle",
+    "Guard",
     "Manifest",
     "assemble",
     "available",
@@ -31,6 +33,7 @@ __all__ = [
     "check_names",
     "damaged",
     "find",
+    "guard_of",
     "load_weights",
     "named",
     "network_tensors",

@@ -25,7 +25,7 @@ _COMMANDS = {
     "view": "look at a scan and what was found in it, in napari (extra `napari`)",
     "demo": "find landmarks in a real head MRI that comes with the extra `samples`",
     "models": "list the trained models",
-    "info": "versions and devices, or the card of a model",
+    "info": "what a scan is and which models fit it; the card of a model; versions",
     "train": "train agents on your own scans and points",
     "evaluate": "measure a model's errors on labelled scans, next to baselines",
     "export": "turn a model into a bundle for MONAI's own tools",

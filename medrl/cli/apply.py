@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from medrl.cli import complain, explain
-from medrl.cli.terminal import parse, stdout
+from medrl.cli.output import say, tell
+from medrl.cli.terminal import parse
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder, stem_of
 from medrl.volume.transform_forms import FORMS, Form
@@ -93,10 +93,9 @@ def main(argv: Sequence[str]) -> int:
         line = explain(error)
         complain(line if isinstance(error, MedrlError) else f"{command.what}: {line}")
         return 1
-    console = stdout()
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
-    console.print(f"wrote {target}", markup=False, soft_wrap=True)
+        say(line)
+    say(f"wrote {target}")
     return 0
 
 
@@ -192,7 +191,7 @@ def _read_transform(
     moving = moving if command.moving is None else _read(command.moving)
     found = open_transform(command.transform, form=command.form, fixed=fixed, moving=moving)
     for remark in found.remarks:
-        _note(f"{command.transform}: {remark}")
+        tell("note", f"{command.transform}: {remark}")
     matrix = found.matrix_world
     taken = f"{command.transform}: taken as {FORMS[found.form]}"
     return as_transform(np.linalg.inv(matrix)) if command.inverse else matrix, taken
@@ -216,7 +215,7 @@ def _read(path: Path, *, exactly: bool = False) -> MetaTensor:
                 raise
             scan = read(path, allow_constant=True)
     for remark in scan.meta.get("remarks", ()):
-        _note(f"{path}: {remark}")
+        tell("note", f"{path}: {remark}")
     return scan
 
 
@@ -227,8 +226,4 @@ def _told() -> Iterator[None]:
         warnings.simplefilter("always", UserWarning)
         yield
     for warning in caught:
-        _note(str(warning.message))
-
-
-def _note(line: str) -> None:
-    print(f"medrl: note: {line}", file=sys.stderr)
+        tell("note", str(warning.message))

@@ -1,32 +1,50 @@
-"""`medrl info`: what is installed here, or what a model is."""
+"""`medrl info`: what a scan is, what a model is, or what is installed here."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from medrl import __version__
+from medrl.cli import complain
+from medrl.cli.scan_facts import render, scan_facts
 from medrl.cli.terminal import parse, stdout
+from medrl.errors import MedrlError
+from medrl.files import SCAN_ENDINGS
 
 _PACKAGES = ("torch", "monai", "numpy", "SimpleITK", "nibabel", "torchrl", "nilearn", "napari")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """Show versions and devices; with a model, its card and figures."""
+    """Say what scans are, and which models fit them; of a model show its card.
 
-    model: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = None
-    """Name of a model (see `medrl models`) or the folder of one."""
+    Without a name, versions and devices.
+    """
+
+    names: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[SCAN|MODEL...]")
+    ] = ()
+    """NIfTI, NRRD, MHA/MHD files, DICOM series as folder or .zip; names of models (see `medrl
+    models`) or their folders."""
+
+    series: str | None = None
+    """SeriesInstanceUID of the series that is meant, where a folder holds several."""
+
+    header: bool = False
+    """Look at headers only: quick, and of scans of any size."""
 
     json: bool = False
-    """Print JSON."""
+    """Print JSON: an object, or a list of them for several names."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,17 +54,58 @@ def main(argv: Sequence[str]) -> int:
         argv: What follows `medrl info` on the command line.
 
     Returns:
-        Exit code 0.
+        Exit code: 0, or 1 if some scans cannot be read.
 
     Raises:
         MedrlError: If there is no such model or it is damaged.
     """
     command: Info = parse(Info, argv, prog="medrl info")
-    if command.model is None:
+    if not command.names:
         _show_system(command.json)
-    else:
-        _show_model(command.model, command.json)
-    return 0
+        return 0
+    from medrl.bundles import find
+
+    models = {name: find(name) for name in command.names if not _is_scan(name)}
+    shown: list[dict[str, Any]] = []
+    failed = False
+    for number, name in enumerate(command.names):
+        if number and not command.json:
+            print()
+        if name in models:
+            shown.append(_show_model(models[name], command.json))
+            continue
+        facts = _facts(name, command)
+        failed |= facts["error"] is not None
+        shown.append(facts)
+        if not command.json:
+            for line in render(facts):
+                print(line)
+        if facts["error"] is not None:
+            sys.stdout.flush()
+            complain(facts["error"])
+    if command.json:
+        print(json.dumps(shown if len(shown) > 1 else shown[0], indent=1, ensure_ascii=False))
+    return int(failed)
+
+
+def _facts(name: str, command: Info) -> dict[str, Any]:
+    """What there is to know of a scan; of one that is not there no more than that."""
+    try:
+        return scan_facts(Path(name), series=command.series, header_only=command.header)
+    except MedrlError as error:
+        return {"path": name, "error": str(error)}
+
+
+def _is_scan(name: str) -> bool:
+    """Whether a name is that of a scan, not of a model."""
+    from medrl.bundles.folder import MANIFEST_FILE
+
+    path = Path(name)
+    if path.is_dir():
+        return not (path / MANIFEST_FILE).is_file()
+    return path.name != MANIFEST_FILE and (
+        path.exists() or os.sep in name or name.lower().endswith(SCAN_ENDINGS)
+    )
 
 
 def system() -> dict[str, Any]:
@@ -85,17 +144,17 @@ def _show_system(as_json: bool) -> None:
         print(f"{name:<12}{value}")
 
 
-def _show_model(name: str, as_json: bool) -> None:
-    from rich.markdown import Markdown
+def _show_model(folder: Path, as_json: bool) -> dict[str, Any]:
+    """Show a model's card, unless it is wanted as JSON, and give its manifest."""
+    from medrl.bundles import read_manifest
 
-    from medrl.bundles import find, read_manifest
-    from medrl.bundles.card import render_card
-
-    folder = find(name)
     manifest = read_manifest(folder)
-    if as_json:
-        print(json.dumps({"path": str(folder), **manifest}, indent=1, ensure_ascii=False))
-        return
-    console = stdout()
-    console.print(Markdown(render_card(manifest)))
-    console.print(f"\nfolder: {folder}", markup=False, soft_wrap=True)
+    if not as_json:
+        from rich.markdown import Markdown
+
+        from medrl.bundles.card import render_card
+
+        console = stdout()
+        console.print(Markdown(render_card(manifest)))
+        console.print(f"\nfolder: {folder}", markup=False, soft_wrap=True)
+    return {"path": str(folder), **manifest}

@@ -13,10 +13,12 @@ from medrl.errors import MedrlError
 from medrl.files import stem_of
 from medrl.trajectory import read_trajectory
 from medrl.volume.dicom_files import may_be_dicom
+from medrl.volume.labels import judge_labels, stated_as_labels
 from medrl.volume.points import Markup, read_markups, read_points
 from medrl.volume.read import SUFFIXES, read
 from medrl.volume.series import list_series
 from medrl_napari.agents import AgentsView, trajectory_layers
+from medrl_napari.label_maps import label_map_layers
 from medrl_napari.names import thin_names
 from medrl_napari.points import points_layer
 from medrl_napari.scans import (
@@ -25,7 +27,6 @@ from medrl_napari.scans import (
     frame_in,
     frame_known,
     image_layers,
-    labels_layer,
     show,
 )
 from medrl_napari.space import AXES, STRAIGHT, Frame
@@ -39,8 +40,6 @@ Reader = Callable[[str | Sequence[str]], list[LayerData]]
 _TRAJECTORY = ".trajectory.json"
 _POINTS = (".mrk.json", ".fcsv")
 _TRANSFORMS = (".tfm", ".h5", ".lta")
-#: A map of this many different whole numbers, and no more, is taken for labels.
-_MOST_LABELS = 64
 #: Scouts and reconstructions beyond these would fill the memory.
 _MOST_SERIES = 8
 #: What tells napari that a reader has done all that there was to do.
@@ -82,26 +81,22 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
 
 
 def scan_layers_of(scan: MetaTensor, frame: Frame | None, *, name: str) -> list[LayerData]:
-    """A scan as an image, or as labels if it holds a few whole numbers and nothing else."""
+    """A scan as images, or as labels if it is a label map."""
     shown = show(scan, frame=frame)
-    if holds_labels(scan):
-        return [labels_layer(shown, scan.numpy()[0].astype(np.uint8), name=name)]
+    if holds_labels(scan, shown.file):
+        return label_map_layers(shown, name=name)
     return image_layers(shown, name=name)
 
 
-def holds_labels(scan: MetaTensor) -> bool:
-    """Whether a scan is a mask or a label map: few different numbers, whole, from 0 to 255."""
-    if scan.shape[0] != 1:
-        return False
-    values = scan.numpy()[0]
-    # A thin sample settles it for almost every scan of intensities.
-    for sample in (values[::7, ::7, ::7], values):
-        low, high = float(sample.min()), float(sample.max())
-        if low < 0 or high > 255 or not np.array_equal(sample, np.rint(sample)):
-            return False
-        if np.count_nonzero(np.bincount(sample.astype(np.uint8).ravel())) > _MOST_LABELS:
-            return False
-    return True
+def holds_labels(scan: MetaTensor, file: str = "") -> bool:
+    """Whether a scan is a mask or a label map, in all of its channels.
+
+    Args:
+        scan: MetaTensor (C, I, J, K).
+        file: Where it is from; its name may say what it is.
+    """
+    stated = stated_as_labels(Path(file)) if file else ""
+    return all(judge_labels(channel, stated=stated).labels for channel in scan.numpy())
 
 
 # -------------------------------------------------------------------------------------------------

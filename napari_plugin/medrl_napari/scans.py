@@ -31,7 +31,7 @@ LayerData = tuple[Any, dict[str, Any], str]
 #: Where layers keep what medrl knows of them.
 KEY = "medrl"
 #: A scan with more channels than this is a series in time.
-_MOST_CHANNELS = 8
+MOST_CHANNELS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,22 +197,32 @@ def image_layers(shown: Shown, *, name: str) -> list[LayerData]:
         # The viewer's slices are thick for agents beside them; a scan is shown one voxel thin.
         "projection_mode": "none",
     }
-    if len(images) > _MOST_CHANNELS:
+    if len(images) > MOST_CHANNELS:
         series = np.stack(images)
         place = {"scale": (1.0, *shown.scale), "translate": (0.0, *shown.translate), **AXES_4D}
         return [(series, {"name": name, **common, **place}, "image")]
     place = {"scale": shown.scale, "translate": shown.translate, **AXES}
     layers: list[LayerData] = []
-    for number, image in enumerate(images, 1):
+    for number, (image, own) in enumerate(zip(images, single_channels(shown), strict=True), 1):
         title = name if len(images) == 1 else f"{name} {number}"
         settings = {"name": title, "visible": number == 1, **common, **place}
         if len(images) > 1:
-            own = on_grid_of(shown.scan.as_tensor()[number - 1 : number], shown.scan)
-            own.meta["filename_or_obj"] = shown.scan.meta.get("filename_or_obj", "")
-            settings["metadata"] = {KEY: Shown(own, shown.frame)}
-            settings["contrast_limits"] = auto_limits(own.numpy()[0])
+            settings["metadata"] = {KEY: own}
+            settings["contrast_limits"] = auto_limits(own.scan.numpy()[0])
         layers.append((image, settings, "image"))
     return layers
+
+
+def single_channels(shown: Shown) -> list[Shown]:
+    """How each channel of a scan is shown."""
+    if shown.scan.shape[0] == 1:
+        return [shown]
+    channels = []
+    for voxels in shown.scan.as_tensor().split(1):
+        own = on_grid_of(voxels, shown.scan)
+        own.meta["filename_or_obj"] = shown.scan.meta.get("filename_or_obj", "")
+        channels.append(Shown(own, shown.frame))
+    return channels
 
 
 def image_layer(shown: Shown, *, name: str) -> LayerData:
