@@ -8,7 +8,7 @@ from __future__ import annotations
 import bz2
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -66,6 +66,21 @@ def deflated(read: Read, remarks: list[str] | None = None) -> Read:
 def bzipped(read: Read) -> Read:
     """Bytes that bzip2 has packed."""
     return _Parts(_unzip(read)).read
+
+
+def chained(parts: Iterable[tuple[Read, int]]) -> Read:
+    """Bytes that lie in several places, one after the other.
+
+    Args:
+        parts: What gives the bytes of a place, and how many there are.
+    """
+
+    def blocks() -> Iterator[bytes]:
+        for read, count in parts:
+            for first in range(0, count, _CHUNK):
+                yield _exactly(read, min(_CHUNK, count - first))
+
+    return _Parts(blocks()).read
 
 
 def numbers(read: Read) -> Read:
