@@ -11,19 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
-from medrl.volume._stored import data_file
+from medrl.volume._data_files import files_listed, files_named, is_list
 
 _LONGEST_LINE, _LONGEST_HEADER = 2**20, 2**24
-_MOST_FILES = 100_000
 #: Other ways to write a field.
 _ALIASES = {"centerings": "centers", "datafile": "data file"}
 _VECTOR = re.compile(r"none|\(([^()]*)\)", re.IGNORECASE)
-#: A pattern of file names, as printf has it, and the numbers that it runs through.
-_PATTERN = re.compile(
-    r"(?P<name>[^%]*%0?\d?\d?d[^%]*?)\s+(?P<first>-?\d+)\s+(?P<last>-?\d+)\s+(?P<step>-?\d+)"
-    r"(\s+\d+)?"
-)
-_LIST = re.compile(r"LIST(\s+\d+)?")
 
 
 @dataclass(frozen=True)
@@ -129,17 +122,14 @@ def read_header(path: Path) -> NrrdHeader:
             if name in fields:
                 raise MedrlError(f"{path}: its header gives {key!r} twice; mend it")
             fields[name] = value.strip()
-            if name == "datafile" and _LIST.fullmatch(fields[name]):
+            if name == "datafile" and is_list(fields[name]):
                 names = [line for line in iter(lambda: _line(path, stream).strip(), "") if line]
-                return NrrdHeader(path, fields, pairs, _files(path, names), 0)
+                return NrrdHeader(path, fields, pairs, files_listed(path, names), 0)
         start = stream.tell()
     data = fields.get("datafile")
     if data is None:
         return NrrdHeader(path, fields, pairs, (path,), start)
-    pattern = _PATTERN.fullmatch(data)
-    return NrrdHeader(
-        path, fields, pairs, _files(path, _names(path, pattern) if pattern else [data]), 0
-    )
+    return NrrdHeader(path, fields, pairs, files_named(path, data), 0)
 
 
 def _line(path: Path, stream: IO[bytes]) -> str:
@@ -148,20 +138,3 @@ def _line(path: Path, stream: IO[bytes]) -> str:
     if len(line) == _LONGEST_LINE or stream.tell() > _LONGEST_HEADER:
         raise MedrlError(f"{path}: its NRRD header has no end; export it anew")
     return line.decode("utf-8", "replace")
-
-
-def _names(path: Path, pattern: re.Match[str]) -> list[str]:
-    """File names that a pattern stands for."""
-    first, last, step = (int(pattern[key]) for key in ("first", "last", "step"))
-    numbers = range(first, last + (1 if step > 0 else -1), step) if step else range(0)
-    if not 0 < len(numbers) <= _MOST_FILES:
-        raise MedrlError(
-            f"{path}: its data file ({pattern[0][:60]}) names no files; mend its header"
-        )
-    return [pattern["name"] % number for number in numbers]
-
-
-def _files(path: Path, names: list[str]) -> tuple[Path, ...]:
-    if not 0 < len(names) <= _MOST_FILES:
-        raise MedrlError(f"{path}: its data file lists {len(names)} files; mend its header")
-    return tuple(data_file(path, name) for name in names)

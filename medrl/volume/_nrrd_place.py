@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
-from medrl.volume._checks import check_grid
+from medrl.volume._checks import check_grid, in_mm
 from medrl.volume._nrrd_header import NrrdHeader
 from medrl.volume.space import LPS_FROM_RAS
 
@@ -18,15 +18,6 @@ _TO_RAS = {
 }
 _TIME = "-time"
 _WITH_TIME = {"rast": "ras", "last": "las", "lpst": "lps"}
-#: Units of length in mm.
-_MM = {
-    **dict.fromkeys(("", "mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
-    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), 10.0),
-    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1000.0),
-    **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometers"), 1e-3),
-    **dict.fromkeys(("micrometre", "micrometres"), 1e-3),
-    **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre", "nanometres"), 1e-6),
-}
 _SPATIAL_KINDS = ("domain", "space")
 
 
@@ -82,7 +73,7 @@ def _by_directions(
             raise MedrlError(f"{path}: its space origin is not {width} numbers; mend its header")
         affine[:3, 3] = origin[0][:3]
     units = header.words("spaceunits", width)[:3]
-    return spatial, *_in_mm(header, affine, units)
+    return spatial, *in_mm(header.path, affine, units)
 
 
 def _by_spacings(
@@ -125,7 +116,7 @@ def _by_spacings(
     elif low is not None:
         affine[:3, 3] = (low + np.where(node, 0, step / 2))[spatial]
     units = header.words("units", count)
-    along, more = _in_mm(header, affine, [units[axis] for axis in spatial])
+    along, more = in_mm(header.path, affine, [units[axis] for axis in spatial])
     return spatial, along, remarks + more
 
 
@@ -142,23 +133,4 @@ def _spatial_axes(
             return found, []
     return axes[:3], [
         "the header does not say which axes are those of space: the first three taken"
-    ]
-
-
-def _in_mm(
-    header: NrrdHeader, affine: NDArray[np.float64], units: list[str]
-) -> tuple[NDArray[np.float64], list[str]]:
-    """An affine in mm, from the units of the three axes of its space."""
-    unknown = [unit for unit in units if unit not in _MM]
-    if unknown:
-        raise MedrlError(
-            f"{header.path}: its unit of length is {unknown[0]!r}, which medrl does not know; "
-            "give it in mm"
-        )
-    scale = [_MM[unit] for unit in units]
-    if scale == [1.0, 1.0, 1.0]:
-        return affine, []
-    named = " x ".join(dict.fromkeys(units))
-    return np.diag([*scale, 1.0]) @ affine, [
-        f"its unit of length is {named}: brought to mm; ITK and 3D Slicer take its numbers for mm"
     ]
