@@ -26,6 +26,17 @@ SHEARED = (
 MOST_DEFLATION = 1032
 
 
+#: Units of length in mm.
+_MM = {
+    **dict.fromkeys(("", "mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
+    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), 10.0),
+    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1000.0),
+    **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometers"), 1e-3),
+    **dict.fromkeys(("micrometre", "micrometres"), 1e-3),
+    **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre", "nanometres"), 1e-6),
+}
+
+
 class Loaded(NamedTuple):
     """What a file holds.
 
@@ -88,3 +99,33 @@ def check_stored(path: Path, needed: int, stored: int, *, compressed: int) -> No
 def reject_pixels(path: Path, kind: str) -> MedrlError:
     """Error for pixels that are no single real number per voxel, such as colour."""
     return MedrlError(f"{path}: has {kind} voxels; medrl reads one real number per voxel")
+
+
+def in_mm(
+    path: Path, affine: NDArray[np.float64], units: Sequence[str]
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Bring an affine to mm.
+
+    Args:
+        path: File that says it.
+        affine: Voxel to world, (4, 4).
+        units: Of the three axes of the world, in lower case; nothing is mm.
+
+    Returns:
+        The affine in mm; remarks for the user.
+
+    Raises:
+        MedrlError: If a unit is not known.
+    """
+    unknown = [unit for unit in units if unit not in _MM]
+    if unknown:
+        raise MedrlError(
+            f"{path}: its unit of length is {unknown[0]!r}, unknown to medrl; give it in mm"
+        )
+    scale = [_MM[unit] for unit in units]
+    if scale == [1.0, 1.0, 1.0]:
+        return affine, []
+    named = " x ".join(dict.fromkeys(units))
+    return np.diag([*scale, 1.0]) @ affine, [
+        f"its unit of length is {named}: brought to mm; ITK and 3D Slicer take its numbers for mm"
+    ]

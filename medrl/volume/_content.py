@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,9 +93,11 @@ def look(path: Path) -> Content:
         with opened(path, gzips) as read:
             try:
                 start = read(_START)
-            except EOFError:
-                start = b""
-            except Exception as error:
+            except EOFError as error:
+                raise MedrlError(
+                    f"{path}: is truncated: its gzip stream has no end; copy or export it again"
+                ) from error
+            except zlib.error as error:
                 raise MedrlError(
                     f"{path}: its gzip stream is damaged; copy or export it again"
                 ) from error

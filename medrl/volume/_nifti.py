@@ -86,10 +86,7 @@ def _checked_shape(path: Path, header: nib.Nifti1Header) -> tuple[int, ...]:
 
 def _stored_header(path: Path, gzips: int) -> nib.Nifti1Header:
     with opened(path, gzips) as read:
-        try:
-            start = read(_LONGEST_HEADER)
-        except EOFError:
-            start = b""
+        start = read(_LONGEST_HEADER)
     second = start[4:7] in (b"n+2", b"ni2")
     kind = nib.Nifti2Header if second else nib.Nifti1Header
     magic = start[4:7] if second else start[344:347]

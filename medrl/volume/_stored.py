@@ -8,8 +8,7 @@ from __future__ import annotations
 import bz2
 import math
 import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -27,25 +26,6 @@ _GZIP = b"\x1f\x8b"
 
 #: Gives a number of bytes; fewer at the end.
 Read = Callable[[int], bytes]
-
-
-def data_file(path: Path, name: str) -> Path:
-    """The file with the voxels that a header names.
-
-    Raises:
-        MedrlError: If it is not there, or not below the header's folder: a header that someone has
-            sent must not choose what is read from this machine.
-    """
-    parts = PurePosixPath(name.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts or ":" in name or "\0" in name:
-        raise MedrlError(
-            f"{path}: says that its voxels lie outside of its folder; move them beside it and "
-            "mend its header"
-        )
-    file = path.parent / name
-    if not file.is_file():
-        raise MedrlError(f"{path}: its voxels are in {file.name}, which is not there")
-    return file
 
 
 def plain(stream: IO[bytes]) -> Read:
@@ -66,6 +46,21 @@ def deflated(read: Read, remarks: list[str] | None = None) -> Read:
 def bzipped(read: Read) -> Read:
     """Bytes that bzip2 has packed."""
     return _Parts(_unzip(read)).read
+
+
+def chained(parts: Iterable[tuple[Read, int]]) -> Read:
+    """Bytes that lie in several places, one after the other.
+
+    Args:
+        parts: What gives the bytes of a place, and how many there are.
+    """
+
+    def blocks() -> Iterator[bytes]:
+        for read, count in parts:
+            for first in range(0, count, _CHUNK):
+                yield _exactly(read, min(_CHUNK, count - first))
+
+    return _Parts(blocks()).read
 
 
 def numbers(read: Read) -> Read:
