@@ -37,16 +37,17 @@ _ROOM = 4 * 2**30
 _PATIENCE, _PACE = 60, 2**20
 
 
-def transform_text(file: Path) -> str:
-    """A transform file that ITK knows as its text.
+def transform_text(file: Path) -> tuple[str, str]:
+    """A transform file that ITK knows as its text, and what ITK said of it.
 
     Raises:
         MedrlError: If ITK cannot read it.
     """
     with tempfile.TemporaryDirectory(prefix="medrl-") as folder:
-        _run(_TRANSFORM, [_name_for_itk(file, folder), folder], folder, file.stat().st_size)
+        name = _name_for_itk(file, folder)
+        said = _run(_TRANSFORM, [name, folder], folder, file.stat().st_size)
         try:
-            return (Path(folder) / "transform.tfm").read_text(encoding="utf-8")
+            return (Path(folder) / "transform.tfm").read_text(encoding="utf-8"), said
         except (OSError, UnicodeDecodeError) as error:
             raise MedrlError("cannot be read by ITK") from error
 
@@ -75,7 +76,8 @@ def _name_for_itk(file: Path, folder: str, number: int = 0) -> str:
     return str(link)
 
 
-def _run(script: str, request: Any, folder: str, size: int) -> None:
+def _run(script: str, request: Any, folder: str, size: int) -> str:
+    """Run a script; what it said on standard error."""
     line = [sys.executable, "-P", "-c", _LIMIT + script, str(_ROOM + 16 * size)]
     try:
         done = subprocess.run(
@@ -90,3 +92,4 @@ def _run(script: str, request: Any, folder: str, size: int) -> None:
         raise MedrlError("takes too long to decode; copy or export it again") from None
     if done.returncode:
         raise MedrlError("is damaged, or of a kind that ITK does not read; copy or export it again")
+    return done.stderr.decode("utf-8", errors="replace")

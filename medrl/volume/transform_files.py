@@ -40,11 +40,14 @@ Kind = Literal["rigid", "similarity", "affine"]
 #: A matrix is taken for rigid (or a similarity) if its scales differ by no more than this.
 _TOLERANCE = 1e-4
 _ITK_ENDINGS = (".tfm", ".h5", ".hdf5")
+#: What 4x4 numbers are in files of these names is known, and not known.
+_FSL_ENDINGS, _EITHER_ENDINGS = (".fsl.mat", ".fsl"), (".mat", ".xfm", "")
 _UNKNOWN = "is no transform that medrl knows"
+_EITHER = f"may be {FORMS['matrix']} (form matrix), or {FORMS['fsl']} (form fsl)"
 _NOTE = "fixed world (RAS mm) to moving world (RAS mm)"
 #: A matrix may be read in two ways: that is taken under which the scans share so much information
 #: (normalised, less 1) and so many times more than under the other, or else overlap more.
-_ALIKE, _MORE_ALIKE, _MORE_OVERLAP = 0.05, 1.5, 1.1
+_ALIKE, _MORE_ALIKE, _MORE_OVERLAP = 0.05, 1.15, 1.02
 #: Readings that move no corner of the fixed scan further apart (mm) are one.
 _SAME_PLACE = 0.01
 
@@ -236,10 +239,11 @@ def open_transform(
 ) -> TransformFile:
     """Read a linear transform of one of the `FORMS`.
 
-    What a file is, its content says. Only 4x4 numbers in a .mat may be two things, a world matrix
-    (greedy, c3d) or FSL's: both readings are tried on the scans, and the one is taken under which
-    they look more alike (normalised mutual information), or else overlap more; if that does not
-    decide, the world matrix. A remark says so.
+    What a file is, its content says. Only 4x4 numbers may be two things, a world matrix (greedy,
+    c3d) or FSL's: in a .txt they are the first, in a .fsl.mat the second. In a .mat or a file
+    without an ending both readings are tried on the scans, and the one is taken under which they
+    look more alike (normalised mutual information), or else overlap more; if that does not decide,
+    the world matrix. A remark says so.
 
     Args:
         path: File to read.
@@ -315,7 +319,7 @@ def _form_of_content(file: Path, content: bytes, text: str) -> Form:
         return "afni"
     if rows.shape != (4, 4):
         raise MedrlError(f"{_UNKNOWN}: it holds {rows.shape[0]} x {rows.shape[1]} numbers")
-    return "matrix"
+    return "fsl" if file.name.lower().endswith(_FSL_ENDINGS) else "matrix"
 
 
 def _numbers(text: str) -> Matrix:
@@ -349,21 +353,20 @@ def _read_as(
     if form == "register-dat":
         return _linear_forms.from_register_dat(text, fixed, moving), ()
     matrix = _linear_forms.square(_numbers(text))
-    return _linear_forms.from_fsl(matrix, fixed, moving), ()
+    remarks = ("FSL knows NIfTI only: of DICOM its voxels may have lain in another order",)
+    dicom = any("dicom" in scan.meta for scan in (fixed, moving))
+    return _linear_forms.from_fsl(matrix, fixed, moving), remarks if dicom else ()
 
 
 def _world_or_fsl(
     file: Path, matrix: Matrix, fixed: MetaTensor | None, moving: MetaTensor | None
 ) -> TransformFile:
-    """What 4x4 numbers are: in a .mat of the world or FSL's, by the scans; else of the world."""
-    may_be_fsl = file.suffix.lower() == ".mat"
+    """What 4x4 numbers are: in a .mat of the world or FSL's, by the scans; in .txt of the world."""
+    may_be_fsl = file.suffix.lower() in _EITHER_ENDINGS
     world = TransformFile(matrix, "matrix")
     if fixed is None or moving is None:
         if may_be_fsl:
-            raise MedrlError(
-                f"may be {FORMS['fsl']}, or {FORMS['matrix']}: name its form, fsl or matrix, or "
-                "the two scans"
-            )
+            raise MedrlError(f"{_EITHER}: name its form, or the two scans")
         return world
     fsl = TransformFile(_linear_forms.from_fsl(matrix, fixed, moving), "fsl")
     corners = box_corners((0, 0, 0), np.array(fixed.shape[1:]) - 1)
@@ -378,15 +381,18 @@ def _world_or_fsl(
         best = int(alike.argmax())
         why = f"so the scans look alike (NMI {1 + alike.max():.2f}, else {1 + alike.min():.2f})"
         if best and not may_be_fsl:
-            return replace(world, remarks=(f"as {FORMS['fsl']}, {why}: name its form if it is",))
+            remark = f"might be {FORMS['fsl']}: {why}; name its form if it is: fsl"
+            return replace(world, remarks=(remark,))
     elif overlap.max() > _MORE_OVERLAP * overlap.min():
         best = int(overlap.argmax())
         why = f"so the scans overlap by {overlap.max():.0%}, else by {overlap.min():.0%}"
+    elif may_be_fsl and not overlap.any():
+        raise MedrlError(f"{_EITHER}; the scans overlap under neither: name its form")
     if not may_be_fsl:
         return world
     taken, other = (world, fsl) if best == 0 else (fsl, world)
-    remark = f"taken as {FORMS[taken.form]}: {why}; if it is {FORMS[other.form]}, name its form"
-    return replace(taken, remarks=(f"{remark}, {other.form}",))
+    remark = f"taken as {FORMS[taken.form]}: {why}; name its form if that is wrong: {other.form}"
+    return replace(taken, remarks=(remark,))
 
 
 def _center(scan: MetaTensor) -> Matrix:

@@ -40,6 +40,8 @@ Reader = Callable[[str | Sequence[str]], list[LayerData]]
 _TRAJECTORY = ".trajectory.json"
 _POINTS = (".mrk.json", ".fcsv")
 _TRANSFORMS = (".tfm", ".h5", ".lta")
+#: Markups that are more than their control points.
+_SHAPES = ("ROI", "Plane")
 #: Scouts and reconstructions beyond these would fill the memory.
 _MOST_SERIES = 8
 #: What tells napari that a reader has done all that there was to do.
@@ -167,6 +169,10 @@ def _read_points(path: Path, frame: Frame) -> list[LayerData]:
         points = read_points(path)
         return [points_layer(list(points), np.array(list(points.values())), frame, name=title)]
     markups = [markup for markup in read_markups(path) if len(markup.labels)]
+    for markup in markups:
+        if markup.kind in _SHAPES:
+            line = f"{path}: of the {markup.kind} {markup.name!r} only the control points are shown"
+            warnings.warn(line, UserWarning, stacklevel=2)
     return [_markup_layer(markup, frame, name=markup.name or title) for markup in markups]
 
 
