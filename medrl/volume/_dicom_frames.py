@@ -62,6 +62,11 @@ class Frame:
     aspects: tuple[str, ...]
 
     @property
+    def name(self) -> tuple[str, int]:
+        """What nothing but copies of it are called."""
+        return str(self.image.header.get("SOPInstanceUID", self.image.file)), self.number
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return int(self.image.header.Rows), int(self.image.header.Columns)

@@ -193,3 +193,13 @@ def test_more_files_than_one_series_has_are_no_limit_of_a_batch(tmp_path, monkey
     assert [case.name for case in discover(tmp_path, by_verb("detect"))] == ["a"]
     with pytest.raises(MedrlError, match="more than 5 files"):
         read(tmp_path)
+
+
+def test_napari_takes_dicom_by_what_it_holds(tmp_path):
+    pytest.importorskip("napari")
+    from medrl_napari.readers import get_reader
+
+    (tmp_path / "notes").write_text("no image " * 99)
+    for encode in (encoded, without_preamble):
+        assert get_reader(str(frames(tmp_path / "IM0001", encode=encode))) is not None
+    assert get_reader(str(tmp_path / "notes")) is None

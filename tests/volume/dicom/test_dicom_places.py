@@ -223,6 +223,20 @@ def test_slices_whose_headers_are_rounded_differently(tmp_path, digits):
     np.testing.assert_allclose(other.affine, scan.affine, atol=1e-4)
 
 
+def test_copies_whose_places_are_rounded_differently_are_copies(tmp_path):
+    folder = plain(tmp_path / "a", each=lambda k: {"PixelSpacing": [0.5, 0.5]})
+    affine = AFFINE * np.array([1 / 3, 1 / 4, 1, 1])
+    dataset = pydicom.dcmread(folder / "7.dcm")
+    dataset.ImagePositionPatient = [-10.0000001, -19.999, 11.0049]
+    dataset.save_as(folder / "copy.dcm")
+    check(folder, STORED, affine, ["1 slices are there twice"])
+    # Under another name it is another image at the same place.
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.99"
+    dataset.save_as(folder / "copy.dcm")
+    with pytest.raises(MedrlError, match="1 slices lie where another lies"):
+        read(folder)
+
+
 def test_what_is_the_same_is_a_matter_of_millimetres_not_of_digits(tmp_path):
     """The same difference is none in twelve columns and is one in a thousand."""
     other = {"PixelSpacing": [2, 1.501]}
