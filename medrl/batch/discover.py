@@ -116,27 +116,29 @@ def _series_in(root: Path, files: Sequence[Path]) -> list[Case]:
     # What reads DICOM takes seconds to import, and most folders hold none.
     from medrl.volume.series import group_series
 
+    def name(folder: Path) -> str:
+        return name_of(folder, root) if folder != root else root.resolve().name
+
     listing = group_series(files)
-    found = listing.series
     cases = []
-    for series in found:
+    for number, series in enumerate(listing.series):
         folder = Path(os.path.commonpath([file.parent for file in series.files]))
         alone = not any(
             other is not series and file.is_relative_to(folder)
-            for other in found
+            for other in listing.series
             for file in other.files
         )
-        name = name_of(folder, root) if folder != root else root.resolve().name
-        if not alone:
-            number = found.index(series) if series.number is None else series.number
-            name = f"{name}/series-{number}"
-        # Images without a UID lie in one folder, which their series is called after from above.
-        cases.append(Case(name, {"scan": Source(folder, series.uid.rpartition("/")[2])}))
+        part = "" if alone else f"/series-{number if series.number is None else series.number}"
+        # Images without a UID lie in one folder, whose name is no part of their series' there.
+        source = Source(folder, series.uid.rpartition("/")[2])
+        cases.append(Case(name(folder) + part, {"scan": source}))
+    # Who reads a series meets what lies beside it; what lies elsewhere fails by itself.
     searched = [case.source.path for case in cases]
-    # Who reads a series meets what cannot be read beside it; what lies elsewhere fails by itself.
-    for folder in sorted({file.parent for file in listing.unreadable}):
-        if not any(folder.is_relative_to(known) for known in searched):
-            cases.append(Case(name_of(folder, root), {"scan": Source(folder)}))
+    lost = {file.parent: file for file in listing.misnamed}
+    lost |= {file.parent: file.parent for file in listing.unreadable}
+    for folder, path in sorted(lost.items()):
+        if not any(folder.absolute().is_relative_to(known) for known in searched):
+            cases.append(Case(name(folder), {"scan": Source(path)}))
     return cases
 
 

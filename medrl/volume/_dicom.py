@@ -242,11 +242,15 @@ def _stack(path: Path, ordered: Sequence[Frame]) -> tuple[NDArray[np.float32], l
             raise MedrlError(f"{path}: has fewer frames than it says; export it anew")
         try:
             values = values_of(dataset, frame.number)
-        except MedrlError as error:
-            raise MedrlError(f"{path}: {error} ({file.name}); export it anew") from None
+            heard = _remarks(dataset, frame.number, (values.slope, values.intercept))
+        except Exception as error:
+            reason = str(error) if isinstance(error, MedrlError) else type(error).__name__
+            raise MedrlError(
+                f"{path}: what the pixels of {file.name} stand for is damaged ({reason}); export "
+                "it anew"
+            ) from error
         block.append(values.of(stored[frame.number]))
-        for remark in _remarks(dataset, frame.number, (values.slope, values.intercept)):
-            remarks[remark] = None
+        remarks |= dict.fromkeys(heard)
         if frame.image.frame_count == 1:
             del opened[file]
         if len(block) == _BLOCK or number == len(ordered):

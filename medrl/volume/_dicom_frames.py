@@ -290,5 +290,5 @@ def _table(dataset: pydicom.Dataset) -> Values:
         if bits <= 8 and len(table) == (count + 1) // 2 < count:
             table = table.astype("<u2").view("u1")
     if len(table) < count:
-        raise MedrlError("its Modality LUT is shorter than it says")
+        raise MedrlError("a Modality LUT that is shorter than it says")
     return Values(table=table[:count], first=first)
