@@ -160,6 +160,20 @@ def test_frames_in_two_directions_and_frames_without_a_place(tmp_path):
         read(tmp_path / "c.dcm")
 
 
+@pytest.mark.parametrize("count", ["-6", "999999", "x"])
+def test_numbers_of_frames_that_cannot_be(tmp_path, count):
+    """Millions of frames of a few pixels could be in a small compressed file."""
+    with pydicom.config.disable_value_validation():
+        dataset = pydicom.dcmread(frames(tmp_path / "a.dcm", encode=jpeg_lossless))
+        dataset["NumberOfFrames"] = pydicom.DataElement(
+            "NumberOfFrames", "LO", count, already_converted=True
+        )
+        dataset.Rows = dataset.Columns = 1
+        dataset.save_as(tmp_path / "a.dcm")
+    with pytest.raises(MedrlError, match=r"a\.dcm (\(damaged|holds 999999 frames)"):
+        read(tmp_path / "a.dcm")
+
+
 @pytest.mark.parametrize("step", [3, -3])
 def test_a_reconstruction_of_a_gamma_camera(tmp_path, step):
     """The place is that of a detector; the sign of the step says which way slices go."""
