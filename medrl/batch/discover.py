@@ -136,28 +136,31 @@ def _series_in(root: Path, files: Sequence[Path]) -> tuple[list[Case], set[Path]
     # What reads DICOM takes seconds to import, and most folders hold none.
     from medrl.volume.series import group_series
 
+    def name(folder: Path) -> str:
+        return name_of(folder, root) if folder != root else root.resolve().name
+
     listing = group_series(files)
-    found = listing.series
     cases = []
-    for series in found:
+    for number, series in enumerate(listing.series):
         folder = Path(os.path.commonpath([file.parent for file in series.files]))
         alone = not any(
             other is not series and file.is_relative_to(folder)
-            for other in found
+            for other in listing.series
             for file in other.files
         )
-        name = name_of(folder, root) if folder != root else name_of(root.resolve(), root.parent)
-        if not alone:
-            number = found.index(series) if series.number is None else series.number
-            name = f"{name}/series-{number}"
-        # Images without a UID lie in one folder, which their series is called after from above.
-        cases.append(Case(name, {"scan": Source(folder, series.uid.rpartition("/")[2])}))
+        part = "" if alone else f"/series-{number if series.number is None else series.number}"
+        # Images without a UID lie in one folder, whose name is no part of their series' there.
+        source = Source(folder, series.uid.rpartition("/")[2])
+        cases.append(Case(name(folder) + part, {"scan": source}))
+    # Who reads a series meets what lies beside it; what lies elsewhere fails by itself.
     searched = [case.source.path for case in cases]
-    # Who reads a series meets what cannot be read beside it; what lies elsewhere fails by itself.
-    for folder in sorted({file.parent for file in listing.unreadable}):
-        if not any(folder.is_relative_to(known) for known in searched):
-            cases.append(Case(name_of(folder, root), {"scan": Source(folder)}))
-    return cases, {file for series in found for file in series.files} | set(listing.unreadable)
+    lost = {file.parent: file for file in listing.misnamed}
+    lost |= {file.parent: file.parent for file in listing.unreadable}
+    for folder, path in sorted(lost.items()):
+        if not any(folder.absolute().is_relative_to(known) for known in searched):
+            cases.append(Case(name(folder), {"scan": Source(path)}))
+    used = {file for series in listing.series for file in series.files}
+    return cases, used.union(listing.unreadable, listing.misnamed)
 
 
 def _in_manifest(

@@ -27,6 +27,8 @@ _BLOCK = 16
 #: Slices are of one kind if their pixels lie where the others' do, to so much of a pixel: headers
 #: have been rounded in many ways.
 _SAME_PLANE = 0.1
+#: Slices that are closer than so much of a pixel lie at one place.
+_SAME_PLACE = 0.01
 
 LoadedDicom = tuple[NDArray[np.generic], NDArray[np.float64], list[str], DicomOrigin]
 
@@ -130,20 +132,11 @@ def _ordered(path: Path, frames: list[Frame]) -> tuple[list[Frame], list[str]]:
             f"{path}: its slices differ in size or orientation ({len(kinds)} kinds, "
             f"{', '.join(map(str, kinds))} slices); keep one kind in the folder"
         )
-    # Anonymisers can give every slice the same SOPInstanceUID: a copy has the same place, too.
-    once = {
-        (
-            str(frame.image.header.get("SOPInstanceUID", frame.image.file)),
-            frame.number,
-            tuple(frame.position),
-        ): frame
-        for frame in frames
-    }
-    remarks = []
-    if len(once) < len(frames):
-        remarks.append(f"{len(frames) - len(once)} slices are there twice: each was read once")
     normal = frames[0].normal
-    ordered = sorted(once.values(), key=lambda frame: float(frame.position @ normal))
+    ordered = _once(sorted(frames, key=lambda frame: float(frame.position @ normal)))
+    remarks = []
+    if len(ordered) < len(frames):
+        remarks.append(f"{len(frames) - len(ordered)} slices are there twice: each was read once")
     remarks += _check_spacing(path, ordered, normal)
     if len({frame.image.file for frame in ordered}) == 1 and ordered[0].number > ordered[-1].number:
         ordered.reverse()  # as they are stored
@@ -166,6 +159,20 @@ def _count_kinds(frames: Sequence[Frame]) -> list[int]:
     return [count for _, count in kinds]
 
 
+def _once(ordered: Sequence[Frame]) -> list[Frame]:
+    """Slices in order without copies, which have the same name, and the same place to rounding.
+
+    Anonymisers can give every slice the same SOPInstanceUID.
+    """
+    kept: list[Frame] = []
+    for frame in ordered:
+        last = kept[-1] if kept else frame
+        apart = float(np.linalg.norm(frame.position - last.position))
+        if not kept or frame.name != last.name or apart > _SAME_PLANE * frame.spacing.min():
+            kept.append(frame)
+    return kept
+
+
 def _check_spacing(path: Path, ordered: Sequence[Frame], normal: NDArray[np.float64]) -> list[str]:
     """Refuse doubled, missing and uneven slices; say if the headers have them elsewhere."""
     if len(ordered) < 2:
@@ -176,7 +183,7 @@ def _check_spacing(path: Path, ordered: Sequence[Frame], normal: NDArray[np.floa
     steps = np.diff(positions @ normal)
     step = float(np.median(steps))
     kinds = differences(ordered) or "several echoes, times or reconstructions"
-    doubled = int((steps < 1e-3).sum())
+    doubled = int((steps < _SAME_PLACE * ordered[0].spacing.min()).sum())
     if doubled:
         raise MedrlError(
             f"{path}: {doubled} slices lie where another lies ({kinds} in one series); keep one of "
@@ -235,11 +242,15 @@ def _stack(path: Path, ordered: Sequence[Frame]) -> tuple[NDArray[np.float32], l
             raise MedrlError(f"{path}: has fewer frames than it says; export it anew")
         try:
             values = values_of(dataset, frame.number)
-        except MedrlError as error:
-            raise MedrlError(f"{path}: {error} ({file.name}); export it anew") from None
+            heard = _remarks(dataset, frame.number, (values.slope, values.intercept))
+        except Exception as error:
+            reason = str(error) if isinstance(error, MedrlError) else type(error).__name__
+            raise MedrlError(
+                f"{path}: what the pixels of {file.name} stand for is damaged ({reason}); export "
+                "it anew"
+            ) from error
         block.append(values.of(stored[frame.number]))
-        for remark in _remarks(dataset, frame.number, (values.slope, values.intercept)):
-            remarks[remark] = None
+        remarks |= dict.fromkeys(heard)
         if frame.image.frame_count == 1:
             del opened[file]
         if len(block) == _BLOCK or number == len(ordered):
@@ -253,8 +264,7 @@ def _remarks(dataset: pydicom.Dataset, number: int, scaling: tuple[float, float]
     said = []
     if str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1":
         said.append(
-            "is meant to be shown inverted (MONOCHROME1): its values are as they are stored, low "
-            "ones where the picture is bright"
+            "is meant to be shown with low values bright (MONOCHROME1): its values are not inverted"
         )
     mapping = real_world(dataset, number)
     if mapping is not None and not np.allclose(mapping, scaling, rtol=1e-4):

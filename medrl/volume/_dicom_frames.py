@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
 from medrl.volume._dicom_headers import Image
+from medrl.volume.dicom_files import MOST_FILES
 
 _PLACE = {
     "ImagePositionPatient": "PlanePositionSequence",
@@ -60,6 +61,11 @@ class Frame:
     spacing: NDArray[np.float64]
     between_slices: float | None
     aspects: tuple[str, ...]
+
+    @property
+    def name(self) -> tuple[str, int]:
+        """What nothing but copies of it are called."""
+        return str(self.image.header.get("SOPInstanceUID", self.image.file)), self.number
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -213,6 +219,10 @@ def _aspects(levels: Sequence[pydicom.Dataset]) -> tuple[str, ...]:
 def _offsets(path: Path, image: Image) -> NDArray[np.float64]:
     """Millimetres along the normal from the place that is said to each frame: mostly none."""
     header, count = image.header, image.frame_count
+    if count > MOST_FILES:
+        raise MedrlError(
+            f"{path}: says that {image.file.name} holds {count} frames; export it anew"
+        )
     groups = header.get("PerFrameFunctionalGroupsSequence")
     if count == 1 or (
         groups and len(groups) == count and all("PlanePositionSequence" in one for one in groups)
@@ -224,10 +234,10 @@ def _offsets(path: Path, image: Image) -> NDArray[np.float64]:
         # Where the first is not 0 they are places, not distances (PS3.3 C.8.8.3.2).
         return np.asarray(offsets - offsets[0])
     step = header.get("SpacingBetweenSlices")
-    slices = np.array(header.get("SliceVector") or np.arange(1, count + 1), dtype=np.float64)
-    tomogram = {"RECON TOMO", "RECON GATED TOMO"} & set(header.get("ImageType") or ())
-    if tomogram and step and slices.shape == (count,):
-        return (slices - 1) * float(step)
+    if {"RECON TOMO", "RECON GATED TOMO"} & set(header.get("ImageType") or ()) and step:
+        numbers = np.array(header.get("SliceVector") or range(1, count + 1), dtype=np.float64)
+        if numbers.shape == (count,):
+            return (numbers - 1) * float(step)
     raise MedrlError(
         f"{path}: is a multi-frame DICOM file that does not place its frames in space; "
         "convert it to NIfTI"
@@ -285,5 +295,5 @@ def _table(dataset: pydicom.Dataset) -> Values:
         if bits <= 8 and len(table) == (count + 1) // 2 < count:
             table = table.astype("<u2").view("u1")
     if len(table) < count:
-        raise MedrlError("its Modality LUT is shorter than it says")
+        raise MedrlError("a Modality LUT that is shorter than it says")
     return Values(table=table[:count], first=first)

@@ -199,8 +199,8 @@ def _header(file: Path, tags: list[str]) -> pydicom.Dataset:
             continue
         if element.value in (None, "") and element.keyword not in ("Rows", "Columns"):
             del header[element.tag]  # it says nothing
-        else:
-            int(element.value)
+        elif int(element.value) < 0:
+            raise ValueError("negative")
     return header
 
 

@@ -54,10 +54,14 @@ def files_below(folder: Path) -> list[Path]:
     """Regular files in a folder, however deep, in order.
 
     Raises:
-        MedrlError: If there are too many.
+        MedrlError: If there are too many, or a folder cannot be opened.
     """
+
+    def refuse(error: OSError) -> None:
+        raise MedrlError(f"{error.filename}: cannot be opened: {error.strerror}") from error
+
     found: list[Path] = []
-    for here, _, names in os.walk(folder):
+    for here, _, names in os.walk(folder, onerror=refuse):
         found += (Path(here, name) for name in names)
         if len(found) > MOST_FILES:
             raise MedrlError(f"{folder}: holds more than {MOST_FILES} files; name one series")

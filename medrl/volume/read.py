@@ -55,11 +55,15 @@ def read(
     """Read a scan: NIfTI, NRRD, MHA/MHD, or a DICOM series (folder, .zip or multi-frame file).
 
     Nothing is resampled or reordered: oblique, anisotropic and flipped scans come as they are
-    stored, with the affine that says so. Of a 4D scan the fourth axis becomes the channels.
+    stored, with the affine that says so. Of a 4D scan the fourth axis becomes the channels. DICOM's
+    stored values are made into what they stand for, frame by frame: by the rescale slope and
+    intercept or the Modality LUT. The photometric interpretation and real-world value mappings
+    change nothing; "remarks" says where they could.
 
     Args:
-        path: File, or folder with one DICOM series.
-        series: SeriesInstanceUID of the series to read where a folder holds several.
+        path: File, or folder with one DICOM series; files may lack their preamble.
+        series: SeriesInstanceUID of the series to read where a folder holds several; for series
+            without one as :func:`medrl.volume.series.list_series` calls them.
         allow_constant: Accept a scan whose voxels are all equal, such as an empty mask.
 
     Returns:

@@ -40,11 +40,13 @@ class Listing:
     Attributes:
         series: The one with most images first.
         unreadable: DICOM files that cannot be read; they may be images of any series.
+        misnamed: Files that are called DICOM and are none.
         complaint: What to say of those; empty if there are none.
     """
 
     series: tuple[Series, ...]
     unreadable: tuple[Path, ...]
+    misnamed: tuple[Path, ...]
     complaint: str
 
 
@@ -86,7 +88,7 @@ def group_series(files: Iterable[Path]) -> Listing:
         ]
     series.sort(key=lambda one: (-len(one.files), one.uid))
     unreadable = tuple(file for file, _ in found.unreadable)
-    return Listing(tuple(series), unreadable, found.complaint())
+    return Listing(tuple(series), unreadable, tuple(found.misnamed), found.complaint())
 
 
 def _number(value: object) -> int | None:

@@ -355,8 +355,11 @@ class _Guard:
 
     def _check(self, event: str, arguments: tuple[object, ...]) -> None:
         if event == "open":
-            flags = arguments[2] if isinstance(arguments[2], int) else 0
-            self._path(event, arguments[0], bool(flags & _WRITING))
+            path, mode, flags = arguments
+            writes = isinstance(flags, int) and bool(flags & _WRITING)
+            # What is removed as a tree is opened relative to a folder that was checked.
+            if writes or mode is not None or not isinstance(path, str) or os.sep in path:
+                self._path(event, path, writes)
         elif event in _CHANGES:
             # What is given relative to an open folder is below one that was checked.
             paths = {"os.rename": arguments[:2], "os.link": arguments[:2]}

@@ -25,7 +25,7 @@ def dicom(content: bytes, rng: random.Random) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            dataset = pydicom.dcmread(io.BytesIO(content))
+            dataset = pydicom.dcmread(io.BytesIO(content), force=True)
             part: Dataset = dataset.file_meta if rng.random() < 0.15 else dataset
             for _ in range(rng.choice((1, 1, 2))):
                 element = rng.choice(list(part))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import re
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,19 +14,10 @@ from pathlib import Path
 import nibabel as nib
 import nrrd
 import numpy as np
-import pydicom
 import SimpleITK as sitk
 import torch
+from dicom_inputs import bytes_of, dicom_files, dicom_slice
 from monai.data.meta_tensor import MetaTensor
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEGLosslessSV1,
-    RLELossless,
-)
 
 from medrl.trajectory import AgentPath, Trajectory, write_trajectory
 from medrl.volume.points import write_curves, write_markups, write_points_csv
@@ -70,7 +59,7 @@ class Seed:
 def make_seeds() -> list[Seed]:
     """All seeds, the same ones every time."""
     out = []
-    for make in (_nifti, _nrrd, _metaimage, _dicom, _points, _trajectory, _transforms):
+    for make in (_nifti, _nrrd, _metaimage, dicom_files, _points, _trajectory, _transforms):
         with tempfile.TemporaryDirectory() as folder:
             for kind, path, names in make(Path(folder)):
                 out.append(_gather(kind, Path(folder), path, names))
@@ -167,106 +156,6 @@ def _metaimage(folder: Path) -> _Made:
         if name.endswith(".mhd"):
             names.append(name.replace(".mhd", ".zraw" if packed else ".raw"))
         yield "scan", name, names
-
-
-def dicom_slice(number: int, *, syntax: str = ExplicitVRLittleEndian) -> Dataset:
-    """One slice of a small CT series."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
-    meta.MediaStorageSOPInstanceUID = f"1.2.826.0.1.{number + 1}"
-    meta.TransferSyntaxUID = (
-        ExplicitVRLittleEndian if syntax in (RLELossless, JPEGLosslessSV1) else syntax
-    )
-    header = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    header.SOPClassUID, header.SOPInstanceUID = (
-        "1.2.840.10008.5.1.4.1.1.2",
-        f"1.2.826.0.1.{number + 1}",
-    )
-    header.StudyInstanceUID, header.SeriesInstanceUID = "1.2.826.0.2", "1.2.826.0.3"
-    header.FrameOfReferenceUID = "1.2.826.0.4"
-    header.Modality, header.SeriesDescription, header.SeriesNumber = "CT", "Fuzz", 4
-    header.PatientName, header.PatientID = "Fuzz^Anna", "F-1"
-    header.InstanceNumber = number + 1
-    header.ImagePositionPatient = [1.0, 2.0, 5.0 * number]
-    header.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    header.PixelSpacing, header.SliceThickness = [3.5, 4.5], 5
-    header.Rows, header.Columns = SHAPE[1], SHAPE[0]
-    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
-    header.BitsAllocated, header.BitsStored, header.HighBit = 16, 16, 15
-    header.PixelRepresentation, header.RescaleSlope, header.RescaleIntercept = 1, 1, -1024
-    header.PixelData = (_voxels()[:, :, number].T.astype("<i2") + 10 * number).tobytes()
-    if syntax == RLELossless:
-        header.compress(RLELossless, generate_instance_uid=False)
-    if syntax == JPEGLosslessSV1:
-        header.PixelData, header["PixelData"].VR = encapsulate([_jpeg(header.PixelData)]), "OB"
-        header["PixelData"].is_undefined_length = True
-        meta.TransferSyntaxUID = JPEGLosslessSV1
-    return header
-
-
-def _jpeg(pixels: bytes) -> bytes:
-    """A slice as GDCM compresses it, to be decoded by GDCM: pydicom alone has no decoder."""
-    array = np.frombuffer(pixels, "<i2").reshape(1, SHAPE[1], SHAPE[0])
-    writer = sitk.ImageFileWriter()
-    with tempfile.TemporaryDirectory() as folder:
-        writer.SetFileName(f"{folder}/slice.dcm")
-        writer.SetImageIO("GDCMImageIO")
-        writer.SetUseCompression(True)
-        writer.SetCompressor("JPEG")
-        writer.Execute(sitk.GetImageFromArray(array))
-        dataset = pydicom.dcmread(f"{folder}/slice.dcm")
-    return next(generate_frames(dataset.PixelData, number_of_frames=1))
-
-
-def _bytes_of(dataset: Dataset) -> bytes:
-    buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def _dicom(folder: Path) -> _Made:
-    for name, syntax in (
-        ("series", ExplicitVRLittleEndian),
-        ("implicit", ImplicitVRLittleEndian),
-        ("packed", RLELossless),
-        ("jpeg", JPEGLosslessSV1),
-        ("deflated", DeflatedExplicitVRLittleEndian),
-    ):
-        (folder / name).mkdir()
-        names = [f"{name}/{n}.dcm" for n in range(4)]
-        for number, file in enumerate(names):
-            (folder / file).write_bytes(_bytes_of(dicom_slice(number, syntax=syntax)))
-        yield "dicom", "", names
-    with zipfile.ZipFile(folder / "series.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for number in range(4):
-            archive.writestr(zipfile.ZipInfo(f"deep/{number}.dcm"), _bytes_of(dicom_slice(number)))
-    yield "scan", "series.zip", ["series.zip"]
-    (folder / "frames.dcm").write_bytes(_bytes_of(_multi_frame()))
-    yield "scan", "frames.dcm", ["frames.dcm"]
-
-
-def _multi_frame() -> Dataset:
-    """An enhanced CT of four frames."""
-    header = dicom_slice(0)
-    uid = "1.2.840.10008.5.1.4.1.1.2.1"
-    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = uid
-    frames = []
-    for number in range(4):
-        frame, place = Dataset(), Dataset()
-        place.ImagePositionPatient = [1.0, 2.0, 5.0 * number]
-        frame.PlanePositionSequence = [place]
-        frames.append(frame)
-    shared, orientation, measures = Dataset(), Dataset(), Dataset()
-    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    measures.PixelSpacing, measures.SliceThickness = [3.5, 4.5], 5
-    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [orientation], [measures]
-    header.SharedFunctionalGroupsSequence = [shared]
-    header.PerFrameFunctionalGroupsSequence = frames
-    header.NumberOfFrames = 4
-    header.PixelData = _voxels()[:, :, :4].transpose(2, 1, 0).astype("<i2").tobytes()
-    for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-        delattr(header, tag)
-    return header
 
 
 def _points(folder: Path) -> _Made:
@@ -465,7 +354,7 @@ def _manifests() -> list[Seed]:
         _seed("manifest", name, {name: text.encode(), **scans}, name)
         for name, text in texts.items()
     ]
-    series: Files = {f"deep/er/{n}.dcm": _bytes_of(dicom_slice(n)) for n in range(2)}
+    series: Files = {f"deep/er/{n}.dcm": bytes_of(dicom_slice(n)) for n in range(2)}
     return [*seeds, _seed("manifest", "folder", {**scans, **series}, "")]
 
 

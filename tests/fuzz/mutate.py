@@ -11,6 +11,8 @@ from damage_archives import dicom, zip_archive
 from damage_text import json_tree, safetensors, text_head, text_lines
 from inputs import Files, Link, Seed, rehash
 
+from medrl.volume.dicom_files import is_dicom
+
 
 @dataclass(frozen=True)
 class Mutated:
@@ -111,7 +113,7 @@ def _special(name: str, content: bytes) -> Callable[[bytes, random.Random], byte
         return safetensors
     if lower.endswith(".zip"):
         return zip_archive
-    if content[128:132] == b"DICM":
+    if is_dicom(content):
         return dicom
     return None
 

@@ -38,7 +38,7 @@ from mutate import Mutated, mutate
 from targets import through_command_line
 
 #: Whole inputs that the first reader of their kind does not take.
-_REFUSED = ("deflated", "curves.mrk.json")
+_REFUSED = ("curves.mrk.json",)
 CORPUS = Path(__file__).parent / "corpus"
 _SCRATCH = "medrl-fuzz-"
 

@@ -129,16 +129,20 @@ def test_a_slice_that_cannot_be_read_is_named(tmp_path, encode, cut):
         read(case.source.path, series=case.source.series)
 
 
-def test_folders_with_nothing_but_unreadable_slices_are_cases_that_fail(tmp_path):
+def test_what_is_lost_away_from_any_series_is_a_case_that_fails(tmp_path):
     plain(tmp_path / "good")
     folder = plain(tmp_path / "bad")
     for file in folder.iterdir():
         file.write_bytes(file.read_bytes()[:300])
+    (tmp_path / "notes.dcm").write_text("no image " * 99)
+    (tmp_path / "notes.txt").write_text("no image " * 99)
     cases = {case.name: case.source for case in discover(tmp_path, by_verb("detect"))}
-    assert set(cases) == {"good", "bad"}
+    assert set(cases) == {"good", "bad", tmp_path.name}
+    check(cases["good"].path, series=cases["good"].series)
     with pytest.raises(MedrlError, match=r"6 of its DICOM files cannot be read"):
         read(cases["bad"].path)
-    check(cases["good"].path, series=cases["good"].series)
+    with pytest.raises(MedrlError, match=r"no DICOM images \(notes\.dcm is none\)"):
+        read(cases[tmp_path.name].path)
 
 
 def test_what_is_called_dicom_and_is_none_is_a_remark(tmp_path):
@@ -193,3 +197,13 @@ def test_more_files_than_one_series_has_are_no_limit_of_a_batch(tmp_path, monkey
     assert [case.name for case in discover(tmp_path, by_verb("detect"))] == ["a"]
     with pytest.raises(MedrlError, match="more than 5 files"):
         read(tmp_path)
+
+
+def test_napari_takes_dicom_by_what_it_holds(tmp_path):
+    pytest.importorskip("napari")
+    from medrl_napari.readers import get_reader
+
+    (tmp_path / "notes").write_text("no image " * 99)
+    for encode in (encoded, without_preamble):
+        assert get_reader(str(frames(tmp_path / "IM0001", encode=encode))) is not None
+    assert get_reader(str(tmp_path / "notes")) is None

@@ -160,6 +160,20 @@ def test_frames_in_two_directions_and_frames_without_a_place(tmp_path):
         read(tmp_path / "c.dcm")
 
 
+@pytest.mark.parametrize("count", ["-6", "999999", "x"])
+def test_numbers_of_frames_that_cannot_be(tmp_path, count):
+    """Millions of frames of a few pixels could be in a small compressed file."""
+    with pydicom.config.disable_value_validation():
+        dataset = pydicom.dcmread(frames(tmp_path / "a.dcm", encode=jpeg_lossless))
+        dataset["NumberOfFrames"] = pydicom.DataElement(
+            "NumberOfFrames", "LO", count, already_converted=True
+        )
+        dataset.Rows = dataset.Columns = 1
+        dataset.save_as(tmp_path / "a.dcm")
+    with pytest.raises(MedrlError, match=r"a\.dcm (\(damaged|holds 999999 frames)"):
+        read(tmp_path / "a.dcm")
+
+
 @pytest.mark.parametrize("step", [3, -3])
 def test_a_reconstruction_of_a_gamma_camera(tmp_path, step):
     """The place is that of a detector; the sign of the step says which way slices go."""
@@ -221,6 +235,20 @@ def test_slices_whose_headers_are_rounded_differently(tmp_path, digits):
     other = read(frames(tmp_path / "a.dcm", each=groups))
     np.testing.assert_array_equal(other.numpy(), scan.numpy())
     np.testing.assert_allclose(other.affine, scan.affine, atol=1e-4)
+
+
+def test_copies_whose_places_are_rounded_differently_are_copies(tmp_path):
+    folder = plain(tmp_path / "a", each=lambda k: {"PixelSpacing": [0.5, 0.5]})
+    affine = AFFINE * np.array([1 / 3, 1 / 4, 1, 1])
+    dataset = pydicom.dcmread(folder / "7.dcm")
+    dataset.ImagePositionPatient = [-10.0000001, -19.999, 11.0049]
+    dataset.save_as(folder / "copy.dcm")
+    check(folder, STORED, affine, ["1 slices are there twice"])
+    # Under another name it is another image at the same place.
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.99"
+    dataset.save_as(folder / "copy.dcm")
+    with pytest.raises(MedrlError, match="1 slices lie where another lies"):
+        read(folder)
 
 
 def test_what_is_the_same_is_a_matter_of_millimetres_not_of_digits(tmp_path):

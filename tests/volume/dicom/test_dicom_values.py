@@ -1,5 +1,7 @@
 """What stored pixels stand for, wherever a header says it and whoever decodes them."""
 
+from pathlib import Path
+
 import numpy as np
 import pydicom
 import pytest
@@ -27,6 +29,9 @@ from dicom_writer import (
 )
 
 from medrl import MedrlError, read
+from medrl.volume._dicom_frames import values_of
+from medrl.volume._dicom_headers import find_images
+from medrl.volume._dicom_pixels import PixelReader
 
 ENCODINGS = (encoded, implicit, big_endian, deflated, rle, jpeg_2000, jpeg_lossless)
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -154,7 +159,7 @@ def test_a_modality_lut_of_all_values_and_one_that_is_too_short(tmp_path):
     folder = plain(tmp_path / "a", ModalityLUTSequence=sequence)
     np.testing.assert_array_equal(values(folder), table[STORED])
     short = plain(tmp_path / "b", ModalityLUTSequence=lut(2000, 0, 16, TABLE.tolist()))
-    with pytest.raises(MedrlError, match=r"Modality LUT is shorter than it says"):
+    with pytest.raises(MedrlError, match=r"Modality LUT that is shorter than it says"):
         read(short)
 
 
@@ -188,6 +193,13 @@ def test_bytes_signed_bytes_and_long_numbers(tmp_path):
     long = {"BitsAllocated": 32, "BitsStored": 32, "HighBit": 31}
     wide = STORED.astype(np.uint32) * 4000
     np.testing.assert_array_equal(values(plain(tmp_path / "c", wide, **long)), wide)
+
+
+def test_a_line_that_is_damaged(tmp_path):
+    np.testing.assert_array_equal(values(plain(tmp_path / "a", RescaleSlope="")), STORED)
+    folder = plain(tmp_path / "b", RescaleSlope=[1, 2])
+    with pytest.raises(MedrlError, match=r"what the pixels of \d\.dcm stand for is damaged"):
+        read(folder)
 
 
 def real_world(slope: float, intercept: float) -> list[pydicom.Dataset]:
@@ -255,3 +267,27 @@ def test_pixels_that_are_missing_or_damaged_are_named(tmp_path):
     dataset.save_as(folder / "8.dcm")
     with pytest.raises(MedrlError, match=r"8\.dcm holds no pixels"):
         read(folder)
+
+
+#: Files of real scanners and archives that come with pydicom: J2K of another sign than its header,
+#: JPEG-LS, 12-bit JPEG, big endian, deflated, padded, with overlays.
+REAL = (
+    *("CT_small", "MR_small", "MR_small_RLE", "MR_small_bigendian", "MR_small_expb"),
+    *("MR_small_implicit", "MR_small_jp2klossless", "MR_small_jpeg_ls_lossless"),
+    *("MR_small_padded", "693_J2KI", "J2K_pixelrep_mismatch", "JPEG-lossy", "JPEG2000"),
+    *("JPEGLSNearLossless_08", "JPEGLSNearLossless_16", "JPGExtended", "image_dfl"),
+    "examples_overlay",
+)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_files_have_the_values_that_simpleitk_gives_them(name):
+    file = Path(pydicom.__file__).parent / "data" / "test_files" / f"{name}.dcm"
+    if not file.exists():
+        pytest.skip("this pydicom comes without it")
+    (image,) = find_images([file]).images
+    dataset, stored = PixelReader(file, [file]).read(file)
+    values = values_of(dataset, 0).of(stored)
+    want = sitk.GetArrayFromImage(sitk.ReadImage(str(file), imageIO="GDCMImageIO"))
+    assert values.shape == want.shape == (1, image.header.Rows, image.header.Columns)
+    np.testing.assert_allclose(values, want, atol=1e-6)
