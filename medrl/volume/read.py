@@ -15,7 +15,7 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import DTypeLike, NDArray
 
 from medrl.errors import MedrlError
-from medrl.files import SCAN_ENDINGS, atomic_path
+from medrl.files import SCAN_ENDINGS, absence, atomic_path
 from medrl.volume._archive import unpack
 from medrl.volume._dicom import LoadedDicom, load_dicom
 from medrl.volume._metaimage import load_metaimage
@@ -122,8 +122,8 @@ def write_nifti(
 
 def _loader(path: Path, series: str | None) -> tuple[str, _Loader]:
     """The format's name and its reader."""
-    if not os.path.exists(path):
-        raise MedrlError(f"{path}: no such file or folder")
+    if reason := absence(path):
+        raise MedrlError(f"{path}: {reason}")
     if os.path.isdir(path):
         return "DICOM", lambda folder: load_dicom(folder, sorted(folder.rglob("*")), series=series)
     if not os.path.isfile(path):
