@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from medrl.errors import MedrlError
@@ -25,6 +25,13 @@ _REFUSED = {ord(letter): "-" for letter in '\\:*?"<>|'} | {code: "-" for code in
 _UNSEEN = ("Cc", "Cs", "Zl", "Zp")
 #: Halves of letters that stand for no byte of a file's name.
 _LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+#: What git-annex and Git LFS leave in place of a file.
+_NOTE = re.compile(rb"(\.\./|\.git/|/)*annex/objects/|version https://git-lfs\.")
+_NOTE_BYTES = 2048
+_NOT_HERE = (
+    "only stands for a file whose content is not here; fetch it, for example with `git annex get`, "
+    "`datalad get` or `git lfs pull`"
+)
 _BYTE = re.compile(r"\\x([0-9a-f]{2})")
 
 
@@ -182,6 +189,20 @@ def result_name(text: str) -> str:
         digest = hashlib.sha256(_as_bytes(text)).hexdigest()[:8]
         known = known[:_LONGEST].decode("utf-8", "ignore").encode() + f"~{digest}".encode()
     return os.fsdecode(known)
+
+
+def absence(path: str | os.PathLike[str]) -> str | None:
+    """Why there is nothing to read at a path, with the path before; None if there is something.
+
+    DataLad, git-annex and Git LFS keep links and notes where content has not been fetched.
+    """
+    if not os.path.exists(path):
+        return _NOT_HERE if os.path.islink(path) else "no such file or folder"
+    if os.path.isfile(path) and os.path.getsize(path) <= _NOTE_BYTES:
+        with suppress(OSError), open(path, "rb") as stream:
+            if _NOTE.match(stream.read(_NOTE_BYTES)):
+                return _NOT_HERE
+    return None
 
 
 def has_odd_letters(name: str) -> bool:

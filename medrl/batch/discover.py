@@ -19,7 +19,7 @@ from medrl.batch.cases import Case, Source, name_of
 from medrl.batch.found import Found, LeftOut, in_words, no_scan, odd_kind, walk
 from medrl.data.datalist import SPLITS
 from medrl.errors import MedrlError
-from medrl.files import SCAN_ENDINGS, alike, place_of, without_ending
+from medrl.files import SCAN_ENDINGS, absence, alike, place_of, without_ending
 from medrl.systems import System
 from medrl.volume.dicom_files import may_be_dicom
 
@@ -121,7 +121,8 @@ def _in_folder(root: Path, leave_out: Path | None) -> Found:
         else:
             leave(path, no_scan(path))
     series, used = _series_in(root, others)
-    left += [LeftOut(path, "no DICOM image") for path in others if path not in used]
+    unused = (path for path in others if path not in used)
+    left += [LeftOut(path, absence(path) or "no DICOM image") for path in unused]
     return Found(cases + series, left, files=len(cases) + len(used))
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
+from medrl.batch.bids_names import no_scan_by_name
 from medrl.batch.cases import Case, Source
 from medrl.batch.derivatives import arrange
 from medrl.batch.store import Record, Store
 from medrl.engines import Processor, Progress, Task
+from medrl.files import without_ending
 from medrl.systems import System, get
 
 if TYPE_CHECKING:
@@ -211,6 +213,10 @@ def read_scan(
         warnings.simplefilter("ignore")
         scan = read(path, series=series, allow_constant=may_be_blank)
     scan.meta["filename_or_obj"] = label
+    # Who names a scan gets it, and is told what its name says against it.
+    if against := None if may_be_blank else no_scan_by_name(without_ending(path.name)):
+        remark = f"by its name it is {against}: no image of anatomy"
+        scan.meta["remarks"] = (*scan.meta.get("remarks", ()), remark)
     return scan
 
 

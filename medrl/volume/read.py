@@ -16,7 +16,7 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import DTypeLike, NDArray
 
 from medrl.errors import MedrlError
-from medrl.files import SCAN_ENDINGS, atomic_path
+from medrl.files import SCAN_ENDINGS, absence, atomic_path
 from medrl.memory import DOES_NOT_FIT, ran_out_of_memory
 from medrl.volume._archive import unpack
 from medrl.volume._checks import SHEARED, Loaded
@@ -187,8 +187,8 @@ def _read(source: Path, series: str | None, dtype: DTypeLike, allow_constant: bo
 
 def _loader(path: Path, series: str | None) -> tuple[str, _Loader]:
     """The format's name and its reader."""
-    if not os.path.exists(path):
-        raise MedrlError(f"{path}: no such file or folder")
+    if reason := absence(path):
+        raise MedrlError(f"{path}: {reason}")
     if os.path.isdir(path):
         return DICOM, lambda folder, _: _dicom(folder, files_below(folder), series)
     if not os.path.isfile(path):

@@ -135,7 +135,8 @@ def test_events_are_written_as_they_happen(store, tmp_path):
     from stub_task import StubTask
 
     path = tmp_path / "log.jsonl"
-    done, failed = (Case(name, {"scan": Source(tmp_path / "x.nii")}) for name in ("a", "d"))
+    done = Case("a", {"scan": Source(tmp_path / "scan.nii")})
+    failed = Case("d", {"scan": Source(tmp_path / "d.nii")})
     task = StubTask(tmp_path / "log.txt")
     with EventLog(path) as log:
         log.start(task, Plan((done, failed), (), ()), {"workers": 1})
