@@ -238,8 +238,12 @@ class System(ABC):
         return files
 
     def doubt(self, result: Any) -> str | None:
-        """Why nobody should use a result without a look at it, in a few words; None if none."""
-        return None
+        """Why nobody should use a result without a look at it, in one line; None if nothing is.
+
+        Of a result with ``unfit``, reasons why the model was not made for the scan, it is the first
+        of the warnings, which says so.
+        """
+        return result.warnings[0] if getattr(result, "unfit", ()) else None
 
     @abstractmethod
     def rows(self, result: Any) -> list[dict[str, Any]]:
