@@ -238,8 +238,12 @@ class System(ABC):
         return files
 
     def doubt(self, result: Any) -> str | None:
-        """Why nobody should use a result without a look at it, in a few words; None if none."""
-        return None
+        """Why nobody should use a result without a look at it, in one line; None if nothing is.
+
+        Of a result with ``unfit``, reasons why the model was not made for the scan, it is the first
+        of the warnings, which says so.
+        """
+        return result.warnings[0] if getattr(result, "unfit", ()) else None
 
     @abstractmethod
     def rows(self, result: Any) -> list[dict[str, Any]]:
@@ -326,6 +330,26 @@ class System(ABC):
             engine=engine,
         )
         return bundle
+
+    def refit_guard(
+        self, bundle: Path, *, data: Path, out: Path | None = None, report: Report | None = None
+    ) -> Path:
+        """Measure anew what a model was trained on; its weights stay as they are.
+
+        Args:
+            bundle: The model's folder.
+            data: A datalist with its training scans.
+            out: Where the model is written; over the one that is there if None.
+            report: Told how it goes.
+
+        Raises:
+            MedrlError: If the data or the model are unusable, or the system's models have no guard.
+        """
+        refit = None if self.recipe is None else import_module(self.recipe)
+        if not hasattr(refit, "refit_guard"):
+            raise MedrlError(f"{self.name} models have no guard")
+        written: Path = refit.refit_guard(bundle, data=data, out=out, report=report)  # type: ignore[union-attr]
+        return written
 
     def evaluate(
         self,

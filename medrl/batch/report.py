@@ -65,7 +65,8 @@ def write_report(
     values = _values(done, system)
     reasons = _reasons(done, values)
     scores = {name: found[0].score if found else 0.0 for name, found in reasons.items()}
-    order = sorted(done, key=lambda name: (-scores[name], name))
+    doubtful = {name for name, record in done.items() if record.get("doubtful")}
+    order = sorted(done, key=lambda name: (name not in doubtful, -scores[name], name))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = files("medrl.batch").joinpath("report.html.jinja").read_text(encoding="utf-8")
     page = environment.from_string(template).render(
@@ -73,6 +74,7 @@ def write_report(
         done=len(done),
         failures={name: known["reason"] for name, known in failed.items()},
         left_out=_left_out(left_out),
+        doubtful=len(doubtful),
         outliers=sum(score > _OUTLIER for score in scores.values()),
         task=", ".join(
             f"{key} {_words(value)}"
@@ -174,7 +176,7 @@ def _card(
         "folder": f"{quote(case.folder)}/",
         "link": link,
         "image": image,
-        "outlier": bool(far),
+        "outlier": bool(far) or bool(record.get("doubtful")),
         "notes": notes,
         "warnings": [str(line) for line in record["warnings"]],
         "seconds": sum(record["seconds"].values()),

@@ -39,10 +39,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class Summary:
-    """How many of a run's cases are done and have failed, now or before."""
+    """How many of a run's cases are done and have failed, now or before.
+
+    Attributes:
+        done: Those with results.
+        failed: Those without.
+        doubtful: Those of which nobody should use the results without a look at them.
+    """
 
     done: int
     failed: int
+    doubtful: int = 0
 
 
 def plan(cases: Sequence[Case], root: Path, *, retry: bool = False) -> Plan:
@@ -140,7 +147,9 @@ def run(
             if trouble is not None:
                 raise trouble
     ended_now = plan(cases, root)
-    return Summary(len(ended_now.done), len(ended_now.failed))
+    records = [store.record(case) or {} for case in ended_now.done]
+    doubtful = sum(bool(record.get("doubtful")) for record in records)
+    return Summary(len(ended_now.done), len(ended_now.failed), doubtful)
 
 
 @contextmanager

@@ -42,11 +42,13 @@ class Record:
         rows: For the table of the run.
         warnings: What the user should know, one line each.
         picture: Name of a picture among its files, if there is one.
+        doubtful: Whether nobody should use it without a look at it; the first warning says why.
     """
 
     rows: list[dict[str, Any]]
     warnings: list[str] = field(default_factory=list)
     picture: str | None = None
+    doubtful: bool = False
 
 
 class Store(Output[Case]):

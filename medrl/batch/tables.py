@@ -36,7 +36,12 @@ def write_tables(store: Store, fingerprint: Mapping[str, Any]) -> None:
     """
     done, failed = store.records(), store.failures()
     rows = [
-        {"case": name, **row, "warnings": "; ".join(record["warnings"]) if not n else ""}
+        {
+            "case": name,
+            **row,
+            "doubtful": bool(record.get("doubtful")),
+            "warnings": "; ".join(record["warnings"]) if not n else "",
+        }
         for name, record in done.items()
         for n, row in enumerate(record["rows"])
     ]

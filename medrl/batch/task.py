@@ -170,12 +170,12 @@ class _SystemProcessor(CaseProcessor):
             pseudonyms=self._task.pseudonyms,
         )
         doubt = self.system.doubt(found)
-        notes = [line for line in found.warnings if line != doubt]
+        notes = [f"{doubt}; look at it before you use it"] if doubt else []
+        notes += [line for line in found.warnings if line != doubt]
         notes += getattr(files, "remarks", ())
-        if doubt:
-            notes.append(f"{doubt}; look at it before you use it")
         pictures = [path.name for path in files.values() if path.suffix == ".png"]
-        return Record(self.system.rows(found), notes, pictures[0] if pictures else None)
+        picture = pictures[0] if pictures else None
+        return Record(self.system.rows(found), notes, picture, doubtful=bool(doubt))
 
     def _scan(self, case: Case, role: str) -> MetaTensor:
         """A scan of a case; one that is not the case's own may be that of the case before."""

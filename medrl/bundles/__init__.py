@@ -9,8 +9,9 @@ from medrl.bundles.folder import (
     read_manifest,
     read_model,
     save,
+    save_guard,
 )
-from medrl.bundles.guard import Guard, guard_of
+from medrl.bundles.guard import Guard, Training, doubted, guard_of, not_made_for
 from medrl.bundles.manifest import (
     FORMAT,
     VERSION,
@@ -27,19 +28,23 @@ __all__ = [
     "Bundle",
     "Guard",
     "Manifest",
+    "Training",
     "assemble",
     "available",
     "check_manifest",
     "check_names",
     "damaged",
+    "doubted",
     "find",
     "guard_of",
     "load_weights",
     "named",
     "network_tensors",
     "new_manifest",
+    "not_made_for",
     "read_manifest",
     "read_model",
     "save",
+    "save_guard",
     "settings_from",
 ]

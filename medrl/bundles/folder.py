@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,9 @@ from medrl.files import whole_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from medrl.bundles.guard import Guard
+    from medrl.nets.familiarity import Familiarity
 
 MANIFEST_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -237,6 +240,40 @@ def save(
         if licence is not None:
             (new / LICENCE_FILE).write_text(licence, encoding="utf-8")
     return target
+
+
+def save_guard(
+    folder: str | Path,
+    guard: Guard,
+    familiarity: Familiarity | None,
+    *,
+    out: str | Path | None = None,
+) -> Path:
+    """Write a model once more with another guard; everything else of it stays as it is.
+
+    Args:
+        folder: The model's folder.
+        guard: What its training scans were like.
+        familiarity: What its encoder saw there; None if that tells nothing.
+        out: Where to; the model's own folder if None.
+
+    Returns:
+        The folder.
+
+    Raises:
+        MedrlError: If the model is damaged, or cannot be written.
+    """
+    from medrl.nets.familiarity import PREFIX
+
+    source = Path(folder)
+    kept = {n: tensor for n, tensor in load_weights(source).items() if not n.startswith(PREFIX)}
+    seen = {} if familiarity is None else familiarity.tensors()
+    texts = {name: source / name for name in (LICENCE_FILE, CARD_FILE)}
+    licence, card = (
+        path.read_text(encoding="utf-8") if path.is_file() else None for path in texts.values()
+    )
+    manifest = {**read_manifest(source), "guard": asdict(guard)}
+    return save(out or source, {**kept, **seen}, manifest, licence=licence, card=card)
 
 
 def _compact(name: str, tensor: Tensor, half: bool) -> Tensor:

@@ -2,11 +2,13 @@
 
 A guard is stored in ``model.json`` beside the settings, so that it is read without any weights:
 ``guard_of(read_manifest(folder))``. A model that was trained before there were guards has none.
+What a model's own encoder has seen is a further part, stored with the weights:
+:mod:`medrl.nets.familiarity`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +17,17 @@ from medrl.bundles.build import settings_from
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
 
+    from medrl.volume.appearance import Appearance
 
-@dataclass(frozen=True)
-class Limit:
-    """Between what a measure of a scan lay in training.
-
-    Attributes:
-        measure: What is measured.
-        low: Lowest value that is no reason for doubt.
-        high: Highest such value.
-    """
-
-    measure: str
-    low: float
-    high: float
+#: An answer for a scan that a model was not made for is at most this share of its threshold sure.
+_CAP = 0.2
+#: How much longer than any in training what a scan shows may be, or narrower the scan.
+_ROOM = 1.2
+#: How much shorter than any in training what a scan shows as a whole may be: a brain without its
+#: skull is shorter than a head.
+_SHORTER = 1.4
+#: Distance of a contrast from that of training, as a share of the largest there.
+_CONTRAST_ROOM = 1.1
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,85 @@ class Training:
 
     Attributes:
         channel: Name of the model's channel; empty for a model that looks at one kind of scan.
-        limits: Of what is measured.
+        narrowest_mm: Shortest side of the smallest field of view.
+        shortest_mm: Length of the shortest object that was whole; 0 if none was.
+        longest_mm: Length of the longest object; 0 if any length will do.
+        hounsfield: Whether the values were those of a CT.
+        contrast_mean: Mean of :attr:`medrl.volume.appearance.Appearance.contrast`.
+        contrast_spread: Standard deviation of it.
+        contrast_limit: Largest root mean square distance from the mean, in standard deviations.
     """
 
     channel: str
-    limits: tuple[Limit, ...]
+    narrowest_mm: float
+    shortest_mm: float
+    longest_mm: float
+    hounsfield: bool
+    contrast_mean: tuple[float, ...]
+    contrast_spread: tuple[float, ...]
+    contrast_limit: float
+
+    @staticmethod
+    def fit(scans: Sequence[Appearance], *, channel: str = "", bounded: bool = True) -> Training:
+        """Take in what training scans are like, those with a part of the field of view included.
+
+        Args:
+            scans: What they look like; at least one.
+            channel: Name of the model's channel.
+            bounded: Whether the size of what a scan shows tells anything; not if models look only
+                at a part of it.
+        """
+        import numpy as np
+
+        whole = [scan.length_mm for scan in scans if not scan.cut]
+        contrasts = np.stack([scan.contrast for scan in scans])
+        mean, spread = contrasts.mean(axis=0), contrasts.std(axis=0).clip(min=0.02)
+        found = Training(
+            channel,
+            min(scan.narrowest_mm for scan in scans) / _ROOM,
+            min(whole) / _SHORTER if bounded and whole else 0.0,
+            max(scan.length_mm for scan in scans) * _ROOM if bounded else 0.0,
+            sum(scan.hounsfield for scan in scans) > len(scans) / 2,
+            tuple(mean.tolist()),
+            tuple(spread.tolist()),
+            0.0,
+        )
+        limit = max(found.contrast_distance(scan) for scan in scans) * _CONTRAST_ROOM
+        return Training(**{**vars(found), "contrast_limit": limit})
+
+    def reasons(self, scan: Appearance) -> list[str]:
+        """What is unlike the training scans, in plain words."""
+        found = []
+        if scan.narrowest_mm < self.narrowest_mm:
+            found.append(
+                f"size: the scan is {scan.narrowest_mm:.0f} mm across; those it was trained on "
+                f"are at least {self.narrowest_mm:.0f} mm"
+            )
+        too_short = not scan.cut and scan.length_mm < self.shortest_mm
+        if too_short or 0 < self.longest_mm < scan.length_mm:
+            between = f"{self.shortest_mm:.0f} to " if self.shortest_mm else "at most "
+            found.append(
+                f"size: what the scan shows is {scan.length_mm:.0f} mm long; in those it was "
+                f"trained on it is {between}{self.longest_mm:.0f} mm"
+            )
+        if scan.hounsfield != self.hounsfield:
+            unit = "Hounsfield units, as of a CT"
+            found.append(
+                f"modality: the values are {'' if scan.hounsfield else 'not '}{unit}; those it "
+                f"was trained on are {'not' if scan.hounsfield else 'so'}"
+            )
+        return found
+
+    def contrast_distance(self, scan: Appearance) -> float:
+        """How far a contrast is from the mean of training, in standard deviations."""
+        import numpy as np
+
+        off = (scan.contrast - np.array(self.contrast_mean)) / np.array(self.contrast_spread)
+        return float(np.sqrt((off**2).mean()))
+
+    def has_contrast_of(self, scan: Appearance) -> bool:
+        """Whether things are about as bright as in training."""
+        return self.contrast_distance(scan) <= self.contrast_limit
 
 
 @dataclass(frozen=True)
@@ -62,9 +135,37 @@ class Guard:
             channel: Which of the model's channels it is; the one that it fits best if None.
 
         Returns:
-            One line each, the plainest first; none if nothing speaks against it.
+            One line each, the plainest first; none if nothing speaks against it. What only the
+            model's encoder can tell, such as another contrast or organ of the same size, is not
+            among them.
+
+        Raises:
+            MedrlError: If the scan is constant, or its affine unusable.
         """
-        return ()
+        from medrl.volume.appearance import appearance
+
+        seen = appearance(scan)
+        every = [
+            training.reasons(seen) for training in self.scans if channel in (None, training.channel)
+        ]
+        return tuple(min(every, key=len, default=[]))
+
+    def unfamiliar(self, scan: MetaTensor, distance: float, limit: float) -> str:
+        """Say what a scan is unlike whose parts look strange to a model's encoder.
+
+        Args:
+            scan: MetaTensor (1, I, J, K).
+            distance: Of what the encoder sees from what it saw in training.
+            limit: Largest distance there.
+        """
+        from medrl.volume.appearance import appearance
+
+        seen = appearance(scan)
+        if any(training.has_contrast_of(seen) for training in self.scans):
+            what = "anatomy or pose: what it sees is"
+        else:
+            what = "contrast or anatomy: things have another brightness, and what it sees is"
+        return f"{what} {distance / limit:.1f} times as unlike its training as is allowed"
 
 
 def guard_of(manifest: Mapping[str, Any]) -> Guard | None:
@@ -75,3 +176,18 @@ def guard_of(manifest: Mapping[str, Any]) -> Guard | None:
     """
     content = manifest.get("guard")
     return None if content is None else settings_from(Guard, content)
+
+
+def not_made_for(model: str, reasons: Sequence[str]) -> str:
+    """The one line that says that a model was not made for a scan, and why."""
+    return f"{model} was not made for this scan, do not rely on it: {'; '.join(reasons)}"
+
+
+def doubted(confidence: float, *, threshold: float = 0.5) -> float:
+    """What is left of a confidence in an answer for a scan that a model was not made for.
+
+    Args:
+        confidence: What the model itself says.
+        threshold: Confidence from which its answers are trusted.
+    """
+    return min(confidence, _CAP * threshold)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any, NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 import medrl
 from medrl.errors import MedrlError
+
+if TYPE_CHECKING:
+    from medrl.bundles.guard import Guard
 
 FORMAT = "medrl-bundle"
 VERSION = 1
@@ -25,8 +29,8 @@ class Manifest(TypedDict):
 
     ``settings`` is what the code of the task needs to build the network and prepare a scan.
     ``card`` says what a person should know: title, intended use, training data, licence.
-    ``metrics`` are figures on held-out scans. Systems may add lists of names, such as
-    ``landmarks``.
+    ``metrics`` are figures on held-out scans. ``guard`` is a :class:`medrl.bundles.Guard`. Systems
+    may add lists of names, such as ``landmarks``.
     """
 
     format: str
@@ -38,11 +42,17 @@ class Manifest(TypedDict):
     card: dict[str, Any]
     metrics: dict[str, Any]
     versions: dict[str, Any]
+    guard: NotRequired[dict[str, Any]]
     weights: NotRequired[WeightsEntry]
 
 
 def new_manifest(
-    *, name: str, task: str, settings: Mapping[str, Any], card: Mapping[str, Any]
+    *,
+    name: str,
+    task: str,
+    settings: Mapping[str, Any],
+    card: Mapping[str, Any],
+    guard: Guard | None = None,
 ) -> dict[str, Any]:
     """Contents of the `model.json` of a model that has just been trained, without figures yet.
 
@@ -51,6 +61,7 @@ def new_manifest(
         task: The system it belongs to.
         settings: What that system's code needs to run it.
         card: What a person should know.
+        guard: What its training scans were like.
     """
     return {
         "format": FORMAT,
@@ -61,6 +72,7 @@ def new_manifest(
         "card": dict(card),
         "metrics": {},
         "versions": {"medrl": medrl.__version__, "torch": version("torch")},
+        **({} if guard is None else {"guard": asdict(guard)}),
     }
 
 
@@ -97,6 +109,8 @@ def check_manifest(content: object, *, source: str) -> Manifest:
     for key, value in content.items():
         if isinstance(value, list):
             check_names(content, key, source=source)
+    if not isinstance(content.get("guard", {}), dict):
+        raise MedrlError(f"{source}: 'guard' must be an object")
     if "weights" in content:
         _check_weights(content["weights"], source)
     return cast(Manifest, content)

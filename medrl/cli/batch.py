@@ -205,6 +205,12 @@ def main(argv: Sequence[str]) -> int:
     with EventLog(command.json_log) as log:
         summary = _work(command, task, cases, engine, log, left_out)
     _say_what_was_found(found)
+    if summary.doubtful:
+        tell(
+            "warning",
+            f"{summary.doubtful} of {summary.done} results are not to be relied on: "
+            "report.html shows them first and says why",
+        )
     say(f"{summary.done} of {len(cases)} scans done, {summary.failed} failed: {command.out}")
     return 1 if summary.failed else 0
 

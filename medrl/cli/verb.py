@@ -144,6 +144,8 @@ def main(system: System, argv: Sequence[str]) -> int:
                 reports.append({**_labels(system, case), "status": "failed", "error": line})
             else:
                 done[case.name] = case, one
+                if doubt := system.doubt(one.result):
+                    tell("warning", case.about(doubt))
                 reports.append(_report(system, case, one))
             progress.advance(every)
     failed = len(cases) - len(done)
@@ -151,11 +153,14 @@ def main(system: System, argv: Sequence[str]) -> int:
         _print_json(system, read_manifest(bundle)["name"], reports)
     elif done:
         _print_tables(system, done)
-    for case, one in done.values():
-        if doubt := system.doubt(one.result):
-            look = next((p for p in one.files.values() if p.suffix == ".png"), command.out)
-            line = case.about(f"{doubt}; look at {look} before you use it")
-            tell("warning", line)
+    doubts = {name: system.doubt(one.result) for name, (_, one) in done.items()}
+    doubted = {name: doubt for name, doubt in doubts.items() if doubt}
+    for name, doubt in doubted.items():
+        case, one = done[name]
+        look = next((p for p in one.files.values() if p.suffix == ".png"), command.out)
+        tell("warning", case.about(f"{doubt}; look at {look} before you use it"))
+    if doubted and len(cases) > 1:
+        tell("warning", f"{len(doubted)} of {len(done)} results are not to be relied on")
     if failed and len(cases) > 1:
         print(f"medrl: {failed} of {len(cases)} scans failed", file=sys.stderr)
     return 1 if failed else 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from monai.data.meta_tensor import MetaTensor
 
+from medrl.bundles.guard import doubted, not_made_for
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder, stem_of
 from medrl.landmark.inference import Array, Candidates, Inference, Status
@@ -65,9 +66,12 @@ class Detection:
     Attributes:
         landmarks: In the order asked for.
         trajectory: Every agent's path.
-        warnings: What the user should know of the scan and the landmarks, one line each.
+        warnings: What the user should know of the scan and the landmarks, one line each; the first
+            says so if the model was not made for the scan.
         seconds: Wall time from preprocessing to answer.
         scan: What was searched; without it, nothing can be saved.
+        unfit: Why the model was not made for the scan, one line each; nothing that it finds there
+            is trusted.
     """
 
     landmarks: tuple[Landmark, ...]
@@ -75,6 +79,7 @@ class Detection:
     warnings: tuple[str, ...]
     seconds: float
     scan: MetaTensor | None = None
+    unfit: tuple[str, ...] = ()
 
     @property
     def confidence(self) -> float | None:
@@ -324,6 +329,7 @@ class LandmarkDetector:
             sure = self.model.confidence(candidates.features)
         corrected = np.array([status == "corrected" for status in candidates.status])
         sure = np.where(corrected, np.minimum(sure, _CORRECTED_AT_MOST), sure)
+        unfit = self._unfit(candidates)
         # A doubtful answer near a face is most often a landmark beyond it.
         scan, positions = candidates.scan, candidates.positions_world
         depth = depth_inside(positions, scan.affine, tuple(scan.shape[1:]))
@@ -333,6 +339,8 @@ class LandmarkDetector:
             for far, status in zip(beyond, candidates.status, strict=True)
         ]
         sure[[status == "absent" for status in statuses]] = 0.0
+        if unfit:
+            sure = np.array([doubted(one, threshold=_DOUBTFUL) for one in sure])
         landmarks = tuple(
             Landmark(name, positions[k], statuses[k], float(sure[k]), candidates.notes[k])
             for name in names
@@ -346,8 +354,24 @@ class LandmarkDetector:
         )
         agents = tuple(_with_answer(candidates.paths[lm.name], lm) for lm in landmarks)
         trajectory = Trajectory("landmark", agents, made_by)
-        remarks = tuple(str(remark) for remark in scan.meta.get("remarks", ()))
-        return Detection(landmarks, trajectory, remarks + _warnings(landmarks), math.nan, scan)
+        lines = [not_made_for(str(self.manifest.get("name")), unfit)] if unfit else []
+        lines += [str(remark) for remark in scan.meta.get("remarks", ())]
+        lines += _warnings(landmarks)
+        return Detection(landmarks, trajectory, tuple(lines), math.nan, scan, unfit)
+
+    def _unfit(self, candidates: Candidates) -> tuple[str, ...]:
+        """Why the model was not made for a scan: what it is like, and what the encoder sees."""
+        guard, familiarity = self.model.guard, self.model.familiarity
+        if guard is None:
+            return ()
+        reasons = guard.reasons(candidates.scan)
+        there = np.array([status != "absent" for status in candidates.status])
+        if not reasons and familiarity is not None and there.any():
+            strangeness = float(np.median(candidates.strangeness[there]))
+            if strangeness > familiarity.limit:
+                line = guard.unfamiliar(candidates.scan, strangeness, familiarity.limit)
+                reasons = (line,)
+        return reasons
 
 
 def _volume(scan: str | Path | MetaTensor) -> MetaTensor | MedrlError:

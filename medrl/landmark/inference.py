@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medrl.agents import Recorder
 from medrl.errors import MedrlError
-from medrl.landmark.dynamics import LEFT
+from medrl.landmark.dynamics import LEFT, SearchDynamics
 from medrl.landmark.model import LandmarkModel
 from medrl.landmark.network import LandmarkNetwork
 from medrl.landmark.search import Progress, SearchPolicy, SearchResult, search
@@ -43,6 +43,8 @@ class Candidates:
         features: (K, F), see :data:`medrl.landmark.confidence.FEATURES`.
         status: Of each landmark.
         notes: Of each landmark; empty where nothing is unusual.
+        strangeness: (K,) how far what the finest network sees around each answer is from what it
+            saw in training (:mod:`medrl.nets.familiarity`); NaN where nobody has looked.
         paths: Of the agents that were to be recorded, by landmark.
         windows: How many went through a network.
     """
@@ -52,6 +54,7 @@ class Candidates:
     features: Array
     status: list[Status]
     notes: list[str]
+    strangeness: Array
     paths: dict[str, AgentPath] = field(default_factory=dict)
     windows: int = 0
 
@@ -138,7 +141,8 @@ class Inference:
             features = self._features(own)
             present = self._inside(scan, positions) & (own.state.status.numpy() != LEFT)
             status: list[Status] = ["found" if there else "absent" for there in present]
-            candidates = Candidates(scan, positions, features, status, [""] * count)
+            unseen = np.full(count, np.nan)
+            candidates = Candidates(scan, positions, features, status, [""] * count, unseen)
             found.append(candidates)
             if self._model.shape is not None:
                 shape = self._model.shape.assess(np.where(present[:, None], positions, np.nan))
@@ -148,6 +152,7 @@ class Inference:
         if outliers:
             self._search_again(run, outliers, found)
         for n, candidates in enumerate(found):
+            candidates.strangeness = run.strangeness(n, candidates.positions_world)
             candidates.paths = run.paths(n, result)
             candidates.windows = int(run.policy.windows[n])
         return found
@@ -233,6 +238,8 @@ class _Run:
     ) -> None:
         self.dynamics = model.dynamics(pyramids)
         self.policy = SearchPolicy(networks)
+        self._finest = networks[0]
+        self._familiarity = model.familiarity
         self._names = model.names
         self._record = record
         self._watch = watch and _only(record, watch)
@@ -273,6 +280,13 @@ class _Run:
         )
         return world.numpy(force=True)
 
+    def strangeness(self, scan: int, positions_world: Array) -> Array:
+        """(K,) how unlike training it looks around the landmarks, K positions (RAS mm)."""
+        if self._familiarity is None:
+            return np.full(len(positions_world), np.nan)
+        features = around(self.dynamics, self._finest, scan, positions_world)
+        return self._familiarity(features, np.arange(len(features)))
+
     def paths(self, scan: int, result: SearchResult) -> dict[str, AgentPath]:
         """The agents of a scan that were recorded, by name."""
         own = result.state.status[result.state.scan == scan]
@@ -282,6 +296,28 @@ class _Run:
             for path in self._recording.trajectory().agents
             if path.start == scan and path.name in self._record
         }
+
+
+@torch.inference_mode()
+def around(
+    dynamics: SearchDynamics, finest: LandmarkNetwork, scan: int, positions_world: Array
+) -> Array:
+    """What the encoder of the finest scale sees around some places of a scan.
+
+    Args:
+        dynamics: With the scan.
+        finest: The network of the finest scale.
+        scan: Which of the scans.
+        positions_world: (N, 3) RAS mm.
+
+    Returns:
+        (N, F).
+    """
+    which = torch.full((len(positions_world),), scan, device=dynamics.device)
+    world = torch.from_numpy(np.ascontiguousarray(positions_world)).to(dynamics.device)
+    voxels = dynamics.to_voxel(which, world).round().long()
+    features: Tensor = finest.encoder(dynamics.windows(which, voxels, 0))
+    return features.double().numpy(force=True)
 
 
 def _only(names: Sequence[str], watch: Watch) -> Watch:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,8 +17,12 @@ from medrl.landmark.confidence import Confidence
 from medrl.landmark.dynamics import SearchDynamics
 from medrl.landmark.network import LandmarkNetwork
 from medrl.landmark.shape import ShapePrior
+from medrl.nets.familiarity import Familiarity
 from medrl.volume.prepare import Preprocessing
 from medrl.volume.pyramid import Pyramid, level_strides
+
+if TYPE_CHECKING:
+    from medrl.bundles import Guard
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ class LandmarkModel:
         networks: One per scale, finest first, in evaluation mode.
         shape: Prior over the landmark set; None for a model without one.
         confidence: Calibrated confidence; None before calibration.
+        guard: What the training scans were like; None if nobody has measured them.
+        familiarity: What the finest network saw around each landmark in training; None likewise.
     """
 
     names: tuple[str, ...]
@@ -90,6 +96,8 @@ class LandmarkModel:
     networks: tuple[LandmarkNetwork, ...]
     shape: ShapePrior | None = None
     confidence: Confidence | None = None
+    guard: Guard | None = None
+    familiarity: Familiarity | None = None
 
     def dynamics(self, scans: Sequence[Pyramid]) -> SearchDynamics:
         """What the agents of this model live in, in some scans of its spacings."""
@@ -115,7 +123,11 @@ class LandmarkModel:
         from medrl.bundles import new_manifest, save
 
         manifest = new_manifest(
-            name=name, task="landmark", settings=asdict(self.settings), card=card
+            name=name,
+            task="landmark",
+            settings=asdict(self.settings),
+            card=card,
+            guard=self.guard,
         )
         manifest["landmarks"] = list(self.names)
         return save(folder, self.tensors(), manifest)
@@ -134,6 +146,8 @@ class LandmarkModel:
         if self.confidence is not None:
             for name, value in asdict(self.confidence).items():
                 out[f"confidence.{name}"] = torch.as_tensor(np.atleast_1d(value)).float()
+        if self.familiarity is not None:
+            out |= self.familiarity.tensors()
         return out
 
     @staticmethod
@@ -158,7 +172,7 @@ class LandmarkModel:
             network = assemble(make, tensors, source=source, prefix=f"scale{level}.")
             networks.append(network.to(device))
         shape = confidence = None
-        with damaged("the model's shape prior or confidence is damaged"):
+        with damaged("the model's shape prior, confidence or familiarity is damaged"):
             if "shape.mean" in tensors:
                 shape = ShapePrior(
                     tensors["shape.mean"].double().numpy(),
@@ -171,7 +185,10 @@ class LandmarkModel:
                     for name in ("center", "scale", "weights", "bias")
                 )
                 confidence = Confidence(center, scale, weights, float(bias[0]))
-        return LandmarkModel(names, settings, tuple(networks), shape, confidence)
+            familiarity = Familiarity.from_tensors(tensors)
+        return LandmarkModel(
+            names, settings, tuple(networks), shape, confidence, familiarity=familiarity
+        )
 
     @staticmethod
     def load(bundle: Path, *, device: str = "cpu") -> tuple[LandmarkModel, dict[str, Any]]:
@@ -187,10 +204,10 @@ class LandmarkModel:
         Raises:
             MedrlError: If it is not a landmark bundle of this version, or damaged.
         """
-        from medrl.bundles import check_names, read_model
+        from medrl.bundles import check_names, guard_of, read_model
 
         manifest, tensors = read_model(bundle, task="landmark")
         settings = ModelSettings.from_json(manifest["settings"])
         names = check_names(manifest, "landmarks", source=str(bundle))
         model = LandmarkModel.from_tensors(names, settings, tensors, device=device)
-        return model, dict(manifest)
+        return replace(model, guard=guard_of(manifest)), dict(manifest)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medrl.bundles import save_guard
 from medrl.errors import MedrlError
 from medrl.landmark.calibrate import calibrate
 from medrl.landmark.data import landmark_names, load_labelled, points_array, read_datalist
+from medrl.landmark.guard import fit_guard
 from medrl.landmark.learner import LearnerSettings, ScaleLearner
 from medrl.landmark.model import LandmarkModel
 from medrl.landmark.shape import ShapePrior
@@ -112,7 +114,45 @@ def train(
             seed=settings.seed,
             progress=lambda done, total: report("calibration", done, total, {}),
         )
+    model = _guarded(model, data, settings, report)
     return model.save(out / settings.name, name=settings.name, card=dict(card or {}))
+
+
+def refit_guard(
+    bundle: Path, *, data: Path, out: Path | None = None, report: Report | None = None
+) -> Path:
+    """Fit the guard of a model that is there already; its weights stay as they are.
+
+    Args:
+        bundle: Its folder.
+        data: Datalist with the scans that it was trained on.
+        out: Where the model is written; over the one that is there if None.
+        report: Called now and then.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        MedrlError: If the data or the model are unusable.
+    """
+    model, _ = LandmarkModel.load(bundle)
+    guarded = _guarded(model, data, TrainSettings(), report)
+    return save_guard(bundle, guarded.guard, guarded.familiarity, out=out)
+
+
+def _guarded(
+    model: LandmarkModel, data: Path, settings: TrainSettings, report: Report | None
+) -> LandmarkModel:
+    """The model with a guard, fitted on the training scans of a datalist."""
+    report = report or (lambda *_: None)
+    training = read_datalist(data)["training"]
+    return fit_guard(
+        model,
+        load_labelled(training, model.names, model.settings.preprocessing),
+        augmentation=settings.learner.augmentation,
+        seed=settings.seed,
+        progress=lambda done, total: report("guard", done, total, {}),
+    )
 
 
 def train_scale(

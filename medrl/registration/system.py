@@ -187,7 +187,7 @@ checkerboard (.png)."""
 
     def doubt(self, result: Registration) -> str | None:
         """Whether a registration is to be trusted."""
-        return result.doubt
+        return super().doubt(result) or result.doubt
 
     def rows(self, result: Registration) -> list[dict[str, Any]]:
         """The figures of a pair, and its transform."""

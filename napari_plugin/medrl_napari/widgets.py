@@ -297,9 +297,16 @@ class StatusLine(QLabel):
         """Tell what the user should look at."""
         self._set("warn", text)
 
-    def tell(self, text: str, remarks: Sequence[str]) -> None:
-        """Tell how it went, and what the user should look at, if there is anything."""
-        lines = [text, *(f"{remark[0].upper()}{remark[1:]}." for remark in remarks if remark)]
+    def tell(self, text: str, remarks: Sequence[str], *, doubt: str | None = None) -> None:
+        """Tell how it went, and what the user should look at, if there is anything.
+
+        Args:
+            text: How it went.
+            remarks: What the user should know of it.
+            doubt: Why nobody should rely on it; comes before all else.
+        """
+        first = [f"Not to be relied on: {doubt}."] if doubt else []
+        lines = [*first, text, *(f"{line[0].upper()}{line[1:]}." for line in remarks if line)]
         self._set("warn" if len(lines) > 1 else "say", "\n".join(lines))
 
     def error(self, text: str) -> None:

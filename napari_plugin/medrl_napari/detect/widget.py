@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from medrl.errors import MedrlError
 from medrl.landmark.picture import short_name
+from medrl.systems import get
 from medrl_napari.agents import AgentsView
 from medrl_napari.detect.form import COLORINGS, DetectForm
 from medrl_napari.detect.points import Corrections, LandmarkPoints
@@ -207,7 +208,9 @@ class DetectWidget(DetectForm):
         there = [lm for lm in landmarks if lm.status != "absent"]
         line = f"{len(there)} of {len(landmarks)} found in {result.detection.seconds:.1f} s. "
         line += "The slider t replays the search."
-        self.status.tell(line, result.detection.warnings)
+        doubt = get("landmark").doubt(result.detection)
+        remarks = [remark for remark in result.detection.warnings if remark != doubt]
+        self.status.tell(line, remarks, doubt=doubt)
         frame, wanted = result.shown.frame, lambda: self._result is result
         self.show_paths(result.detection, frame, wanted=wanted)
 

@@ -248,8 +248,8 @@ class AgentPanel(AgentsDock):
     def _say(self, run: Run) -> None:
         result, doubt = run.result, run.system.doubt(run.result)
         sure = "" if result.confidence is None else f", confidence {result.confidence:.2f}"
-        remarks = [*result.warnings, *([f"not to be trusted: {doubt}"] if doubt else [])]
-        self.status.tell(f"Done in {result.seconds:.1f} s{sure}.", remarks)
+        remarks = [line for line in result.warnings if line != doubt]
+        self.status.tell(f"Done in {result.seconds:.1f} s{sure}.", remarks, doubt=doubt)
 
     def _choose(self, number: int) -> None:
         """Point out what a row of the table tells of."""
