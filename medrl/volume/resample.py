@@ -20,6 +20,8 @@ from medrl.volume.space import apply_affine, as_affine, as_transform, spacing_of
 _STRAIGHT_ENOUGH_DEG = 10.0
 _SAME_SPACING = 0.01
 _MOST_VOXELS = 2**30
+#: No scan of a body is longer.
+_LONGEST_MM = 5000.0
 #: What a voxel of a resampled scan takes until agents walk on it: as float32, a few times over.
 _BYTES_OF_A_VOXEL = 32
 #: Grids count as parallel if no voxel is off by more than this share of one.
@@ -173,11 +175,12 @@ def _covering_grid(
     low, high = world.min(axis=0), world.max(axis=0)
     counts = np.maximum(np.floor((high - low) / spacing + 1e-6).astype(int) + 1, 1)
     voxels = float(np.prod(counts.astype(float)))
-    if voxels > min(_MOST_VOXELS, available_memory() / _BYTES_OF_A_VOXEL):
+    most = min(_MOST_VOXELS, available_memory() / _BYTES_OF_A_VOXEL)
+    if voxels > most or (high - low).max() > _LONGEST_MM:
         extent = " x ".join(f"{length:.0f}" for length in high - low)
+        memory = f": at {spacing:g} mm it would not fit in memory" if voxels > most else ""
         raise MedrlError(
-            f"the scan spans {extent} mm: at {spacing:g} mm it would not fit in memory; its header "
-            "may give a wrong voxel size"
+            f"the scan spans {extent} mm{memory}; its header may give a wrong voxel size"
         )
     grid = np.diag([spacing, spacing, spacing, 1.0])
     grid[:3, 3] = low + ((high - low) - (counts - 1) * spacing) / 2
