@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from medrl.errors import MedrlError
 from medrl.memory import available_memory
 from medrl.volume.grid import on_grid_of
-from medrl.volume.space import apply_affine, as_affine, as_transform, spacing_of
+from medrl.volume.space import apply_affine, as_affine, as_transform, same_grid, spacing_of
 
 #: A grid that already has the wanted spacing and is tilted by less than this is left as it is.
 _STRAIGHT_ENOUGH_DEG = 10.0
@@ -26,6 +26,8 @@ _LONGEST_MM = 5000.0
 _BYTES_OF_A_VOXEL = 32
 #: Grids count as parallel if no voxel is off by more than this share of one.
 _SAME_PLACE = 1e-6
+#: ... and as the same up to this share: headers are rounded in many ways.
+_SAME_GRID = 0.01
 #: Voxels that are sampled at a time.
 _SLAB = 2**20
 
@@ -117,16 +119,17 @@ def resample_onto(
         MedrlError: If an affine is unusable.
     """
     upright = to_closest_axes(scan)
-    old = as_affine(upright.affine)
-    volume = upright.as_tensor().float()
-    onto = MetaTensor(volume, affine=torch.from_numpy(np.asarray(affine, dtype=np.float64)))
-    if tuple(volume.shape[1:]) == tuple(shape) and np.allclose(old, affine, atol=1e-4):
-        return onto
+    wanted = torch.from_numpy(np.asarray(affine, dtype=np.float64))
+    for own in (scan, upright):
+        same = tuple(own.shape[1:]) == tuple(shape)
+        if same and same_grid(as_affine(own.affine), affine, shape, within=_SAME_GRID):
+            return MetaTensor(own.as_tensor().float(), affine=wanted)
+    old, volume = as_affine(upright.affine), upright.as_tensor().float()
     # How many voxels of the scan a step along each of its axes takes on the new grid.
     steps = np.abs(np.linalg.inv(old)[:3, :3] @ affine[:3, :3]).max(axis=1)
     voxel = np.linalg.inv(old) @ affine
     sampled = _resample(volume, np.maximum(steps, 1.0), voxel, shape, background)
-    return MetaTensor(sampled, affine=onto.affine)
+    return MetaTensor(sampled, affine=wanted)
 
 
 def move_scan(

@@ -131,6 +131,25 @@ def box_corners(low: ArrayLike, high: ArrayLike) -> Points:
     return np.stack(np.meshgrid(*ends), -1).reshape(-1, 3)
 
 
+def same_grid(
+    one: ArrayLike, other: ArrayLike, shape: tuple[int, ...], *, within: float = 1e-3
+) -> bool:
+    """Whether two affines put every voxel of a grid at one place.
+
+    Numbers in headers are rounded in many ways: whether grids are the same is not a matter of
+    digits, but of how far voxels are off, and that is most at a corner.
+
+    Args:
+        one: (4, 4), voxel to world.
+        other: (4, 4), voxel to the same world.
+        shape: The grid (I, J, K).
+        within: How far off they may be, as part of the smallest voxel size.
+    """
+    corners = box_corners((0, 0, 0), np.asarray(shape[-3:], dtype=np.float64) - 1)
+    apart = np.linalg.norm(apply_affine(one, corners) - apply_affine(other, corners), axis=-1)
+    return bool(apart.max() <= within * spacing_of(one).min())
+
+
 def depth_inside(points_world: ArrayLike, affine: ArrayLike, shape: tuple[int, ...]) -> Points:
     """Distance of points to the nearest face of a scan, outermost voxels counted in full.
 
