@@ -112,8 +112,10 @@ def test_voxels_that_are_too_large_do_not_take_all_memory(monkeypatch) -> None:
         resample_isotropic(scan_of(20), spacing=2.0)
     assert resample_isotropic(scan_of(2.4), spacing=2.0).shape == (1, 117, 139, 112)
     monkeypatch.setattr("medrl.volume.resample.available_memory", lambda: 2**60)
-    with pytest.raises(MedrlError, match="19400 x 23000 x 18600 mm"):
+    with pytest.raises(MedrlError, match=r"19400 x 23000 x 18600 mm: .* not fit in memory"):
         resample_isotropic(scan_of(200), spacing=2.0)
+    with pytest.raises(MedrlError, match="19400 x 23000 x 18600 mm; its header"):
+        resample_isotropic(scan_of(200), spacing=50.0)
 
 
 @pytest.mark.parametrize(("size", "says"), [(0.02, "1.96 x 2.32 x 1.88"), (0.002, "0.196 x 0.232")])

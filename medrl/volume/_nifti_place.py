@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
 from medrl.volume._checks import SHEARED
-from medrl.volume.space import apply_affine, as_affine, box_corners, is_sheared, spacing_of
+from medrl.volume.space import (
+    apply_affine,
+    as_affine,
+    box_corners,
+    is_sheared,
+    same_grid,
+    spacing_of,
+)
 
 Affine = NDArray[np.float64]
 
@@ -27,8 +34,6 @@ _ROUNDED = 1e-3
 #: Forms agree if nothing is apart by more than these shares of a voxel and of the scan: of a turn
 #: by nearly 180 degrees float32 keeps no more.
 _OF_A_VOXEL, _OF_THE_SCAN = 0.1, 5e-4
-#: ... and they are the same up to this share of a voxel.
-_SAME = 1e-3
 #: What a header says of the place of its grid.
 _FIELDS = (
     *("pixdim", "qform_code", "sform_code", "xyzt_units", "quatern_b", "quatern_c", "quatern_d"),
@@ -112,9 +117,7 @@ def header_with(
     except (ValueError, HeaderDataError):
         return None
     own = np.diag([_MM.get(unit, 1.0)] * 3 + [1.0]) @ form
-    if not _apart(own, affine, shape) <= _SAME * spacing_of(affine).min():
-        return None
-    return header
+    return header if same_grid(own, affine, shape) else None
 
 
 def _mend(header: nib.Nifti1Header) -> list[str]:

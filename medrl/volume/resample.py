@@ -21,10 +21,14 @@ from medrl.volume.space import apply_affine, as_affine, as_transform, same_grid,
 _STRAIGHT_ENOUGH_DEG = 10.0
 _SAME_SPACING = 0.01
 _MOST_VOXELS = 2**30
+#: No scan of a body is longer.
+_LONGEST_MM = 5000.0
 #: What a voxel of a resampled scan takes until agents walk on it: as float32, a few times over.
 _BYTES_OF_A_VOXEL = 32
 #: Grids count as parallel if no voxel is off by more than this share of one.
 _SAME_PLACE = 1e-6
+#: ... and as the same up to this share: headers are rounded in many ways.
+_SAME_GRID = 0.01
 #: Voxels that are sampled at a time.
 _SLAB = 2**20
 
@@ -116,16 +120,17 @@ def resample_onto(
         MedrlError: If an affine is unusable.
     """
     upright = to_closest_axes(scan)
-    old = as_affine(upright.affine)
-    volume = upright.as_tensor().float()
-    onto = MetaTensor(volume, affine=torch.from_numpy(np.asarray(affine, dtype=np.float64)))
-    if tuple(volume.shape[1:]) == tuple(shape) and same_grid(old, affine, shape):
-        return onto
+    wanted = torch.from_numpy(np.asarray(affine, dtype=np.float64))
+    for own in (scan, upright):
+        same = tuple(own.shape[1:]) == tuple(shape)
+        if same and same_grid(as_affine(own.affine), affine, shape, within=_SAME_GRID):
+            return MetaTensor(own.as_tensor().float(), affine=wanted)
+    old, volume = as_affine(upright.affine), upright.as_tensor().float()
     # How many voxels of the scan a step along each of its axes takes on the new grid.
     steps = np.abs(np.linalg.inv(old)[:3, :3] @ affine[:3, :3]).max(axis=1)
     voxel = np.linalg.inv(old) @ affine
     sampled = _resample(volume, np.maximum(steps, 1.0), voxel, shape, background)
-    return MetaTensor(sampled, affine=onto.affine)
+    return MetaTensor(sampled, affine=wanted)
 
 
 def move_scan(
@@ -202,11 +207,12 @@ def _covering_grid(
     low, high = world.min(axis=0), world.max(axis=0)
     counts = np.maximum(np.floor((high - low) / spacing + 1e-6).astype(int) + 1, 1)
     voxels = float(np.prod(counts.astype(float)))
-    if voxels > min(_MOST_VOXELS, available_memory() / _BYTES_OF_A_VOXEL):
+    most = min(_MOST_VOXELS, available_memory() / _BYTES_OF_A_VOXEL)
+    if voxels > most or (high - low).max() > _LONGEST_MM:
         extent = " x ".join(f"{length:.0f}" for length in high - low)
+        memory = f": at {spacing:g} mm it would not fit in memory" if voxels > most else ""
         raise MedrlError(
-            f"the scan spans {extent} mm: at {spacing:g} mm it would not fit in memory; its header "
-            "may give a wrong voxel size"
+            f"the scan spans {extent} mm{memory}; its header may give a wrong voxel size"
         )
     grid = np.diag([spacing, spacing, spacing, 1.0])
     grid[:3, 3] = low + ((high - low) - (counts - 1) * spacing) / 2

@@ -18,7 +18,7 @@ from medrl import MedrlError, read
 from medrl.seednet.data import Target, read_mask
 from medrl.volume.grid import on_grid_of
 from medrl.volume.read import read_labels, write_nifti
-from medrl.volume.resample import move_scan
+from medrl.volume.resample import move_scan, resample_onto
 
 Array = NDArray[np.float64]
 VOXELS = np.random.default_rng(0).integers(0, 99, (6, 7, 8)).astype(np.int16)
@@ -298,3 +298,21 @@ def test_labels_on_a_scan_with_two_forms(tmp_path: Path) -> None:
         labels = read_labels(path)
     write_nifti(tmp_path / "b.nii.gz", labels)
     check_lies_on(tmp_path / "b.nii.gz", path)
+
+
+def test_a_mask_whose_header_is_rounded_otherwise_is_on_the_same_grid(tmp_path: Path) -> None:
+    """Nothing is interpolated: not from float32 rows, not from a quaternion, not in micrometres."""
+    for size in (1.0, 0.02):
+        form = turned(143.21, (-87.123456, 101.7654321, -33.3333))
+        form[:3] *= size
+        image = MetaTensor(torch.zeros(1, 6, 7, 8), affine=torch.from_numpy(form))
+        for codes in ((0, 1), (1, 0)):
+            path = written(tmp_path / "m.nii", qform=form, sform=form, codes=codes)
+            labels = quietly(path)
+            assert not np.array_equal(labels.affine, form)
+            onto = resample_onto(labels, affine=image.affine.numpy(), shape=(6, 7, 8))
+            np.testing.assert_array_equal(onto[0].numpy(), VOXELS)
+        # Half a voxel off is another grid, however small voxels are.
+        form[:3, 3] += 0.5 * form[:3, 0]
+        onto = resample_onto(labels, affine=form, shape=(6, 7, 8))
+        assert not np.array_equal(onto[0].numpy(), VOXELS)
