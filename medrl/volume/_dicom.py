@@ -59,7 +59,7 @@ def load_dicom(path: Path, files: Iterable[Path], *, series: str | None) -> Load
             f"{path}: holds no DICOM images{said}; name an image file, or a folder or zip with one "
             "series"
         )
-    images = [with_frames(image) for image in _choose_series(path, found.images, series)]
+    images = [with_frames(path, image) for image in _choose_series(path, found.images, series)]
     for image in images:
         _check_pixels(path, image)
     ordered, remarks = _ordered(path, frames_of(path, images))

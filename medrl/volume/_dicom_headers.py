@@ -126,6 +126,10 @@ def find_images(files: Iterable[Path], *, listing: bool = False) -> Found:
     for file in regular(files):
         try:
             header = _header(file, _LIST_TAGS if listing else _TAGS)
+            if "Rows" in header and "Columns" in header:
+                found.images.append(Image(file, header))
+            elif _should_be_image(header):
+                found.unreadable.append((file, "truncated: it does not say how large its image is"))
         except _NoDicomError:
             if called_dicom(file):
                 found.misnamed.append(file)
@@ -136,21 +140,30 @@ def find_images(files: Iterable[Path], *, listing: bool = False) -> Found:
         except Exception as error:
             # Parsers of damaged files fail in every way there is, and their words quote values.
             found.unreadable.append((file, f"damaged: {type(error).__name__}"))
-        else:
-            if "Rows" in header and "Columns" in header:
-                found.images.append(Image(file, header))
-            elif _should_be_image(header):
-                found.unreadable.append((file, "truncated: it does not say how large its image is"))
     # Segmentations of a scan lie beside it.
     scans = [one for one in found.images if one.header.get("SOPClassUID") not in NO_SCANS]
     return Found(scans or found.images, found.unreadable, found.misnamed)
 
 
-def with_frames(image: Image) -> Image:
-    """The same, with what its header says of each frame, if it may say such things."""
+def with_frames(path: Path, image: Image) -> Image:
+    """The same, with what its header says of each frame, if it may say such things.
+
+    Args:
+        path: What the user named, for messages.
+        image: As found.
+
+    Raises:
+        MedrlError: If that is damaged.
+    """
     if "NumberOfFrames" not in image.header and image.header.get("ImagePositionPatient"):
         return image
-    return Image(image.file, _header(image.file, _FRAME_TAGS))
+    try:
+        return Image(image.file, _header(image.file, _FRAME_TAGS))
+    except Exception as error:
+        raise MedrlError(
+            f"{path}: what {image.file.name} says of its frames is damaged "
+            f"({type(error).__name__}); copy or export it again"
+        ) from error
 
 
 def by_series(images: list[Image]) -> dict[str, list[Image]]:
