@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,8 @@ from typing import Any, TextIO, cast
 from medrl.files import one_line, printable
 
 _PROG = "medrl"
+#: Columns that lines are wrapped to at the least.
+_NARROWEST = 40
 _NAMES = ("stdin", "stdout", "stderr")
 
 
@@ -22,6 +25,8 @@ def steady_output() -> Iterator[None]:
     that lacks letters of a file's name: these are then written as escapes, such as ``\u982d``.
     """
     _occupy_closed()
+    if shutil.get_terminal_size().columns < _NARROWEST:
+        os.environ["COLUMNS"] = str(_NARROWEST)  # in less, libraries wrap help without end
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (cast(TextIO, _Steady(stream)) for stream in before)
     try:

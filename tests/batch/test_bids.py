@@ -172,6 +172,72 @@ def test_wrong_choices_are_one_line(dataset, tmp_path):
         discover(dataset, by_verb("detect"))
 
 
+#: Names of images in sub-01/anat, and why they are left out; None if they are taken.
+IMAGES = {
+    "T1w": None,
+    "rec-norm_T1w": None,
+    "acq-highres_ce-gad_run-2_T1w": None,
+    "part-mag_T2starw": None,
+    "part-phase_T2starw": "a phase image (part-phase)",
+    "part-real_T1w": "a real part (part-real)",
+    "part-imag_T1w": "an imaginary part (part-imag)",
+    "echo-1_T2starw": "one echo of several (echo-1)",
+    "inv-2_part-mag_T1w": "one inversion of several (inv-2)",
+    "flip-1_mt-on_T1w": "one flip angle of several (flip-1)",
+    "acq-scout_T1w": "a localizer (acq-scout)",
+    "acq-Localizer_T2w": "a localizer (acq-Localizer)",
+    "mod-T1w_defacemask": "a defacemask, which is not what suits the model",
+    "T1map": "a T1map, which",
+    "dseg": "a dseg, which",
+    "inv-1_MP2RAGE": "a MP2RAGE, which",
+    "acq-told_T2starw": "a phase image (ImageType PHASE in its sidecar)",
+    "acq-told_T2w": "a localizer (ImageType LOCALIZER in its sidecar)",
+    "acq-mag_T2starw": None,
+    "acq-broken_T1w": None,
+    "acq-fetched_T1w": None,
+}
+
+
+def test_what_names_and_sidecars_say_against_an_image(tmp_path):
+    paths = {key: f"sub-01/anat/sub-01_{key}.nii.gz" for key in IMAGES}
+    root = make(tmp_path / "bids", *paths.values(), "sub-01/func/sub-01_task-rest_bold.nii.gz")
+    make(root, "sub-01/anat/sub-01_FLAIR.nii", "sub-01/anat/sub-01_FLAIR.nii.gz")
+    make(root, "sourcedata/sub-01_T1w.nii.gz", "code/x.nii.gz", "sub-01/anat/notes.txt")
+    sidecars = {
+        "T2starw.json": {"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"]},
+        "sub-01/anat/sub-01_acq-told_T2starw.json": {
+            "ImageType": ["ORIGINAL", "PRIMARY", "ND", "PHASE"]
+        },
+        "acq-told_T2w.json": {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
+        "sub-01/sub-01_acq-mag_T2starw.json": {"ImageType": ["ORIGINAL", "PRIMARY", "M", "FFE"]},
+    }
+    for name, content in sidecars.items():
+        (root / name).write_text(json.dumps(content))
+    (root / "sub-01/anat/sub-01_acq-broken_T1w.json").write_text("{")
+    (root / paths["acq-fetched_T1w"]).unlink()
+    (root / paths["acq-fetched_T1w"]).symlink_to(".git/annex/objects/x")
+    listed = ["filename", "anat/sub-01_T1w.nii.gz", "anat/sub-01_run-9_T1w.nii.gz"]
+    (root / "sub-01" / "sub-01_scans.tsv").write_text("\n".join(listed) + "\n")
+    found = discover(root, by_verb("detect"))
+    taken = {case.stem.removeprefix("sub-01_") for case in found}
+    assert taken == {key for key, reason in IMAGES.items() if reason is None}
+    said = {one.path.relative_to(root).as_posix(): one.reason for one in found.left_out}
+    for key, reason in IMAGES.items():
+        if reason is not None:
+            assert said[paths[key]].startswith(reason)
+    for ending in (".nii", ".nii.gz"):
+        assert "leave one" in said[f"sub-01/anat/sub-01_FLAIR{ending}"]
+    assert "in func/" in said["sub-01/func/sub-01_task-rest_bold.nii.gz"]
+    assert "beside those of participants" in said["sourcedata"]
+    assert "beside those of participants" in said["code"]
+    assert said["sub-01/anat/notes.txt"] == "no scan by its name"
+    assert "not there" in said["sub-01/anat/sub-01_run-9_T1w.nii.gz"]
+    # What is asked for by its suffix may be one of several; a phase image is never anatomy.
+    make(root, "sub-01/anat/sub-01_inv-2_part-phase_MP2RAGE.nii.gz")
+    asked = discover(root, by_verb("detect"), selection=Selection(suffixes=("MP2RAGE",)))
+    assert names(asked) == ["sub-01_inv-1_MP2RAGE"]
+
+
 def test_derivatives_are_folders_like_any_other(tmp_path):
     root = make(tmp_path / "d", "sub-01/anat/sub-01_desc-x_T1w.nii.gz", DatasetType="derivative")
     (case,) = discover(root, by_verb("detect"))

@@ -1,6 +1,8 @@
 """What is found in folders, globs and manifests, and what it is called."""
 
 import json
+import os
+import socket
 
 import pydicom
 import pytest
@@ -173,3 +175,101 @@ def test_cases_survive_json():
     again = Case.of_plain(json.loads(json.dumps(case.plain())))
     assert (again.name, again.options) == (case.name, case.options)
     assert again.sources["scan"].series == "1.2"
+
+
+def reasons(found):
+    return {one.path.name: one.reason for one in found.left_out}
+
+
+def test_links_to_one_file_are_scans_of_their_own(tmp_path):
+    touch(tmp_path, "store/object.nii.gz", "in/own/a.nii.gz")
+    root = tmp_path / "in"
+    for name in ("ses-1", "ses-2"):
+        (root / f"{name}.nii.gz").symlink_to(tmp_path / "store" / "object.nii.gz")
+    (root / "hard.nii.gz").hardlink_to(tmp_path / "store" / "object.nii.gz")
+    for name in ("p1", "p2"):
+        (root / name).symlink_to(tmp_path / "store")
+    (root / "absent.nii.gz").symlink_to("annex/objects/x")
+    (root / "own" / "up").symlink_to(root)
+    (root / "self").symlink_to(".")
+    found = discover(root, by_verb("detect"))
+    assert names(found) == sorted(
+        ["absent", "hard", "ses-1", "ses-2", "p1/object", "p2/object", "own/a"]
+    )
+    assert all(case.source.path.is_relative_to(root) for case in found)
+    assert set(reasons(found)) == {"self", "up"}
+    assert "link back" in reasons(found)["up"]
+    assert str(found).startswith("9 files seen, 7 taken, 2 left out: a link back")
+    assert names(discover(root / "**" / "a.nii.gz", by_verb("detect"))) == ["a"]
+
+
+def test_what_is_left_out_is_said(tmp_path, monkeypatch):
+    touch(tmp_path, "a.nii.gz", "a.json", "x.mgz", "README", "._a.nii.gz", "c.nii.gz/c.nii")
+    touch(tmp_path, "sub-01_dseg.nii.gz", "sub-01_desc-brain_mask.nii.gz", "m.seg.nii.gz")
+    touch(tmp_path, "sub-01_part-phase_T2starw.nii.gz", "sub-01_part-mag_T2starw.nii.gz")
+    touch(tmp_path, "done/case.json", "done/a.nii.gz", "locked/b.nii.gz", "out/r.nii.gz")
+    os.mkfifo(tmp_path / "pipe.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind("socket.nii.gz")
+    (tmp_path / "IM1").symlink_to("nowhere")
+    listdir = os.listdir
+
+    def guarded(folder):
+        if str(folder).endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", guarded)
+    found = discover(tmp_path, by_verb("detect"), leave_out=tmp_path / "out")
+    assert names(found) == ["a", "c.nii.gz/c", "sub-01_part-mag_T2starw"]
+    expected = {
+        "a.json": "no scan by its name",
+        "x.mgz": "convert it",
+        "README": "no DICOM image",
+        "._a.nii.gz": "hidden",
+        "sub-01_dseg.nii.gz": "label map",
+        "sub-01_desc-brain_mask.nii.gz": "label map",
+        "m.seg.nii.gz": "label map",
+        "sub-01_part-phase_T2starw.nii.gz": "a phase image (part-phase)",
+        "done": "results of medrl",
+        "locked": "cannot be searched: Permission denied",
+        "pipe.nii.gz": "neither a file nor a folder",
+        "socket.nii.gz": "neither a file nor a folder",
+        "IM1": "git annex get",
+    }
+    said = reasons(found)
+    assert said.keys() == expected.keys()
+    for name, words in expected.items():
+        assert words in said[name]
+    # Where nothing is left, the reasons are the answer.
+    touch(tmp_path, "texts/a.txt")
+    with pytest.raises(MedrlError, match=r"no scans .*; left out: no scan by its name: 1"):
+        discover(tmp_path / "texts", by_verb("detect"))
+
+
+def test_odd_names_do_no_harm(tmp_path):
+    raw = [b"Sch\xe4del.nii.gz", b"new\nline.nii", b"a:b.nii", b"a-b.nii", b"-x.nii"]
+    raw.append(b"x" * 250 + b".nii")
+    for name in raw:
+        with open(os.fsencode(tmp_path) + b"/" + name, "wb") as stream:
+            stream.write(b"x")
+    found = discover(tmp_path, by_verb("detect"))
+    assert {os.fsencode(case.source.path.name) for case in found} == set(raw)
+    assert len(set(names(found))) == len(raw)
+    for case in found:
+        (tmp_path / "out" / case.folder).mkdir(parents=True)
+        json.dumps(case.plain(), ensure_ascii=False).encode()
+    # A manifest may hold such bytes, too.
+    (tmp_path / "list.csv").write_bytes(b"scan\n" + raw[0] + b"\n")
+    (case,) = discover(tmp_path / "list.csv", by_verb("detect"))
+    assert (case.name, os.path.exists(case.source.path)) == ("Sch%e4del", True)
+
+
+def test_a_scan_keeps_its_name_when_others_come(tmp_path):
+    touch(tmp_path, "a.nii", "a.mha")
+    before = {case.source.path.name: case.name for case in discover(tmp_path, by_verb("detect"))}
+    touch(tmp_path, "A.nrrd", "a.nii.gz")
+    after = {case.source.path.name: case.name for case in discover(tmp_path, by_verb("detect"))}
+    assert before == {"a.nii": "a.nii", "a.mha": "a.mha"}
+    assert after.items() >= before.items()
