@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from medrl.bundles.guard import guard_of
+from medrl.bundles.guard import Guard, guard_of
+from medrl.errors import MedrlError
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fit:
-    """Whether a model was made for scans like one.
+    """Whether a model was made for scans like one, as far as can be told without running it.
 
     Attributes:
         fits: Whether it was; None if nobody knows.
-        reasons: Why it was not, one line each, or why nobody knows.
+        reasons: Why it was not, or why nobody knows, one line each.
         channels: Of a model that looks at several images: which of them the scan may be.
     """
 
@@ -27,25 +28,52 @@ class Fit:
     channels: tuple[str, ...] = ()
 
 
-def fit_of(manifest: Mapping[str, Any], scan: MetaTensor, *, labels: bool = False) -> Fit:
+def fit_of(
+    manifest: Mapping[str, Any], scan: MetaTensor, *, labels: bool = False, contrast: str = ""
+) -> Fit:
     """Tell whether a model was made for scans like this one.
 
     Args:
         manifest: The model's ``model.json``.
         scan: MetaTensor (C, I, J, K) with its voxel-to-world affine (RAS mm).
         labels: Whether the scan is a label map or a mask.
+        contrast: What its name says of its contrast, as BIDS has it, such as ``T2w``; empty if
+            nothing.
     """
     if labels:
         return Fit(False, ("it is a label map; the model looks at scans",))
     if scan.shape[0] != 1:
         return Fit(False, (f"it has {scan.shape[0]} channels or frames; the model looks at one",))
-    guard = guard_of(manifest)
-    if guard is None:
-        return Fit(None, ("the model does not say what it was trained on",))
-    names = tuple(training.channel for training in guard.scans)
-    if len(names) > 1:
-        fitting = tuple(name for name in names if not guard.reasons(scan, channel=name))
-        if fitting:
-            return Fit(True, channels=fitting)
-    reasons = guard.reasons(scan)
-    return Fit(not reasons, reasons)
+    known = manifest["card"].get("contrasts", [])
+    if contrast and known and contrast not in known:
+        return Fit(
+            False,
+            (
+                f"contrast: its name says {contrast}; those it was trained on are "
+                f"{' or '.join(map(str, known))}",
+            ),
+        )
+    try:
+        guard = guard_of(manifest)
+        if guard is None:
+            return Fit(None, ("the model does not say what it was trained on",))
+        return _by_guard(guard, scan)
+    except MedrlError as error:
+        return Fit(False, (str(error),))
+
+
+def _by_guard(guard: Guard, scan: MetaTensor) -> Fit:
+    from medrl.volume.appearance import appearance
+
+    if reasons := guard.reasons(scan):
+        return Fit(False, reasons)
+    fitting = [one for one in guard.scans if not guard.reasons(scan, channel=one.channel)]
+    channels = tuple(one.channel for one in fitting) if len(guard.scans) > 1 else ()
+    seen = appearance(scan)
+    if not any(one.has_contrast_of(seen) for one in fitting):
+        doubt = (
+            "contrast: things have another brightness than in those it was trained on; only "
+            "running it can tell whether that matters"
+        )
+        return Fit(None, (doubt,), channels)
+    return Fit(True, channels=channels)

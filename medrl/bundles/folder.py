@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from medrl.bundles.guard import Guard
-    from medrl.nets.familiarity import Familiarity
 
 MANIFEST_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -244,8 +243,8 @@ def save(
 
 def save_guard(
     folder: str | Path,
-    guard: Guard,
-    familiarity: Familiarity | None,
+    guard: Guard | None,
+    seen: Mapping[str, Tensor],
     *,
     out: str | Path | None = None,
 ) -> Path:
@@ -254,7 +253,7 @@ def save_guard(
     Args:
         folder: The model's folder.
         guard: What its training scans were like.
-        familiarity: What its encoder saw there; None if that tells nothing.
+        seen: Tensors of which those of :class:`medrl.nets.familiarity.Familiarity` are written.
         out: Where to; the model's own folder if None.
 
     Returns:
@@ -267,13 +266,13 @@ def save_guard(
 
     source = Path(folder)
     kept = {n: tensor for n, tensor in load_weights(source).items() if not n.startswith(PREFIX)}
-    seen = {} if familiarity is None else familiarity.tensors()
     texts = {name: source / name for name in (LICENCE_FILE, CARD_FILE)}
+    told = {name: tensor for name, tensor in seen.items() if name.startswith(PREFIX)}
     licence, card = (
         path.read_text(encoding="utf-8") if path.is_file() else None for path in texts.values()
     )
-    manifest = {**read_manifest(source), "guard": asdict(guard)}
-    return save(out or source, {**kept, **seen}, manifest, licence=licence, card=card)
+    manifest = {**read_manifest(source), **({} if guard is None else {"guard": asdict(guard)})}
+    return save(out or source, {**kept, **told}, manifest, licence=licence, card=card)
 
 
 def _compact(name: str, tensor: Tensor, half: bool) -> Tensor:

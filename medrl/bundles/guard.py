@@ -9,7 +9,7 @@ What a model's own encoder has seen is a further part, stored with the weights:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from medrl.bundles.build import settings_from
@@ -26,8 +26,12 @@ _ROOM = 1.2
 #: How much shorter than any in training what a scan shows as a whole may be: a brain without its
 #: skull is shorter than a head.
 _SHORTER = 1.4
-#: Distance of a contrast from that of training, as a share of the largest there.
-_CONTRAST_ROOM = 1.1
+#: Share of the training scans whose contrast is ordinary, and how much farther another may be off.
+_ORDINARY, _CONTRAST_ROOM = 0.95, 1.1
+#: Of the values of scans that are no CT, and of a CT.
+_UNITS = ("relative", "hounsfield")
+#: Brightness that varies less in training is not blown up.
+_LEAST_SPREAD = 0.02
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Training:
         narrowest_mm: Shortest side of the smallest field of view.
         shortest_mm: Length of the shortest object that was whole; 0 if none was.
         longest_mm: Length of the longest object; 0 if any length will do.
-        hounsfield: Whether the values were those of a CT.
+        unit: Of the values: ``hounsfield`` as of a CT, ``relative`` as of MRI, or ``any`` if the
+            model was trained on any contrast.
         contrast_mean: Mean of :attr:`medrl.volume.appearance.Appearance.contrast`.
         contrast_spread: Standard deviation of it.
         contrast_limit: Largest root mean square distance from the mean, in standard deviations.
@@ -49,38 +54,50 @@ class Training:
     narrowest_mm: float
     shortest_mm: float
     longest_mm: float
-    hounsfield: bool
+    unit: str
     contrast_mean: tuple[float, ...]
     contrast_spread: tuple[float, ...]
     contrast_limit: float
 
     @staticmethod
-    def fit(scans: Sequence[Appearance], *, channel: str = "", bounded: bool = True) -> Training:
-        """Take in what training scans are like, those with a part of the field of view included.
+    def fit(
+        scans: Sequence[Appearance],
+        *,
+        changed: Sequence[Appearance] = (),
+        channel: str = "",
+        bounded: bool = True,
+        least_view: float = 1.0,
+        unit: str | None = None,
+    ) -> Training:
+        """Take in what training scans are like.
 
         Args:
-            scans: What they look like; at least one.
+            scans: What they look like as they are; at least one.
+            changed: Further looks of them, with other sizes and fields of view.
             channel: Name of the model's channel.
             bounded: Whether the size of what a scan shows tells anything; not if models look only
                 at a part of it.
+            least_view: Smallest part of a field of view that is as good as all of it.
+            unit: See the attributes; found out from the scans if None.
         """
         import numpy as np
 
-        whole = [scan.length_mm for scan in scans if not scan.cut]
+        every = [*scans, *changed]
+        whole = [scan.length_mm for scan in every if not scan.cut]
         contrasts = np.stack([scan.contrast for scan in scans])
-        mean, spread = contrasts.mean(axis=0), contrasts.std(axis=0).clip(min=0.02)
+        mean, spread = contrasts.mean(axis=0), contrasts.std(axis=0).clip(min=_LEAST_SPREAD)
         found = Training(
             channel,
-            min(scan.narrowest_mm for scan in scans) / _ROOM,
+            least_view * min(scan.narrowest_mm for scan in every) / _ROOM,
             min(whole) / _SHORTER if bounded and whole else 0.0,
-            max(scan.length_mm for scan in scans) * _ROOM if bounded else 0.0,
-            sum(scan.hounsfield for scan in scans) > len(scans) / 2,
+            max(scan.length_mm for scan in every) * _ROOM if bounded else 0.0,
+            unit or _UNITS[sum(scan.hounsfield for scan in scans) > len(scans) / 2],
             tuple(mean.tolist()),
             tuple(spread.tolist()),
             0.0,
         )
-        limit = max(found.contrast_distance(scan) for scan in scans) * _CONTRAST_ROOM
-        return Training(**{**vars(found), "contrast_limit": limit})
+        off = np.quantile([found.contrast_distance(scan) for scan in scans], _ORDINARY)
+        return replace(found, contrast_limit=float(off) * _CONTRAST_ROOM)
 
     def reasons(self, scan: Appearance) -> list[str]:
         """What is unlike the training scans, in plain words."""
@@ -97,11 +114,11 @@ class Training:
                 f"size: what the scan shows is {scan.length_mm:.0f} mm long; in those it was "
                 f"trained on it is {between}{self.longest_mm:.0f} mm"
             )
-        if scan.hounsfield != self.hounsfield:
-            unit = "Hounsfield units, as of a CT"
+        if self.unit not in ("any", _UNITS[scan.hounsfield]):
+            words = ("not in Hounsfield units", "in Hounsfield units, as of a CT")
             found.append(
-                f"modality: the values are {'' if scan.hounsfield else 'not '}{unit}; those it "
-                f"was trained on are {'not' if scan.hounsfield else 'so'}"
+                f"modality: its values are {words[scan.hounsfield]}; those it was trained on "
+                f"are {words[not scan.hounsfield]}"
             )
         return found
 
@@ -145,27 +162,32 @@ class Guard:
         from medrl.volume.appearance import appearance
 
         seen = appearance(scan)
-        every = [
+        every: list[list[str]] = [
             training.reasons(seen) for training in self.scans if channel in (None, training.channel)
         ]
-        return tuple(min(every, key=len, default=[]))
+        return tuple(min(every, key=_number, default=[]))
 
-    def unfamiliar(self, scan: MetaTensor, distance: float, limit: float) -> str:
+    def unfamiliar(self, scan: MetaTensor, share: float) -> str:
         """Say what a scan is unlike whose parts look strange to a model's encoder.
 
         Args:
             scan: MetaTensor (1, I, J, K).
-            distance: Of what the encoder sees from what it saw in training.
-            limit: Largest distance there.
+            share: How far what the encoder sees is from what it saw in training, as a share of
+                what is allowed.
         """
         from medrl.volume.appearance import appearance
 
         seen = appearance(scan)
         if any(training.has_contrast_of(seen) for training in self.scans):
-            what = "anatomy or pose: what it sees is"
+            what = "pose or anatomy: what it sees is"
         else:
             what = "contrast or anatomy: things have another brightness, and what it sees is"
-        return f"{what} {distance / limit:.1f} times as unlike its training as is allowed"
+        return f"{what} {share:.1f} times as unlike its training as is allowed"
+
+
+def _number(lines: list[str]) -> int:
+    """How many there are."""
+    return len(lines)
 
 
 def guard_of(manifest: Mapping[str, Any]) -> Guard | None:

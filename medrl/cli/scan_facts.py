@@ -117,7 +117,7 @@ def render(facts: dict[str, Any]) -> Iterator[str]:
     for remark in facts.get("remarks", ()):
         yield _row("note", remark)
     for model in facts.get("models", ()):
-        answer = {True: "yes", False: "no", None: "not known"}[model["fits"]]
+        answer = {True: "yes", False: "no", None: "not sure"}[model["fits"]]
         why = "; ".join(model["reasons"])
         channel = f", as {' or '.join(model['channels'])}" if model["channels"] else ""
         text = f"{answer}{channel}{f': {why}' if why else ''}"
@@ -177,7 +177,7 @@ def _doubts(
 
 def _of_values(scan: MetaTensor, path: Path, stated: str, facts: dict[str, Any]) -> dict[str, Any]:
     """What the voxels tell: values, what kind of image it is, and the models that it fits."""
-    from medrl.volume.describe.modality import modality_of
+    from medrl.volume.describe.modality import contrast_by_name, modality_of
 
     voxels = scan.numpy()
     sample = voxels.ravel()[:: max(1, voxels.size // _SAMPLE)]
@@ -192,7 +192,7 @@ def _of_values(scan: MetaTensor, path: Path, stated: str, facts: dict[str, Any])
     labels = kind.name in ("mask", "label map")
     if labels:
         found["labels"] = _regions(path, voxels)
-    return found | {"models": _models(scan, labels=labels)}
+    return found | {"models": _models(scan, labels, contrast_by_name(path))}
 
 
 def _regions(path: Path, voxels: NDArray[Any]) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def _labels(labels: dict[str, Any]) -> str:
     return text
 
 
-def _models(scan: MetaTensor, *, labels: bool) -> list[dict[str, Any]]:
+def _models(scan: MetaTensor, labels: bool, contrast: str) -> list[dict[str, Any]]:
     """Which trained models a scan fits."""
     from medrl.bundles import available
     from medrl.bundles.fit import fit_of
@@ -237,7 +237,7 @@ def _models(scan: MetaTensor, *, labels: bool) -> list[dict[str, Any]]:
     found = []
     for bundle in available():
         system = get(bundle.manifest["task"])
-        fit = fit_of(bundle.manifest, scan, labels=labels)
+        fit = fit_of(bundle.manifest, scan, labels=labels, contrast=contrast)
         found.append(
             {
                 "name": bundle.name,

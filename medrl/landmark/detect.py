@@ -369,8 +369,8 @@ class LandmarkDetector:
         if not reasons and familiarity is not None and there.any():
             strangeness = float(np.median(candidates.strangeness[there]))
             if strangeness > familiarity.limit:
-                line = guard.unfamiliar(candidates.scan, strangeness, familiarity.limit)
-                reasons = (line,)
+                share = strangeness / familiarity.limit
+                reasons = (guard.unfamiliar(candidates.scan, share),)
         return reasons
 
 

@@ -18,10 +18,6 @@ from medrl.nets.familiarity import Familiarity
 from medrl.volume.appearance import appearance
 from medrl.volume.pyramid import build_pyramid
 
-#: Share of the training scans that look less strange than what is told apart.
-_USUAL = 0.99
-#: How much stranger than that a scan may look.
-_ROOM = 1.1
 #: More training scans than this tell nothing new.
 _MOST_SCANS = 200
 
@@ -75,9 +71,9 @@ def fit_guard(
             owners.append(np.full(len(kind), number))
         if progress is not None:
             progress(number + 1, total)
+    training = Training.fit(looks[: len(scans)], changed=looks[len(scans) :])
     every, kind, owner = map(np.concatenate, (features, kinds, owners))
-    familiarity = Familiarity.fit(every, kind, kinds=len(model.names))
-    strangeness = familiarity(every, kind)
-    typical = [float(np.median(strangeness[owner == number])) for number in np.unique(owner)]
-    familiarity = replace(familiarity, limit=_ROOM * float(np.quantile(typical, _USUAL)))
-    return replace(model, guard=Guard((Training.fit(looks),)), familiarity=familiarity)
+    familiarity = Familiarity.fit(
+        every, kind, kinds=len(model.names), whole=owner, scan=owner % len(scans)
+    )
+    return replace(model, guard=Guard((training,)), familiarity=familiarity)

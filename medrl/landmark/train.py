@@ -137,7 +137,7 @@ def refit_guard(
     """
     model, _ = LandmarkModel.load(bundle)
     guarded = _guarded(model, data, TrainSettings(), report)
-    return save_guard(bundle, guarded.guard, guarded.familiarity, out=out)
+    return save_guard(bundle, guarded.guard, guarded.tensors(), out=out)
 
 
 def _guarded(

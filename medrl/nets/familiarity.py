@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,11 @@ Array = NDArray[np.float64]
 
 #: What the names of its tensors in a bundle begin with.
 PREFIX = "familiarity."
+#: Share of the training scans that look less strange than what is told apart, and how much
+#: stranger than that another scan may look.
+_USUAL, _ROOM = 0.99, 1.1
+#: Parts of the training scans, each of which is judged by what was fitted on the others.
+_FOLDS = 5
 #: Share of the covariance that is replaced by as much variance in every direction: features that
 #: never fire in training would make any other input infinitely far.
 _SHRINKAGE = 0.05
@@ -42,19 +47,45 @@ class Familiarity:
         deviation = (np.asarray(features, dtype=np.float64) - self.means[kind]) @ self.whitening
         return np.asarray((deviation**2).mean(axis=1))
 
+    def typical(self, features: Array, kind: NDArray[np.int64]) -> float:
+        """The median distance, for what is judged as a whole: one scan, one answer."""
+        return float(np.median(self(features, kind)))
+
     @staticmethod
     def fit(
-        features: Array, kind: NDArray[np.int64], *, kinds: int, limit: float = np.inf
+        features: Array,
+        kind: NDArray[np.int64],
+        *,
+        kinds: int,
+        whole: NDArray[np.int64],
+        scan: NDArray[np.int64],
     ) -> Familiarity:
         """Fit to what an encoder makes of training scans.
+
+        The limit is set by cross-validation: scans are judged by what was fitted on others.
 
         Args:
             features: (N, F).
             kind: (N,), 0 to `kinds` - 1; the mean of a kind that never occurs is that of all.
             kinds: How many there are.
-            limit: See the attributes.
+            whole: (N,) number of what is judged as a whole.
+            scan: (N,) number of the scan that it shows.
         """
-        values = np.asarray(features, dtype=np.float64)
+        values, typical = np.asarray(features, dtype=np.float64), []
+        for fold in range(_FOLDS):
+            own = scan % _FOLDS == fold
+            if own.any() and not own.all():
+                others = Familiarity._gaussians(values[~own], kind[~own], kinds)
+                for number in np.unique(whole[own]):
+                    rows = own & (whole == number)
+                    typical.append(others.typical(values[rows], kind[rows]))
+        found = Familiarity._gaussians(values, kind, kinds)
+        limit = float(np.quantile(typical, _USUAL)) if typical else 1.0
+        return replace(found, limit=_ROOM * limit)
+
+    @staticmethod
+    def _gaussians(values: Array, kind: NDArray[np.int64], kinds: int) -> Familiarity:
+        """Means and covariance, without a limit yet."""
         counts = np.bincount(kind, minlength=kinds)
         means = np.tile(values.mean(axis=0), (kinds, 1))
         for number in np.flatnonzero(counts):
@@ -65,28 +96,29 @@ class Familiarity:
         covariance = (1 - _SHRINKAGE) * covariance
         covariance += _SHRINKAGE * max(level, 1e-12) * np.eye(len(covariance))
         spread, directions = np.linalg.eigh(covariance)
-        return Familiarity(means, directions / np.sqrt(spread), limit)
+        return Familiarity(means, directions / np.sqrt(spread), np.inf)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """What a bundle stores, by name."""
+    def tensors(self, name: str = "") -> dict[str, Tensor]:
+        """What a bundle stores, by name; of several, each has a name."""
         return {
-            f"{PREFIX}means": torch.from_numpy(self.means).float(),
-            f"{PREFIX}whitening": torch.from_numpy(self.whitening).float(),
-            f"{PREFIX}limit": torch.tensor([self.limit]),
+            f"{PREFIX}{name}means": torch.from_numpy(self.means).float(),
+            f"{PREFIX}{name}whitening": torch.from_numpy(self.whitening).float(),
+            f"{PREFIX}{name}limit": torch.tensor([self.limit]),
         }
 
     @staticmethod
-    def from_tensors(tensors: Mapping[str, Tensor]) -> Familiarity | None:
+    def from_tensors(tensors: Mapping[str, Tensor], name: str = "") -> Familiarity | None:
         """What :meth:`tensors` returned; None if there is none of it.
 
         Raises:
             KeyError: If only part of it is there.
             ValueError: If the parts do not fit each other.
         """
-        if f"{PREFIX}means" not in tensors:
+        if f"{PREFIX}{name}means" not in tensors:
             return None
         means, whitening, limit = (
-            tensors[f"{PREFIX}{name}"].double().numpy() for name in ("means", "whitening", "limit")
+            tensors[f"{PREFIX}{name}{part}"].double().numpy()
+            for part in ("means", "whitening", "limit")
         )
         if means.ndim != 2 or whitening.shape != (means.shape[1],) * 2 or limit.shape != (1,):
             raise ValueError("its parts do not fit each other")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medrl.errors import MedrlError
+from medrl.nets.familiarity import Familiarity
 from medrl.registration.confidence import Confidence
 from medrl.registration.dynamics import (
     UNSEEN,
@@ -30,6 +31,9 @@ from medrl.volume.prepare import Preprocessing
 from medrl.volume.pyramid import Pyramid, build_pyramid, level_strides
 from medrl.volume.resample import resample_onto
 from medrl.volume.space import apply_affine, as_affine, spacing_of
+
+if TYPE_CHECKING:
+    from medrl.bundles import Guard
 
 FINE = LevelSettings(
     spacing=4.0, window=32, channels=(16, 32, 64, 128), strides=(2, 2, 1, 2), squeeze=64
@@ -97,10 +101,15 @@ class RegistrationModel:
     Attributes:
         settings: How to run them.
         networks: One per level, finest first, in evaluation mode.
+        guard: What the training scans were like; None if nobody has measured them.
+        familiarity: What each network saw in training of scans that lie on each other; empty
+            likewise.
     """
 
     settings: ModelSettings
     networks: tuple[RegistrationNetwork, ...]
+    guard: Guard | None = None
+    familiarity: tuple[Familiarity, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -181,11 +190,20 @@ class RegistrationModel:
         from medrl.bundles import network_tensors, new_manifest, save
 
         settings = asdict(self.settings)
-        manifest = new_manifest(name=name, task="registration", settings=settings, card=card)
-        tensors: dict[str, Tensor] = {}
+        manifest = new_manifest(
+            name=name, task="registration", settings=settings, card=card, guard=self.guard
+        )
+        tensors = self.familiar_tensors()
         for level, network in enumerate(self.networks):
             tensors |= network_tensors(network, prefix=f"level{level}.")
         return save(folder, tensors, manifest)
+
+    def familiar_tensors(self) -> dict[str, Tensor]:
+        """What the networks saw in training, as a bundle stores it."""
+        tensors: dict[str, Tensor] = {}
+        for level, known in enumerate(self.familiarity):
+            tensors |= known.tensors(f"level{level}.")
+        return tensors
 
     @staticmethod
     def load(bundle: Path, *, device: str = "cpu") -> tuple[RegistrationModel, dict[str, Any]]:
@@ -201,7 +219,7 @@ class RegistrationModel:
         Raises:
             MedrlError: If it is not a registration bundle of this version, or damaged.
         """
-        from medrl.bundles import assemble, read_model
+        from medrl.bundles import assemble, damaged, guard_of, read_model
 
         manifest, tensors = read_model(bundle, task="registration")
         settings = ModelSettings.from_json(manifest["settings"])
@@ -210,7 +228,12 @@ class RegistrationModel:
             make = partial(RegistrationNetwork, options)
             network = assemble(make, tensors, source=bundle, prefix=f"level{level}.")
             networks.append(network.fuse().to(device))
-        return RegistrationModel(settings, tuple(networks)), dict(manifest)
+        with damaged("the model's familiarity is damaged"):
+            every = range(len(networks))
+            known = [Familiarity.from_tensors(tensors, f"level{level}.") for level in every]
+        familiarity = tuple(one for one in known if one is not None)
+        guard = guard_of(manifest)
+        return RegistrationModel(settings, tuple(networks), guard, familiarity), dict(manifest)
 
 
 def _grid(volume: Tensor) -> tuple[int, int, int]:

@@ -16,11 +16,13 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
 
+from medrl.bundles.guard import doubted, not_made_for
 from medrl.errors import MedrlError
 from medrl.files import joint_stem, prepare_folder
 from medrl.registration.checks import check_pair, name_of
 from medrl.registration.confidence import features
 from medrl.registration.dynamics import RegistrationDynamics
+from medrl.registration.guard import strangeness
 from medrl.registration.model import RegistrationModel
 from medrl.registration.refine import refine as refine_transform
 from medrl.registration.results import (
@@ -60,9 +62,11 @@ class Registration:
         trajectory: Every transform that the winning agent passed.
         fixed: The scan that stays, (1, I, J, K).
         moving: The scan that is moved.
-        warnings: What the user should know, one line each.
+        warnings: What the user should know, one line each; the first says so if the model was not
+            made for the scans.
         seconds: Wall time from preprocessing to answer.
         threshold: Confidence below which the answer is not to be trusted.
+        unfit: Why the model was not made for the scans, one line each; it is not trusted then.
     """
 
     transform_world: NDArray[np.float64]
@@ -77,6 +81,7 @@ class Registration:
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     threshold: float = 0.5
+    unfit: tuple[str, ...] = ()
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -140,6 +145,7 @@ class Candidate:
         transform_world: (4, 4) after refinement.
         refined: Whether refinement was kept.
         features: See :data:`medrl.registration.confidence.FEATURES`.
+        strangeness: How unlike training the scans look, as a share of what is allowed.
     """
 
     walk: Walk
@@ -147,6 +153,7 @@ class Candidate:
     transform_world: NDArray[np.float64]
     refined: bool
     features: NDArray[np.float64]
+    strangeness: float
 
 
 class Registrar:
@@ -250,7 +257,10 @@ class Registrar:
         best = look()[0]
         if again and confidence is not None and confidence_of(best) < confidence.threshold:
             best = max(best, look(between=True)[0], key=confidence_of)
+        unfit = self._unfit(fixed, moving, best)
         sure = None if confidence is None else confidence_of(best)
+        if unfit and sure is not None and confidence is not None:
+            sure = doubted(sure, threshold=confidence.threshold)
         # Without calibration the network's own word, which is rougher.
         expected = float(
             np.expm1(best.features[1]) if confidence is None else confidence.error_mm(best.features)
@@ -266,8 +276,10 @@ class Registrar:
             fixed=fixed,
             moving=moving,
             threshold=0.5 if confidence is None else confidence.threshold,
+            unfit=unfit,
         )
-        told = remarks(fixed, moving, started=initial_world is not None)
+        told = [not_made_for(str(self.manifest.get("name")), unfit)] if unfit else []
+        told += remarks(fixed, moving, started=initial_world is not None)
         if found.doubt:
             told.append(found.doubt)
         return replace(found, warnings=tuple(told), seconds=time.perf_counter() - began)
@@ -337,8 +349,26 @@ class Registrar:
             apart = apply_affine(refined, around) - apply_affine(agent, around)
             moved = float(np.linalg.norm(apart, axis=1).mean())
             described = features(dynamics, model.networks, torch.from_numpy(final), moved)
-            found.append(Candidate(walk, agent, final, better, described))
+            strange = strangeness(model, dynamics, torch.from_numpy(final))
+            found.append(Candidate(walk, agent, final, better, described, strange))
         return found
+
+    def _unfit(self, fixed: MetaTensor, moving: MetaTensor, answer: Candidate) -> tuple[str, ...]:
+        """Why the model was not made for two scans: what they are like, and how they look to it."""
+        guard = self.model.guard
+        if guard is None:
+            return ()
+        reasons = [
+            f"{role} scan, {reason}"
+            for role, scan in (("fixed", fixed), ("moving", moving))
+            for reason in guard.reasons(scan)
+        ]
+        if not reasons and answer.strangeness > 1:
+            reasons.append(
+                "anatomy or pose: where one scan lies on the other, what it sees is "
+                f"{answer.strangeness:.1f} times as unlike its training as is allowed"
+            )
+        return tuple(reasons)
 
     def _trajectory(
         self, candidate: Candidate, confidence: float | None, fixed: MetaTensor, moving: MetaTensor

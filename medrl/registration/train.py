@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from torch import Generator
 
 from medrl.agents import rollout
+from medrl.bundles import save_guard
 from medrl.errors import MedrlError
 from medrl.registration.actor_critic import ActorCriticLearner, ActorCriticSettings
 from medrl.registration.calibrate import calibrate
 from medrl.registration.data import load_sources, read_datalist
 from medrl.registration.dynamics import Rules
+from medrl.registration.guard import fit_guard
 from medrl.registration.imitation import ImitationLearner, ImitationSettings
 from medrl.registration.model import COARSE, FINE, ModelSettings, RegistrationModel
 from medrl.registration.network import LevelSettings, RegistrationNetwork
@@ -125,7 +127,45 @@ def train(
         seed=settings.seed,
         progress=lambda done, total: report("confidence", done, total, {}),
     )
+    model = _guarded(model, scans["training"], settings, report)
     return model.save(out / settings.name, name=settings.name, card=dict(card or {}))
+
+
+def refit_guard(
+    bundle: Path, *, data: Path, out: Path | None = None, report: Progress | None = None
+) -> Path:
+    """Fit the guard of a model that is there already; its weights stay as they are.
+
+    Args:
+        bundle: Its folder.
+        data: Datalist with the scans that it was trained on.
+        out: Where the model is written; over the one that is there if None.
+        report: Called now and then.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        MedrlError: If the data or the model are unusable.
+    """
+    model, _ = RegistrationModel.load(bundle)
+    scans = read_datalist(data)["training"]
+    guarded = _guarded(model, scans, TrainSettings(), report or (lambda *_: None))
+    return save_guard(bundle, guarded.guard, guarded.familiar_tensors(), out=out)
+
+
+def _guarded(
+    model: RegistrationModel, scans: Sequence[Path], settings: TrainSettings, report: Progress
+) -> RegistrationModel:
+    """The model with a guard, fitted on training scans."""
+    return fit_guard(
+        model,
+        scans,
+        synthesis=settings.synthesis,
+        poses=settings.coarse,
+        seed=settings.seed,
+        progress=lambda done, total: report("guard", done, total, {}),
+    )
 
 
 def train_level(

@@ -61,6 +61,7 @@ def test_parquet_holds_what_the_csv_holds_with_types(store):
         "trusted": "bool",
         "note": "string",
         "mixed": "double",
+        "doubtful": "bool",
         "warnings": "string",
         "late": "string",
     }

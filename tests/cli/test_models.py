@@ -35,6 +35,15 @@ def test_info_of_a_model(medrl, bundle: Path):
 
 
 def test_info_of_no_model(medrl, tmp_path: Path):
-    ended = medrl("info", tmp_path)
+    ended = medrl("info", "brain-t3")
     assert ended.code == 2
-    assert ended.err.startswith(f"medrl: error: {tmp_path} is not the folder of a model")
+    assert ended.err.startswith("medrl: error: there is no model 'brain-t3'")
+    (tmp_path / "model.json").write_text("{}")
+    assert medrl("info", tmp_path).code == 2
+
+
+def test_info_of_a_folder_that_is_neither_model_nor_scan(medrl, tmp_path: Path):
+    ended = medrl("info", tmp_path)
+    assert ended.code == 1
+    assert "folder, 0 bytes" in ended.out
+    assert ended.err.startswith(f"medrl: error: {tmp_path}: holds no DICOM images")

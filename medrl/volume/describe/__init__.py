@@ -108,8 +108,9 @@ def _of_dicom(path: Path, content: Content, files: list[Path], series: str | Non
     try:
         found = group_series(path, files)
     except MedrlError:
-        size = os.path.getsize(path) if path.is_file() else 0
-        return Description(path, content, size, describe_dicom([path]) if size else Header())
+        if path.is_dir():
+            return Description(path, Content("folder"), 0, Header())
+        return Description(path, content, os.path.getsize(path), describe_dicom([path]))
     chosen = [one for one in found if series in (None, one.uid)]
     size = sum(file.stat().st_size for one in chosen for file in one.files)
     header = describe_dicom(list(chosen[0].files)) if len(chosen) == 1 else Header()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,13 @@ _SUFFIXES = {
     **dict.fromkeys(("inplaneT2", "angio", "bold", "dwi", "sbref", "epi", "asl", "MP2RAGE"), "MR"),
     "ct": "CT",
     "pet": "PET",
+}
+#: What ends of names stand for, in any case.
+_CONTRASTS = {
+    **dict.fromkeys(("t1w", "t1"), "T1w"),
+    **dict.fromkeys(("t2w", "t2"), "T2w"),
+    **dict.fromkeys(("pdw", "pd"), "PDw"),
+    **{name.casefold(): name for name in ("FLAIR", "T2starw", "bold", "dwi", "swi", "angio")},
 }
 
 
@@ -69,6 +77,11 @@ def stated_by_name(path: Path) -> str:
     return _SUFFIXES.get(stem_of(path).rpartition("_")[2], "")
 
 
+def contrast_by_name(path: Path) -> str:
+    """The contrast that the end of a name states, as BIDS has it, such as ``T2w``; or nothing."""
+    return _CONTRASTS.get(re.split(r"[_\-. ]", stem_of(path))[-1].casefold(), "")
+
+
 def _guess(scan: MetaTensor) -> Modality:
     from medrl.volume.validation import in_hounsfield
 
@@ -85,4 +98,4 @@ def _guess(scan: MetaTensor) -> Modality:
             return Modality("PET", "few values stand far above the others, as SUV do", True)
     if low >= 0 and high <= 1.0 + 1e-6:
         return Modality("unknown", "values from 0 to 1: scaled, or a probability", True)
-    return Modality("MR", "values without a unit that are neither HU nor SUV", True)
+    return Modality("MR", "values without a unit, as of MR, ultrasound or micro-CT", True)

@@ -74,6 +74,8 @@ class Answer:
         )
         if found.trusted:
             return f"Trusted: {facts}"
+        if found.unfit:
+            return f"NOT TRUSTED: {found.warnings[0]}. The answer: {facts}"
         return (
             f"NOT TRUSTED: {facts}. Look closely before you use it; masks, or a start near the "
             "answer, may help."
