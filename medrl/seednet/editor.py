@@ -25,6 +25,7 @@ from medrl.seednet.confidence import Answers, kind_of, look_at
 from medrl.seednet.dynamics import STOPPED
 from medrl.seednet.geometry import dilate
 from medrl.seednet.model import AgentDynamics, EncodedWindows, SeedModel, SeedPolicy
+from medrl.seednet.network import MULTIPLE
 from medrl.seednet.objects import Edit, Inputs, Segmented
 from medrl.seednet.output_grid import OutputGrid
 from medrl.seednet.seeds import Seed
@@ -41,6 +42,11 @@ from medrl.walker.segmenter import FOREGROUND, NONE
 #: Around a rejected proposal nothing of its label is proposed at this distance, in voxels, or
 #: nearer, until the user changes something there.
 EXCLUSION_RADIUS = 4.0
+#: The window moves where the object comes nearer to one of its faces, in voxels: the network takes
+#: the end of what it sees for the end of the object, up to a cell of its coarsest features early.
+_NEAR_FACE = MULTIPLE * 3 // 2
+#: Times that it may move for one answer.
+_MOST_MOVES = 4
 #: Largest side of the window, in half widths of the model's.
 _MOST_HALF_WIDTHS = 4
 #: Windows whose encoding is kept.
@@ -310,39 +316,66 @@ class Editor:
         return _as_box(low, high)
 
     def _fitted(self, obj: Segmented) -> Segmented:
-        """Let the window grow while the object touches a face of it that is not the scan's end."""
+        """Move the window to where the object is, and let it grow while that touches a face.
+
+        A click near the object's end leaves the other end close to the window's face or beyond it.
+        Faces at the scan's end do not count.
+        """
+        for _ in range(_MOST_MOVES):
+            if (box := self._moved(obj)) == obj.box:
+                break
+            obj = self._segment_again(obj, box)
         while (box := self._grown(obj)) != obj.box:
-            before = obj.state
-            obj = self._segment(obj, box)
-            # The agent goes on with the seeds it has left.
-            obj = replace(obj, state=replace(obj.state, steps=before.steps, status=before.status))
+            obj = self._segment_again(obj, box)
         return obj
+
+    def _segment_again(self, obj: Segmented, box: Box) -> Segmented:
+        """Segment in another window; the agent goes on with the seeds it has left."""
+        before, obj = obj.state, self._segment(obj, box)
+        return replace(obj, state=replace(obj.state, steps=before.steps, status=before.status))
+
+    def _moved(self, obj: Segmented) -> Box:
+        """The window, around the object's middle on axes on which that is near one face only."""
+        low, high = np.array(obj.box)
+        first, last = self._extent(obj)
+        ends, half_width = np.array(self.grid.shape), self.model.settings.half_width
+        near = min(_NEAR_FACE, half_width // 2)
+        moves = ((low > 0) & (first - low < near)) != ((high < ends) & (high - last < near))
+        middle, half = (first + last) // 2, np.maximum(half_width, (high - low + 1) // 2)
+        low, high = np.where(moves, middle - half, low), np.where(moves, middle + half, high)
+        return _as_box(np.clip(low, 0, ends), np.clip(high, 0, ends))
 
     def _grown(self, obj: Segmented) -> Box:
         """The window, larger on the sides whose faces the object touches."""
-        low, high = np.array(obj.box[0]), np.array(obj.box[1])
-        ends = np.array(self.grid.shape)
-        faces = [(axis, 0) for axis in range(3) if low[axis] > 0]
-        faces += [(axis, -1) for axis in range(3) if high[axis] < ends[axis]]
+        low, high = np.array(obj.box)
+        first, last = self._extent(obj)
+        ends, half_width = np.array(self.grid.shape), self.model.settings.half_width
+        most = _MOST_HALF_WIDTHS * half_width
+        step = np.clip(most - (high - low), 0, half_width)
+        low = np.where(first == low, np.maximum(low - step, 0), low)
+        step = np.clip(most - (high - low), 0, half_width)
+        high = np.where(last == high, np.minimum(high + step, ends), high)
+        return _as_box(low, high)
+
+    def _extent(self, obj: Segmented) -> tuple[Voxels, Voxels]:
+        """First voxel (3,) of the object, and the one behind its last, inside limits and window.
+
+        The object is what hangs together with the user's foreground seeds.
+        """
+        low, high = np.array(obj.box)
         state = obj.state
         cut = tuple(slice(a, b) for a, b in zip(low - obj.corner, high - obj.corner, strict=True))
         mask = (state.mask[0] & self._within_limits(obj))[cut].cpu().numpy()
-        if not any(mask.take(side, axis=axis).any() for axis, side in faces):
-            return obj.box
         user = (state.user[0] & (state.seeds[0] == FOREGROUND))[cut].cpu().numpy()
-        numbers, _ = ndimage.label(mask)
-        own = np.isin(numbers, np.setdiff1d(numbers[user], 0))
-        half_width = self.model.settings.half_width
-        for axis, side in faces:
-            room = _MOST_HALF_WIDTHS * half_width - (high[axis] - low[axis])
-            if room <= 0 or not own.take(side, axis=axis).any():
-                continue
-            step = min(half_width, int(room))
-            if side == 0:
-                low[axis] = max(0, low[axis] - step)
-            else:
-                high[axis] = min(ends[axis], high[axis] + step)
-        return _as_box(low, high)
+        numbers, count = ndimage.label(mask)
+        own = np.zeros(count + 1, dtype=bool)
+        own[numbers[user & mask]] = True
+        found = ndimage.find_objects(own[numbers].view(np.uint8))
+        if not found:
+            # Nothing near a face: the middle.
+            return (low + high) // 2, (low + high) // 2
+        bounds = np.array([(side.start, side.stop) for side in found[0]]).T
+        return low + bounds[0], low + bounds[1]
 
 
 def _as_box(low: Voxels, high: Voxels) -> Box:
