@@ -39,9 +39,6 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"II*\0", "a TIFF picture, which does not say where it lies", _CONVERT),
     (b"MM\0*", "a TIFF picture, which does not say where it lies", _CONVERT),
     (b"%PDF", "a PDF document", "name a scan"),
-    (b"version https://git-lfs", "a pointer of Git LFS to the scan", "run `git lfs pull`"),
-    (b"../.git/annex", "a pointer of git-annex to the scan", "run `git annex get`"),
-    (b"/annex/objects/", "a pointer of git-annex to the scan", "run `git annex get`"),
 )
 _PAGE = re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE)
 _XML = re.compile(rb"\s*<(\?xml|gifti)", re.IGNORECASE)

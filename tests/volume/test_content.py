@@ -147,8 +147,6 @@ OTHERS: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "tiff": (tiff, "a TIFF picture"),
     "hdf5": (hdf5, "an HDF5 file"),
     "page": (lambda _: b"\n<!DOCTYPE html><html>404</html>", "a web page, not the scan"),
-    "lfs": (lambda _: b"version https://git-lfs.github.com/spec/v1\n", "run `git lfs pull`"),
-    "annex": (lambda _: b"/annex/objects/MD5E-s1--1.nii.gz\n", "run `git annex get`"),
     "analyze": (analyze, "is an Analyze header"),
     "pair": (pair, "only the header of an .hdr/.img pair"),
     "nrrd.gz": (lambda folder: gzip.compress(by_itk(folder, ".nrrd")), "NRRD that is gzipped"),
