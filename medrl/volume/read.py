@@ -6,6 +6,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ _NAMED = {
     ".zip": ZIP,
 }
 
+#: As many files of a zip tell what it holds.
+_SOME_FILES = 16
 #: No scan of a body is longer than this along two axes.
 _MOST_MM = 1000.0
 #: File name endings that `read` knows besides DICOM folders.
@@ -220,7 +223,23 @@ def _loader(path: Path, series: str | None) -> tuple[str, _Loader]:
 
 def _load_zip(path: Path, series: str | None) -> Loaded:
     with tempfile.TemporaryDirectory(prefix="medrl-") as folder:
-        return _dicom(path, unpack(path, Path(folder)), series)
+        files = unpack(path, Path(folder))
+        try:
+            return _dicom(path, files, series)
+        except MedrlError:
+            _name_what_is_zipped(path, files)
+            raise
+
+
+def _name_what_is_zipped(path: Path, files: list[Path]) -> None:
+    """Refuse a zip of scans that are no DICOM by what they are."""
+    kinds = set()
+    for file in files[:_SOME_FILES]:
+        with suppress(MedrlError, OSError):
+            kinds.add(look(file).kind)
+    others = [kind for kind in _LOADERS if kind in kinds]
+    if others and DICOM not in kinds:
+        raise MedrlError(f"{path}: is a zip file with {others[0]} in it; unpack it first") from None
 
 
 def _dicom(path: Path, files: Iterable[Path], series: str | None) -> Loaded:

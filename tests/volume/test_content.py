@@ -74,6 +74,17 @@ def test_dicom_under_any_name(data_root: Path, tmp_path: Path, name: str) -> Non
         read(tmp_path / name)
 
 
+@pytest.mark.parametrize("kind", READABLE)
+@pytest.mark.parametrize("name", ["a.zip", "a.nii.gz"])
+def test_a_zip_of_something_else_is_named(tmp_path: Path, kind: str, name: str) -> None:
+    content = READABLE[kind](tmp_path)
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        archive.writestr("notes.txt", b"x" * 300)
+        archive.writestr("scan", content)
+    with pytest.raises(MedrlError, match=r"is a zip file with \w+ in it; unpack it first"):
+        read(tmp_path / name)
+
+
 def test_bytes_after_a_gzip_stream_are_told(tmp_path: Path) -> None:
     path = tmp_path / "a.nii.gz"
     path.write_bytes(gzip.compress(nifti(tmp_path)) + b"junk" * 9)
