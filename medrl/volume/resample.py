@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import nibabel as nib
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import affine_transform
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -145,8 +146,8 @@ def move_scan(
             smoothing along axes that lose resolution.
 
     Returns:
-        MetaTensor (C, I', J', K') on that grid, float32; outside the moving scan its lowest value,
-        of label maps 0.
+        MetaTensor (C, I', J', K') on that grid: float32, outside the moving scan its lowest value;
+        with ``nearest`` of the moving scan's own type, so that no label changes, and 0 outside.
 
     Raises:
         MedrlError: If the matrix is no transform or an affine is unusable.
@@ -161,12 +162,40 @@ def move_scan(
         moved = resample_onto(there, affine=target, shape=(i, j, k), background=low)
         return on_grid_of(moved.as_tensor(), onto)
     voxel = np.linalg.inv(source) @ matrix @ target
-    # The outermost voxels count to their outer faces, as everywhere in medrl.
-    channels = [
-        affine_transform(channel, voxel, output_shape=(i, j, k), order=0, mode="grid-constant")
-        for channel in moving.as_tensor().float().numpy(force=True)
-    ]
-    return on_grid_of(torch.from_numpy(np.stack(channels)), onto)
+    channels = moving.as_tensor().numpy(force=True)
+    moved = np.stack([nearest_voxels(channel, voxel, (i, j, k)) for channel in channels])
+    return on_grid_of(torch.from_numpy(moved), onto)
+
+
+def nearest_voxels(
+    volume: NDArray[Any], voxel_from_voxel: NDArray[np.float64], shape: tuple[int, int, int]
+) -> NDArray[Any]:
+    """Values of the nearest voxels on a new grid, of whatever type: nothing is calculated of them.
+
+    The outermost voxels count to their outer faces, as everywhere in medrl.
+
+    Args:
+        volume: (I, J, K).
+        voxel_from_voxel: (4, 4), voxel of the new grid to voxel of the volume.
+        shape: The new grid.
+
+    Returns:
+        Array of that shape and of the volume's type; 0 outside the volume.
+    """
+    out = np.zeros(shape, dtype=volume.dtype)
+    i, j, k = (np.arange(count, dtype=np.float64) for count in shape)
+    rows = max(1, _SLAB // (shape[1] * shape[2]))
+    for first in range(0, shape[0], rows):
+        slab = slice(first, first + rows)
+        indices, inside = [], np.True_
+        for (x, y, z, shift), size in zip(voxel_from_voxel[:3], volume.shape, strict=True):
+            place = x * i[slab, None, None] + (y * j[:, None] + z * k + shift)
+            index = np.floor(place + 0.5)
+            inside = inside & (index >= 0) & (index < size)
+            indices.append(index)
+        places = tuple(index[inside].astype(np.intp) for index in indices)
+        out[slab][inside] = volume[places]
+    return out
 
 
 def _covering_grid(

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import affine_transform
 
 from medrl.errors import MedrlError
 from medrl.files import stem_of
 from medrl.volume.grid import on_grid_of
-from medrl.volume.resample import resample_onto
+from medrl.volume.resample import nearest_voxels, resample_onto
 from medrl.volume.space import apply_affine, as_affine, spacing_of
 from medrl_napari.space import AXES, AXES_4D, STRAIGHT, Floats, Frame, frame_of
 from medrl_napari.windowing import auto_limits
@@ -126,14 +125,14 @@ class Shown:
         if not self.resampled:
             return self._permuted(array_ijk)
         source = np.linalg.inv(as_affine(self.scan.affine)) @ self.world_affine
-        return _nearest(array_ijk, source, self.shape)
+        return nearest_voxels(array_ijk, source, self.shape)
 
     def to_scan_grid(self, array_zyx: Array) -> Array:
         """An array of the layer grid (z, y, x) on the scan's grid (I, J, K); see above."""
         if self.resampled:
             source = np.linalg.inv(self.world_affine) @ as_affine(self.scan.affine)
             i, j, k = self.scan.shape[1:]
-            return _nearest(array_zyx, source, (i, j, k))
+            return nearest_voxels(array_zyx, source, (i, j, k))
         order = self._orientation[:, 0].astype(int)
         array = np.transpose(array_zyx, [2 - axis for axis in order])
         return _flip(array, self._flips)
@@ -329,9 +328,3 @@ def center_views(viewer: ViewerModel, point_napari: ArrayLike) -> None:
 def _flip(array: Array, flips: list[bool]) -> Array:
     """Turn axes of an array round; a view."""
     return array[tuple(slice(None, None, -1 if flip else None) for flip in flips)]
-
-
-def _nearest(array: Array, voxel: Floats, shape: tuple[int, int, int]) -> Array:
-    return cast(
-        "Array", affine_transform(array, voxel, output_shape=shape, order=0, mode="grid-constant")
-    )
