@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from medrl.systems import Artifact, Progress, System
+from medrl.volume.transform_forms import Form
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
@@ -35,8 +36,7 @@ class RegisterOptions:
     """Refine the agent's answer by mutual information (SimpleITK)."""
 
     also: tuple[Literal["ants", "fsl", "lta"], ...] = ()
-    """Write the transform for these as well: .ants.mat, .fsl.mat, .lta (FreeSurfer); the last two
-    take the extra `transforms`."""
+    """Write the transform for these as well: .ants.mat, .fsl.mat, .lta (FreeSurfer)."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,11 @@ class Given:
     """What may come with a pair of scans."""
 
     init: Path | None = None
-    """Transform to start from, fixed to moving: of ITK (.tfm, .h5, .txt), a 4x4 world matrix in
-    text (.txt), of ANTs or FSL (.mat), or of FreeSurfer (.lta)."""
+    """Transform to start from: of ITK, ANTs, FSL, FreeSurfer, AFNI, MINC, elastix, or a 4x4 world
+    matrix in text; what it was taken for is said."""
+
+    init_form: Form | None = None
+    """What the file of the transform to start from is, where its content is not to be asked."""
 
     fixed_mask: Path | None = None
     """Mask of what counts in the fixed scan, on any grid in the same world."""
@@ -74,6 +77,7 @@ class _Pair:
     moving: MetaTensor
     masks: dict[str, MetaTensor | None]
     initial: Any
+    told: tuple[str, ...]
 
 
 class RegistrationSystem(System):
@@ -123,13 +127,6 @@ checkerboard (.png)."""
 
         return Registrar.load(str(bundle), device=device)
 
-    def check(self, predictor: Registrar, options: RegisterOptions) -> None:
-        """Refuse forms of transforms that take a package that is missing."""
-        from medrl.volume.transform_files import check_form
-
-        for form in options.also:
-            check_form(form)
-
     def read(
         self,
         predictor: Registrar,
@@ -138,15 +135,19 @@ checkerboard (.png)."""
         options: RegisterOptions,
     ) -> _Pair:
         """Read masks and the transform to start from."""
-        from medrl.volume.transform_files import read_transform
+        from medrl.volume.transform_files import open_transform
+        from medrl.volume.transform_forms import FORMS
 
         fixed, moving = scans["fixed"], scans["moving"]
         masks = {"fixed_mask": given.fixed_mask, "moving_mask": given.moving_mask}
-        initial = None
+        initial, told = None, []
         if given.init is not None:
-            initial = read_transform(given.init, fixed=fixed, moving=moving)
+            start = open_transform(given.init, form=given.init_form, fixed=fixed, moving=moving)
+            initial = start.matrix_world
+            told = [f"started from {FORMS[start.form]}"]
+            told += [f"the transform to start from: {remark}" for remark in start.remarks]
         read = {name: None if path is None else _read_mask(path) for name, path in masks.items()}
-        return _Pair(fixed, moving, read, initial)
+        return _Pair(fixed, moving, read, initial, tuple(told))
 
     def predict(
         self,
@@ -158,8 +159,9 @@ checkerboard (.png)."""
         watch: Watch | None = None,
     ) -> list[Registration]:
         """Register pairs, one after the other."""
-        return [
-            predictor.register(
+        results = []
+        for pair in data:
+            found = predictor.register(
                 pair.fixed,
                 pair.moving,
                 transform=options.transform,
@@ -169,8 +171,8 @@ checkerboard (.png)."""
                 watch=watch,
                 **pair.masks,
             )
-            for pair in data
-        ]
+            results.append(replace(found, warnings=(*pair.told, *found.warnings)))
+        return results
 
     def save(
         self,

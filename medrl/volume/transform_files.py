@@ -1,23 +1,18 @@
 """Linear transforms between scans: reading and writing what other programs use.
 
 Convention: a *world transform* is a 4x4 matrix that maps fixed world points to moving world points
-(RAS mm), as an ITK transform does that resamples the moving scan onto the fixed one. ITK's files
-are LPS; FSL's map voxels times voxel sizes, moving to fixed; FreeSurfer's (LTA) map RAS, moving
-to fixed.
+(RAS mm), as an ITK transform does that resamples the moving scan onto the fixed one. Files go
+either way and in other coordinates: :mod:`medrl.volume.transform_forms` says how.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 from monai.data.meta_tensor import MetaTensor
@@ -25,28 +20,47 @@ from numpy.typing import ArrayLike, NDArray
 
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
-from medrl.volume import _subprocess_io
+from medrl.volume import _itk_files, _linear_forms
+from medrl.volume.similarity import agreement
 from medrl.volume.space import (
     LPS_FROM_RAS,
     apply_affine,
     as_affine,
     as_transform,
+    box_corners,
     ras_to_lps,
     voxel_to_world,
 )
+from medrl.volume.transform_forms import FORMS, Form
 
 Matrix = NDArray[np.float64]
 Kind = Literal["rigid", "similarity", "affine"]
-Form = Literal["itk", "matrix", "ants", "fsl", "lta"]
 
 #: A matrix is taken for rigid (or a similarity) if its scales differ by no more than this.
 _TOLERANCE = 1e-4
 _ITK_ENDINGS = (".tfm", ".h5", ".hdf5")
-_ITK_BANNER = "#Insight Transform File"
-_NOT_ITK = "cannot be read as a transform of ITK: it is damaged or of another kind"
-#: A B-spline has many; a linear transform, composites included, does not.
-_MOST_PARAMETERS = 10_000
+_UNKNOWN = "is no transform that medrl knows"
 _NOTE = "fixed world (RAS mm) to moving world (RAS mm)"
+#: A matrix may be read in two ways: that is taken under which the scans share so much information
+#: (normalised, less 1) and so many times more than under the other, or else overlap more.
+_ALIKE, _MORE_ALIKE, _MORE_OVERLAP = 0.05, 1.5, 1.1
+#: Readings that move no corner of the fixed scan further apart (mm) are one.
+_SAME_PLACE = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class TransformFile:
+    """A transform as it stands in a file.
+
+    Attributes:
+        matrix_world: 4x4, fixed to moving, RAS mm.
+        form: What the file was taken for; `FORMS` says it in words.
+        remarks: What the user should know, one line each.
+    """
+
+    matrix_world: Matrix
+    form: Form
+    remarks: tuple[str, ...] = ()
 
 
 def kind_of(transform_world: ArrayLike) -> Kind:
@@ -152,52 +166,93 @@ def write_transform(
         moving: The moving scan; needed for ``fsl`` and ``lta``.
 
     Raises:
-        MedrlError: If the ending says nothing, a scan or the package nitransforms is missing, the
-            transform is not of that kind, or the file cannot be written.
+        MedrlError: If the ending says nothing, a scan is missing, the form is one that medrl only
+            reads, the transform is not of that kind, or the file cannot be written.
     """
     matrix = as_transform(transform_world)
     form = form or _form_of_name(Path(path))
-    if form == "matrix":
-        rows = [" ".join(repr(float(value)) for value in row) for row in matrix]
-        with atomic_path(path) as draft:
-            draft.write_text("\n".join([f"# {_NOTE}", *rows, ""]), encoding="utf-8")
-    elif form in ("itk", "ants"):
+    if form in ("itk", "ants"):
         center = (0.0, 0.0, 0.0) if fixed is None else _center(fixed)
         # ANTs names no kinds but affine in its .mat files.
         transform = to_itk(matrix, kind="affine" if form == "ants" else kind, center_world=center)
-        with atomic_path(path) as draft, _no_itk_errors(f"cannot write {path}"):
+        with atomic_path(path) as draft, _itk_files.no_itk_errors(f"cannot write {path}"):
             sitk.WriteTransform(transform, str(draft))
+        return
+    if form == "matrix":
+        rows = [" ".join(repr(float(value)) for value in row) for row in matrix]
+        text = "\n".join([f"# {_NOTE}", *rows, ""])
+    elif form not in ("fsl", "lta"):
+        raise MedrlError(f"cannot write {path}: medrl only reads the form {form}")
+    elif fixed is None or moving is None:
+        raise MedrlError(f"cannot write {path}: {form.upper()} needs both scans")
+    elif form == "fsl":
+        rows = [
+            "  ".join(f"{value:.10f}" for value in row)
+            for row in _linear_forms.to_fsl(matrix, fixed, moving)
+        ]
+        text = "\n".join([*rows, ""])
     else:
-        if fixed is None or moving is None:
-            raise MedrlError(f"cannot write {path}: {form.upper()} needs both scans")
-        text = _with_nitransforms(form).from_ras(matrix, **_grids(form, fixed, moving)).to_string()
-        with atomic_path(path) as draft:
-            draft.write_text(text, encoding="utf-8")
+        text = _linear_forms.to_lta(matrix, fixed, moving)
+    with atomic_path(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def read_transform(
     path: str | os.PathLike[str],
     *,
+    form: Form | None = None,
     fixed: MetaTensor | None = None,
     moving: MetaTensor | None = None,
 ) -> Matrix:
-    """Read a linear transform of any form that `write_transform` knows.
+    """Read a linear transform; :func:`open_transform` also says what the file was taken for.
 
-    What a file is, its content says: .txt is ITK's or a 4x4 world matrix, .mat of ANTs or of FSL.
+    Each remark is issued as a UserWarning.
 
     Args:
         path: File to read.
-        fixed: The fixed scan, which only FSL's files need.
-        moving: The moving scan, likewise.
+        form: What it is, if its content is not to be asked.
+        fixed: The fixed scan.
+        moving: The moving scan.
 
     Returns:
         4x4 matrix, fixed to moving, RAS mm.
 
     Raises:
+        MedrlError: As of `open_transform`.
+    """
+    found = open_transform(path, form=form, fixed=fixed, moving=moving)
+    for remark in found.remarks:
+        warnings.warn(f"{path}: {remark}", UserWarning, stacklevel=2)
+    return found.matrix_world
+
+
+def open_transform(
+    path: str | os.PathLike[str],
+    *,
+    form: Form | None = None,
+    fixed: MetaTensor | None = None,
+    moving: MetaTensor | None = None,
+) -> TransformFile:
+    """Read a linear transform of one of the `FORMS`.
+
+    What a file is, its content says. Only 4x4 numbers in a .mat may be two things, a world matrix
+    (greedy, c3d) or FSL's: both readings are tried on the scans, and the one is taken under which
+    they look more alike (normalised mutual information), or else overlap more; if that does not
+    decide, the world matrix. A remark says so.
+
+    Args:
+        path: File to read.
+        form: What it is, if its content is not to be asked.
+        fixed: The fixed scan, which FSL's files and register.dat need.
+        moving: The moving scan, likewise.
+
+    Raises:
         MedrlError: If the file is missing, damaged or of another form, holds a transform that is
-            not linear, or needs the scans or the package nitransforms, which are not there.
+            not linear, or needs the scans, which are not there.
     """
     file = Path(path)
+    if form is not None and form not in FORMS:
+        raise MedrlError(f"{file}: there is no form {form!r} of transforms: {', '.join(FORMS)}")
     if not file.is_file():
         raise MedrlError(f"{file}: no such file")
     try:
@@ -207,32 +262,18 @@ def read_transform(
     text = content.decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n")
     if not text:
         raise MedrlError(f"{file}: is empty")
-    ending = file.suffix.lower()
     try:
-        if ending == ".lta":
-            return _from_nitransforms("lta", text, None, None)
-        if text.startswith(_ITK_BANNER) or ending in _ITK_ENDINGS or b"\0" in content[:512]:
-            if not text.startswith(_ITK_BANNER):
-                text = _subprocess_io.transform_text(file)
-            return from_itk(_parse_itk(text))
-        rows = _rows(text)
-        if ending != ".mat":
-            return as_transform(rows)
-        if fixed is None or moving is None:
-            raise MedrlError("is a matrix of FSL, which means nothing without the two scans")
-        return _from_nitransforms("fsl", text, fixed, moving)
+        guessed = form is None
+        form = form or _form_of_content(file, content, text)
+        matrix, remarks = _read_as(form, file, text, fixed, moving)
+        if guessed and form == "matrix":
+            return _world_or_fsl(file, matrix, fixed, moving)
+        return TransformFile(matrix, form, remarks)
     except MedrlError as error:
         raise MedrlError(f"{file}: {error}") from error
 
 
-def check_form(form: Form) -> None:
-    """Find out before any work whether a form can be written and read here.
-
-    Raises:
-        MedrlError: If it takes the package nitransforms, which is not installed.
-    """
-    if form in ("fsl", "lta"):
-        _with_nitransforms(form)
+# -------------------------------------------------------------------------------------------------
 
 
 def _form_of_name(path: Path) -> Form:
@@ -248,105 +289,105 @@ def _form_of_name(path: Path) -> Form:
     )
 
 
-def _rows(text: str) -> Matrix:
-    """The numbers of a text file, 4 x 4; what follows # is a remark."""
-    lines = [line.partition("#")[0].replace(",", " ").split() for line in text.splitlines()]
-    try:
-        rows = np.array([[float(word) for word in line] for line in lines if line])
-    except ValueError:
-        rows = np.empty(0)
-    if rows.shape != (4, 4):
+def _form_of_content(file: Path, content: bytes, text: str) -> Form:
+    """What a file is; of 4x4 numbers, which may be FSL's, ``matrix``."""
+    ending = file.suffix.lower()
+    if content[:6] == b"MATLAB":
         raise MedrlError(
-            "is no transform that medrl knows: ITK (.tfm, .h5, .mat, .txt), a 4x4 matrix in text, "
-            "FSL (.mat) or LTA"
+            "is a file of MATLAB 5 or later, as of SPM, which holds no transform between two scans "
+            "that medrl knows; those of ANTs are of MATLAB 4"
+        )
+    if text.startswith(_itk_files.BANNER):
+        return "itk"
+    if text.startswith(_linear_forms.MINC_BANNER):
+        return "minc"
+    if _itk_files.is_elastix(text):
+        return "elastix"
+    if ending == ".lta" or "src volume info" in text:
+        return "lta"
+    if ending in _ITK_ENDINGS or b"\0" in content[:512]:
+        return "ants" if ending == ".mat" else "itk"
+    if _linear_forms.is_register_dat(text):
+        return "register-dat"
+    rows = _numbers(text)
+    if rows.shape[1] == 12 or (ending == ".1d" and rows.shape == (3, 4)):
+        return "afni"
+    if rows.shape != (4, 4):
+        raise MedrlError(f"{_UNKNOWN}: it holds {rows.shape[0]} x {rows.shape[1]} numbers")
+    return "matrix"
+
+
+def _numbers(text: str) -> Matrix:
+    rows = _linear_forms.numbers(text)
+    if rows is None:
+        raise MedrlError(
+            f"{_UNKNOWN}: ITK and ANTs (.tfm, .h5, .mat, .txt), a 4x4 matrix in text, FSL (.mat), "
+            "LTA, register.dat, AFNI (.aff12.1D), MINC (.xfm), elastix"
         )
     return rows
+
+
+def _read_as(
+    form: Form, file: Path, text: str, fixed: MetaTensor | None, moving: MetaTensor | None
+) -> tuple[Matrix, tuple[str, ...]]:
+    """The world transform that a file is as one of a form, and what to remark of it."""
+    if form in ("itk", "ants"):
+        return from_itk(_itk_files.read_itk(file, text)), ()
+    if form == "elastix":
+        return from_itk(_itk_files.read_elastix(file, text)), ()
+    if form == "minc":
+        return _linear_forms.from_minc(text), ()
+    if form == "lta":
+        return _linear_forms.from_lta(text, fixed=fixed, moving=moving)
+    if form == "afni":
+        return _linear_forms.from_afni(_numbers(text), fixed=fixed, moving=moving)
+    if form == "matrix":
+        return as_transform(_linear_forms.square(_numbers(text))), ()
+    if fixed is None or moving is None:
+        raise MedrlError(f"is {FORMS[form]}, which means nothing without the two scans")
+    if form == "register-dat":
+        return _linear_forms.from_register_dat(text, fixed, moving), ()
+    matrix = _linear_forms.square(_numbers(text))
+    return _linear_forms.from_fsl(matrix, fixed, moving), ()
+
+
+def _world_or_fsl(
+    file: Path, matrix: Matrix, fixed: MetaTensor | None, moving: MetaTensor | None
+) -> TransformFile:
+    """What 4x4 numbers are: in a .mat of the world or FSL's, by the scans; else of the world."""
+    may_be_fsl = file.suffix.lower() == ".mat"
+    world = TransformFile(matrix, "matrix")
+    if fixed is None or moving is None:
+        if may_be_fsl:
+            raise MedrlError(
+                f"may be {FORMS['fsl']}, or {FORMS['matrix']}: name its form, fsl or matrix, or "
+                "the two scans"
+            )
+        return world
+    fsl = TransformFile(_linear_forms.from_fsl(matrix, fixed, moving), "fsl")
+    corners = box_corners((0, 0, 0), np.array(fixed.shape[1:]) - 1)
+    ends = [apply_affine(m.matrix_world @ as_affine(fixed.affine), corners) for m in (world, fsl)]
+    if np.abs(ends[0] - ends[1]).max() <= _SAME_PLACE:
+        return world
+    alike, overlap = np.transpose(
+        [agreement(fixed, moving, reading.matrix_world) for reading in (world, fsl)]
+    )
+    best, why = 0, "the scans fit the other reading as well"
+    if alike.max() >= _ALIKE and alike.max() > _MORE_ALIKE * alike.min():
+        best = int(alike.argmax())
+        why = f"so the scans look alike (NMI {1 + alike.max():.2f}, else {1 + alike.min():.2f})"
+        if best and not may_be_fsl:
+            return replace(world, remarks=(f"as {FORMS['fsl']}, {why}: name its form if it is",))
+    elif overlap.max() > _MORE_OVERLAP * overlap.min():
+        best = int(overlap.argmax())
+        why = f"so the scans overlap by {overlap.max():.0%}, else by {overlap.min():.0%}"
+    if not may_be_fsl:
+        return world
+    taken, other = (world, fsl) if best == 0 else (fsl, world)
+    remark = f"taken as {FORMS[taken.form]}: {why}; if it is {FORMS[other.form]}, name its form"
+    return replace(taken, remarks=(f"{remark}, {other.form}",))
 
 
 def _center(scan: MetaTensor) -> Matrix:
     """Middle of a scan's grid, RAS mm."""
     return voxel_to_world((np.array(scan.shape[1:]) - 1) / 2, scan.affine)
-
-
-@contextmanager
-def _no_itk_errors(line: str) -> Iterator[None]:
-    """Say in one line what ITK says in a page, addresses in memory included."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise MedrlError(line) from error
-
-
-def _parse_itk(text: str) -> sitk.Transform:
-    """A transform of ITK's text files; what would end the process in C++ is refused."""
-    named = numbered = False
-    for line in text.splitlines():
-        key, _, value = (part.strip() for part in line.partition(":"))
-        if line.startswith("#") or not line.strip():
-            continue
-        if key == "Transform":
-            named, numbered = True, False
-            known = bool(re.fullmatch(r"[A-Za-z]\w{1,60}_(double|float)_\d_\d", value))
-        elif key in ("Parameters", "FixedParameters"):
-            known = named and not (key == "Parameters" and numbered) and _are_numbers(value)
-            numbered = numbered or key == "Parameters"
-        else:
-            known = False
-        if not known:
-            raise MedrlError(_NOT_ITK)
-    with tempfile.TemporaryDirectory(prefix="medrl-") as folder, _no_itk_errors(_NOT_ITK):
-        copy = Path(folder) / "transform.tfm"
-        copy.write_text(text, encoding="utf-8")
-        return sitk.ReadTransform(str(copy))
-
-
-def _are_numbers(text: str) -> bool:
-    words = text.split()
-    try:
-        return len(words) <= _MOST_PARAMETERS and all(map(math.isfinite, map(float, words)))
-    except ValueError:
-        return False
-
-
-def _with_nitransforms(form: Form) -> Any:
-    """The class of nitransforms for a form."""
-    try:
-        from nitransforms.io import get_linear_factory
-    except ModuleNotFoundError:
-        raise MedrlError(
-            f"{form.upper()} transforms need the package nitransforms: "
-            "pip install 'medrl[transforms]'"
-        ) from None
-    return get_linear_factory(form, is_array=False)
-
-
-def _grids(form: Form, fixed: MetaTensor, moving: MetaTensor) -> dict[str, nib.Nifti1Image]:
-    """Both scans as nitransforms wants them.
-
-    It writes into an LTA the reference as source and the moving scan as destination, next to a
-    matrix from moving to reference; FreeSurfer maps source to destination. So they change places.
-    """
-    grids = {"reference": _grid(fixed), "moving": _grid(moving)}
-    return dict(zip(grids, reversed(grids.values()), strict=True)) if form == "lta" else grids
-
-
-def _grid(scan: MetaTensor) -> nib.Nifti1Image:
-    """An image without voxels in a scan's place, with its name."""
-    empty = np.broadcast_to(np.zeros((), np.uint8), scan.shape[1:])
-    image = nib.Nifti1Image(empty, as_affine(scan.affine))
-    name = Path(str(scan.meta.get("filename_or_obj") or "unknown")).name
-    # No spaces: they would end the name.
-    image.file_map["image"].filename = "_".join(name.replace("#", "_").replace("=", "_").split())
-    return image
-
-
-def _from_nitransforms(
-    form: Form, text: str, fixed: MetaTensor | None, moving: MetaTensor | None
-) -> Matrix:
-    reader = _with_nitransforms(form)
-    grids = {} if fixed is None or moving is None else _grids(form, fixed, moving)
-    try:
-        return as_transform(reader.from_string(text).to_ras(**grids))
-    except Exception as error:
-        # Its parsers use assertions and whatever NumPy raises.
-        raise MedrlError(f"cannot be read as {form.upper()}: it is damaged or unknown") from error
