@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from medrl.cli import complain, explain
 from medrl.cli.terminal import parse, stdout
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder, stem_of
+from medrl.volume.transform_forms import FORMS, Form
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
@@ -36,8 +38,8 @@ class Apply:
     """
 
     transform: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TRANSFORM")]
-    """Fixed to moving: of ITK (.tfm, .h5, .txt), a 4x4 world matrix in text (.txt), of ANTs or FSL
-    as .mat, or of FreeSurfer (.lta)."""
+    """Of ITK or ANTs (.tfm, .h5, .txt, .mat), a 4x4 world matrix in text (.txt, .mat), of FSL
+    (.mat), FreeSurfer (.lta, register.dat), AFNI (.aff12.1D), MINC (.xfm) or elastix."""
 
     what: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCAN|POINTS")]
     """A scan, or points: 3D Slicer markups (.mrk.json, .fcsv) or a table (.csv, .tsv) with
@@ -56,8 +58,13 @@ class Apply:
     nearest: bool = False
     """Take the nearest voxel: for masks and label maps."""
 
+    form: Form | None = None
+    """What TRANSFORM is, where its content is not to be asked: 4x4 numbers in a .mat are taken for
+    FSL's or for a world matrix (greedy, c3d) by what fits the two scans better."""
+
     fixed: Path | None = None
-    """The fixed scan; needed for a matrix of FSL, unless it is SCAN or the reference."""
+    """The fixed scan; needed for a matrix of FSL and register.dat, unless it is SCAN or the
+    reference."""
 
     moving: Path | None = None
     """The moving scan, likewise."""
@@ -79,17 +86,16 @@ def main(argv: Sequence[str]) -> int:
     points = command.what.name.lower().endswith((*_MARKUPS, *_TABLES))
     if points and (command.reference or command.nearest):
         raise MedrlError("--reference and --nearest are for scans, not for points")
-    if command.nearest and not command.reference:
-        raise MedrlError("--nearest needs the grid of a scan: name it with --reference")
     target = _target(command)
     try:
-        line = _apply_to_points(command, target) if points else _apply_to_scan(command, target)
+        lines = _apply_to_points(command, target) if points else _apply_to_scan(command, target)
     except Exception as error:
         line = explain(error)
         complain(line if isinstance(error, MedrlError) else f"{command.what}: {line}")
         return 1
     console = stdout()
-    console.print(line, markup=False, soft_wrap=True)
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
     console.print(f"wrote {target}", markup=False, soft_wrap=True)
     return 0
 
@@ -111,24 +117,22 @@ def _target(command: Apply) -> Path:
     return target
 
 
-def _apply_to_scan(command: Apply, target: Path) -> str:
-    """Move a scan; a line that says what was done."""
-    import numpy as np
-
+def _apply_to_scan(command: Apply, target: Path) -> list[str]:
+    """Move a scan; lines that say what was done."""
     from medrl.volume.read import write_nifti
     from medrl.volume.resample import move_scan
 
-    scan = _read(command.what)
+    # Where voxels only change their places, labels stay exactly what they are.
+    exactly = command.nearest or command.reference is None
+    scan = _read(command.what, exactly=exactly)
     onto = None if command.reference is None else _read(command.reference)
-    matrix = _read_transform(command, scan=scan, onto=onto)
+    matrix, taken = _read_transform(command, scan=scan, onto=onto)
     way = "fixed to moving" if command.inverse else "moving to fixed"
     if onto is None:
         write_nifti(target, _replaced(scan, matrix))
-        return f"{command.what}: {way}, in its own grid"
-    moved = move_scan(scan, matrix, onto, nearest=command.nearest)
-    whole = command.nearest and bool((moved.as_tensor() == moved.as_tensor().round()).all())
-    write_nifti(target, moved, dtype=np.int32 if whole else np.float32)
-    return f"{command.what}: {way}, on the grid of {command.reference}"
+        return [taken, f"{command.what}: {way}, in its own grid"]
+    write_nifti(target, move_scan(scan, matrix, onto, nearest=command.nearest))
+    return [taken, f"{command.what}: {way}, on the grid of {command.reference}"]
 
 
 def _replaced(scan: MetaTensor, matrix: Matrix) -> MetaTensor:
@@ -149,60 +153,82 @@ def _replaced(scan: MetaTensor, matrix: Matrix) -> MetaTensor:
     return MetaTensor(scan.as_tensor(), affine=torch.from_numpy(affine))
 
 
-def _apply_to_points(command: Apply, target: Path) -> str:
-    """Move points; a line that says what was done."""
-    from medrl.volume.points import (
-        read_markups,
-        read_points,
-        write_markup_lists,
-        write_points_csv,
-    )
+def _apply_to_points(command: Apply, target: Path) -> list[str]:
+    """Move points; lines that say what was done."""
+    from medrl.volume.moved_markups import move_markups
+    from medrl.volume.points import read_points, write_points_csv
     from medrl.volume.space import apply_affine
 
-    matrix = _read_transform(command)
-    if command.what.name.lower().endswith(_MARKUPS):
-        lists = read_markups(command.what)
-        count = sum(len(markup.labels) for markup in lists)
-        write_markup_lists(
-            target,
-            [replace(m, points_world=apply_affine(matrix, m.points_world)) for m in lists],
-        )
-    else:
-        points = read_points(command.what)
-        count = len(points)
-        moved = {name: apply_affine(matrix, point) for name, point in points.items()}
-        rows = [
-            {"name": name, **dict(zip("xyz", map(float, point), strict=True))}
-            for name, point in moved.items()
-        ]
-        write_points_csv(target, rows)
+    matrix, taken = _read_transform(command)
+    with _told():
+        if command.what.name.lower().endswith(_MARKUPS):
+            count = move_markups(command.what, target, matrix)
+        else:
+            points = read_points(command.what)
+            count = len(points)
+            rows = [
+                {"name": name, **dict(zip("xyz", apply_affine(matrix, xyz).tolist(), strict=True))}
+                for name, xyz in points.items()
+            ]
+            write_points_csv(target, rows)
     way = "moving to fixed" if command.inverse else "fixed to moving"
-    return f"{command.what}: {count} points, {way}"
+    return [taken, f"{command.what}: {count} points, {way}"]
 
 
 def _read_transform(
     command: Apply, *, scan: MetaTensor | None = None, onto: MetaTensor | None = None
-) -> Matrix:
-    """The transform as it is to be applied; a scan and its reference tell FSL what it needs."""
+) -> tuple[Matrix, str]:
+    """The transform as it is to be applied, and a line that says what its file was taken for.
+
+    A scan and its reference tell what FSL's matrices mean.
+    """
     import numpy as np
 
     from medrl.volume.space import as_transform
-    from medrl.volume.transform_files import read_transform
+    from medrl.volume.transform_files import open_transform
 
     fixed, moving = (scan, onto) if command.inverse else (onto, scan)
     fixed = fixed if command.fixed is None else _read(command.fixed)
     moving = moving if command.moving is None else _read(command.moving)
-    matrix = read_transform(command.transform, fixed=fixed, moving=moving)
-    return as_transform(np.linalg.inv(matrix)) if command.inverse else matrix
+    found = open_transform(command.transform, form=command.form, fixed=fixed, moving=moving)
+    for remark in found.remarks:
+        _note(f"{command.transform}: {remark}")
+    matrix = found.matrix_world
+    taken = f"{command.transform}: taken as {FORMS[found.form]}"
+    return as_transform(np.linalg.inv(matrix)) if command.inverse else matrix, taken
 
 
-def _read(path: Path) -> MetaTensor:
-    """Read a scan or a mask, and tell what the user should know of it."""
-    from medrl.volume.read import read
+def _read(path: Path, *, exactly: bool = False) -> MetaTensor:
+    """Read a scan or a mask, and tell what the user should know of it.
+
+    Args:
+        path: File or folder.
+        exactly: Whole numbers come as such, however large.
+    """
+    from medrl.volume.read import read, read_labels
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        scan = read(path, allow_constant=True)
+        try:
+            scan = read_labels(path) if exactly else read(path, allow_constant=True)
+        except MedrlError:
+            if not exactly:
+                raise
+            scan = read(path, allow_constant=True)
     for remark in scan.meta.get("remarks", ()):
-        print(f"medrl: note: {path}: {remark}", file=sys.stderr)
+        _note(f"{path}: {remark}")
     return scan
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell what a reader warns of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        _note(str(warning.message))
+
+
+def _note(line: str) -> None:
+    print(f"medrl: note: {line}", file=sys.stderr)

@@ -20,18 +20,21 @@ from numpy.typing import ArrayLike
 
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
-from medrl.volume.space import Points, lps_to_ras, ras_to_lps
+from medrl.volume import _markups
+from medrl.volume.space import Points, apply_affine, lps_to_ras, ras_to_lps
 
 _SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/"
     "Resources/Schema/markups-schema-v1.0.3.json#"
 )
-_MM = {"mm": 1.0, "um": 0.001}
 _NAME_COLUMNS = ("name", "label", "landmark", "point")
 #: Coordinate columns of a table, and whether they are LPS. Slicer's own tables have r,a,s or l,p,s.
 _AXIS_COLUMNS = ((("x", "y", "z"), False), (("r", "a", "s"), False), (("l", "p", "s"), True))
 _FCSV_COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
-_FCSV_SYSTEMS = {"ras": False, "0": False, "lps": True, "1": True}
+#: Slicer 5 writes two more fields into each row than it names; the first says whether it is placed.
+_FCSV_MORE = ("positionStatus", "autoCreated")
+#: What says in the column "defined" of a table that a point is not placed.
+_NOT_PLACED = ("0", "0.0", "false", "no")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +59,11 @@ class Markup:
 def read_points(path: str | os.PathLike[str]) -> dict[str, Points]:
     """Read named points.
 
-    Formats: 3D Slicer markups (.mrk.json or .json; point lists in LPS or RAS; points without a
-    position are left out), Slicer's older .fcsv, and tables with a header (.csv, .tsv) with a
-    column "name", "label" or "landmark" and coordinates x, y, z in RAS mm (or r, a, s, or l, p, s
-    as Slicer exports them); other columns are ignored, rows without coordinates left out.
+    Formats: 3D Slicer markups (.mrk.json or .json; point lists in LPS or RAS), Slicer's older
+    .fcsv, and tables with a header (.csv, .tsv) with a column "name", "label" or "landmark" and
+    coordinates x, y, z in RAS mm (or r, a, s, or l, p, s as Slicer exports them); other columns
+    are ignored. Points that have no position, or that the file says are not placed, are left out;
+    a UserWarning names them.
 
     Args:
         path: File to read.
@@ -72,11 +76,14 @@ def read_points(path: str | os.PathLike[str]) -> dict[str, Points]:
     """
     file = Path(path)
     name = file.name.lower()
-    text = _read_text(file)
+    text = _markups.read_text(file)
     if name.endswith(".json"):
-        lists = [m for m in _from_markups(file, text) if m.kind == "Fiducial"]
+        markups = _from_markups(file, text)
+        lists = [m for m in markups if m.kind == "Fiducial"]
         if not lists:
             raise MedrlError(f"{file}: holds no point list (markup of type Fiducial)")
+        if others := [f"{m.kind} {m.name!r}" for m in markups if m.kind != "Fiducial"]:
+            _markups.tell(file, f"only its point lists are read, not {', '.join(others)}")
         named = [pair for m in lists for pair in zip(m.labels, m.points_world, strict=True)]
     elif name.endswith(".fcsv"):
         named = _from_fcsv(file, text)
@@ -94,7 +101,7 @@ def read_points(path: str | os.PathLike[str]) -> dict[str, Points]:
             raise MedrlError(f"{file}: two points are named {label!r}; names must differ")
         points[label] = position
     if not points:
-        raise MedrlError(f"{file}: holds no points")
+        raise MedrlError(f"{file}: holds no points that are placed")
     return points
 
 
@@ -105,13 +112,13 @@ def read_markups(path: str | os.PathLike[str]) -> list[Markup]:
         path: File to read (.mrk.json or .json), in LPS or RAS.
 
     Returns:
-        One for each; points without a position are left out.
+        One for each; points that are not placed are left out, and named by a UserWarning.
 
     Raises:
         MedrlError: If the file cannot be read as such.
     """
     file = Path(path)
-    return _from_markups(file, _read_text(file))
+    return _from_markups(file, _markups.read_text(file))
 
 
 def write_markup_lists(path: str | os.PathLike[str], markups: Iterable[Markup]) -> None:
@@ -244,68 +251,28 @@ def _write_json(path: str | os.PathLike[str], markups: Sequence[dict[str, Any]])
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
 
 
-def _read_text(file: Path) -> str:
-    if not file.is_file():
-        raise MedrlError(f"{file}: no such file")
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise MedrlError(f"{file}: is not a text file of points") from error
-    except OSError as error:
-        raise MedrlError(f"{file}: cannot be opened: {error.strerror}") from error
-    if not text.strip():
-        raise MedrlError(f"{file}: is empty")
-    return text
-
-
-def _position(file: Path, label: str, values: Sequence[Any], lps: bool, scale: float) -> Points:
-    try:
-        position = np.array([float(v) for v in values], dtype=np.float64) * scale
-    except (TypeError, ValueError) as error:
-        raise MedrlError(f"{file}: the position of {label!r} is not three numbers") from error
-    if position.shape != (3,) or not np.isfinite(position).all():
-        raise MedrlError(f"{file}: the position of {label!r} is not three finite numbers")
-    return lps_to_ras(position) if lps else position
-
-
 def _from_markups(file: Path, text: str) -> list[Markup]:
-    try:
-        content = json.loads(text)
-        markups = [dict(markup) for markup in content["markups"]]
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise MedrlError(f"{file}: is not JSON: {error}") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise MedrlError(f"{file}: is not a 3D Slicer markups file") from error
-    return [_from_markup(file, markup) for markup in markups]
+    _, markups = _markups.load(file, text)
+    placed = [_from_markup(file, markup) for markup in markups]
+    points = [point for markup in markups for point in markup.get("controlPoints") or []]
+    _markups.tell_left_out(
+        file, (_markups.label_of(point) for point in points if not _markups.is_placed(point))
+    )
+    return placed
 
 
 def _from_markup(file: Path, markup: Mapping[str, Any]) -> Markup:
-    system = markup.get("coordinateSystem", "LPS")
-    # Slicer before 4.11 wrote the numbers.
-    lps = _FCSV_SYSTEMS.get(str(system).lower())
-    if lps is None:
-        raise MedrlError(f"{file}: its coordinate system {system!r} is neither LPS nor RAS")
-    units = markup.get("coordinateUnits", "mm")
-    unit = units[0] if isinstance(units, list) and units else units
-    if not isinstance(unit, str) or unit not in _MM:
-        raise MedrlError(f"{file}: its unit {units!r} is neither mm nor um")
-    points = markup.get("controlPoints") or []
-    if not isinstance(points, list) or not all(isinstance(p, dict) for p in points):
-        raise MedrlError(f"{file}: its controlPoints are not a list of points")
-    labels, descriptions, positions = [], [], []
-    for point in points:
-        position = point.get("position")
-        if point.get("positionStatus", "defined") != "defined" or position is None:
-            continue
-        label = str(point.get("label") or point.get("id") or "").strip()
-        if not isinstance(position, list):
-            raise MedrlError(f"{file}: the position of {label!r} is not three numbers")
-        positions.append(_position(file, label, position, lps, _MM[unit]))
-        labels.append(label)
-        descriptions.append(str(point.get("description") or ""))
+    affine = _markups.to_world(file, markup)
+    points = [p for p in markup.get("controlPoints") or [] if _markups.is_placed(p)]
+    labels = tuple(_markups.label_of(point) for point in points)
+    stored = [
+        _markups.three(file, label, point["position"])
+        for label, point in zip(labels, points, strict=True)
+    ]
+    rows = apply_affine(affine, np.array(stored, dtype=np.float64).reshape(-1, 3))
+    descriptions = tuple(str(point.get("description") or "") for point in points)
     kind, name = str(markup.get("type", "Fiducial")), str(markup.get("name") or "")
-    rows = np.array(positions, dtype=np.float64).reshape(-1, 3)
-    return Markup(kind, name, rows, tuple(labels), tuple(descriptions))
+    return Markup(kind, name, rows, labels, descriptions)
 
 
 def _from_fcsv(file: Path, text: str) -> list[tuple[str, Points]]:
@@ -320,19 +287,26 @@ def _from_fcsv(file: Path, text: str) -> list[tuple[str, Points]]:
             system = value.strip()
         elif key.strip().lower() == "columns":
             columns = value.strip()
-    if system.lower() not in _FCSV_SYSTEMS:
-        raise MedrlError(f"{file}: its coordinate system {system!r} is neither LPS nor RAS")
+    lps = _markups.is_lps(file, system)
     names = [name.strip() for name in columns.split(",")]
     if not {"x", "y", "z", "label"} <= set(names):
         raise MedrlError(f"{file}: its columns lack x, y, z or label")
-    found = []
+    if names == _FCSV_COLUMNS.split(","):
+        names += _FCSV_MORE
+    found, left_out = [], []
     for row in csv.reader(rows, skipinitialspace=True):
         if not any(cell.strip() for cell in row):
             continue
-        fields = dict(zip(names, row, strict=False))
-        label = str(fields.get("label") or fields.get("id") or "").strip()
-        values = [fields.get(axis) for axis in ("x", "y", "z")]
-        found.append((label, _position(file, label, values, _FCSV_SYSTEMS[system.lower()], 1.0)))
+        fields: dict[str, Any] = dict(zip(names, row, strict=False))
+        fields["position"] = [fields.get(axis) for axis in ("x", "y", "z")]
+        fields["positionStatus"] = fields.get("positionStatus") or None
+        label = _markups.label_of(fields)
+        if not _markups.is_placed(fields):
+            left_out.append(label)
+            continue
+        position = _markups.three(file, label, fields["position"])
+        found.append((label, lps_to_ras(position) if lps else position))
+    _markups.tell_left_out(file, left_out)
     return found
 
 
@@ -353,10 +327,18 @@ def _from_table(file: Path, text: str, delimiter: str | None) -> list[tuple[str,
             "columns x, y, z in RAS mm"
         )
     columns, lps = [header.index(axis) for axis in axes[0]], axes[1]
-    found = []
+    found, left_out = [], []
     for row in table:
         cells = [row[c].strip() if c < len(row) else "" for c in [name, *columns]]
-        if not any(cells[1:]):
+        told = {key: cell.strip().lower() for key, cell in zip(header, row, strict=False)}
+        placed = _markups.is_placed(
+            {"position": cells[1:], "positionStatus": told.get("positionstatus") or None}
+        )
+        if not placed or told.get("defined") in _NOT_PLACED or not any(cells[1:]):
+            if any(cell.strip() for cell in row):
+                left_out.append(cells[0])
             continue
-        found.append((cells[0], _position(file, cells[0], cells[1:], lps, 1.0)))
+        position = _markups.three(file, cells[0], cells[1:])
+        found.append((cells[0], lps_to_ras(position) if lps else position))
+    _markups.tell_left_out(file, left_out)
     return found
