@@ -17,7 +17,8 @@ from medrl.volume.read import write_nifti
 from medrl.volume.resample import move_scan
 from medrl.volume.similarity import overlap_information
 from medrl.volume.space import apply_affine, as_transform, voxel_to_world
-from medrl.volume.transform_files import Form, write_transform
+from medrl.volume.transform_files import write_transform
+from medrl.volume.transform_forms import Form
 
 if TYPE_CHECKING:
     from medrl.registration.register import Registration

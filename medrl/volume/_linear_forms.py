@@ -187,7 +187,7 @@ def from_minc(text: str) -> Matrix:
             raise MedrlError("cannot be read as a transform of MINC: it is damaged")
         step = as_transform(square(values))
         if re.search(r"Invert_Flag\s*=\s*True\s*;", block):
-            step = np.linalg.inv(step)
+            step = as_transform(np.linalg.inv(step))
         matrix = step @ matrix
     if not blocks:
         raise MedrlError("cannot be read as a transform of MINC: it is damaged")

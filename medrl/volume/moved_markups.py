@@ -29,6 +29,7 @@ _PLACES = (3, 9, 16)
 _MOVED = ("center", "normal", "orientation", "size", *_MATRICES)
 #: Axes further than this from right angles (as a cosine) are sheared.
 _SHEARED = 1e-4
+_FLAT = 1e-6
 
 
 def move_markups(
@@ -119,10 +120,10 @@ def _moved_box(file: Path, what: str, markup: Mapping[str, Any], matrix: Matrix)
         out["center"] = _plain(apply_affine(matrix, _field(file, what, markup, "center", 3)))
     axes = np.eye(3)
     if "orientation" in markup:
-        axes = _field(file, what, markup, "orientation", 9).reshape(3, 3)
+        axes = _square(file, what, markup, "orientation", 3)
     turned = matrix[:3, :3] @ axes
     lengths = np.linalg.norm(turned, axis=0)
-    if (lengths <= 0).any() or np.abs(np.linalg.norm(axes, axis=0) - 1).max() > _SHEARED:
+    if np.abs(np.linalg.norm(axes, axis=0) - 1).max() > _SHEARED:
         raise MedrlError(f"{file}: the orientation of {what} is no matrix of unit vectors")
     turned /= lengths
     if np.abs(turned.T @ turned - np.eye(3)).max() > _SHEARED:
@@ -152,25 +153,34 @@ def _moved_plane(
         rigid: Whether the transform is.
     """
     out: dict[str, Any] = {}
-    linear = matrix[:3, :3]
-    stored = {k: _field(file, what, markup, k, 16).reshape(4, 4) for k in _MATRICES if k in markup}
-    base, within = (stored.get(k, e) for k, e in (("baseToNode", None), ("objectToBase", flip)))
-    place = None if base is None else base @ flip @ within
-    axes = None if place is None else place[:3, :3] / np.linalg.norm(place[:3, :3], axis=0)
+    linear, within, axes, place = matrix[:3, :3], np.eye(4), None, None
+    if "objectToBase" in markup:
+        within = flip @ _square(file, what, markup, "objectToBase", 4)
+    if "baseToNode" in markup:
+        base = _square(file, what, markup, "baseToNode", 4)
+        if rigid:
+            out["baseToNode"] = _plain(matrix @ base)
+        place = base @ within
+        axes = place[:3, :3]
     if "orientation" in markup:
-        axes = _field(file, what, markup, "orientation", 9).reshape(3, 3)
-    normal = None if axes is None else axes[:, 2]
-    if "normal" in markup:
-        normal = _field(file, what, markup, "normal", 3)
+        axes = _square(file, what, markup, "orientation", 3)
     if "center" in markup:
         out["center"] = _plain(apply_affine(matrix, _field(file, what, markup, "center", 3)))
-    if normal is not None:
-        normal = np.linalg.inv(linear).T @ normal
-        normal /= np.linalg.norm(normal)
+    normal = np.array([0.0, 0.0, 1.0]) if axes is None else axes[:, 2]
+    if "normal" in markup:
+        normal = _field(file, what, markup, "normal", 3)
+    normal = np.linalg.inv(linear).T @ normal
+    length = np.linalg.norm(normal)
+    if not length:
+        raise MedrlError(f"{file}: the normal of {what} has no direction")
+    normal = normal / length
     if "normal" in markup:
         out["normal"] = _plain(normal)
-    if axes is None or normal is None:
+    if axes is None:
+        if not rigid and "size" in markup:
+            _markups.tell(file, f"the size of {what} is left as it is: it has no axes")
         return out
+    axes = axes / np.linalg.norm(axes, axis=0)
     along, across = linear @ axes[:, 0], linear @ axes[:, 1]
     first = along / np.linalg.norm(along)
     # Of the same hand as before, so that the plane's front stays its front.
@@ -178,11 +188,11 @@ def _moved_plane(
     turned = np.stack([first, second, normal], axis=1)
     if "orientation" in markup:
         out["orientation"] = _plain(turned)
-    if place is not None:
+    if place is not None and not rigid:
         there = np.eye(4)
         there[:3, :3], there[:3, 3] = turned, apply_affine(matrix, place[:3, 3])
-        # Slicer places a plane by these two: the second one stays as it is.
-        out["baseToNode"] = _plain(there @ np.linalg.inv(flip @ within))
+        # Slicer places a plane by two matrices: the other one stays as it is.
+        out["baseToNode"] = _plain(there @ np.linalg.inv(within))
     if not rigid:
         scales = np.array([along @ first, across @ second, linear @ axes[:, 2] @ normal])
         _scale_plane(file, what, markup, scales, out)
@@ -222,6 +232,15 @@ def _field(file: Path, what: str, holder: Mapping[str, Any], key: str, count: in
     if numbers is None:
         raise MedrlError(f"{file}: {key} of {what} is not {count} finite numbers")
     return numbers
+
+
+def _square(file: Path, what: str, holder: Mapping[str, Any], key: str, size: int) -> Matrix:
+    """A matrix whose axes span the space."""
+    matrix = _field(file, what, holder, key, size * size).reshape(size, size)
+    lengths = np.linalg.norm(matrix[:3, :3], axis=0)
+    if (lengths <= 0).any() or abs(np.linalg.det(matrix[:3, :3] / lengths)) < _FLAT:
+        raise MedrlError(f"{file}: {key} of {what} is singular")
+    return matrix
 
 
 def _is_place(value: Any) -> bool:
