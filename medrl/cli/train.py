@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import tyro
 
 from medrl.cli.engine import make_engine
 from medrl.cli.terminal import choose, flat, options_type, parse, progress_bars, stdout
-from medrl.data.datalist import has_scans
+from medrl.data.datalist import NoSamplesError, has_scans
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder
 from medrl.systems import System, all_systems, check_device
@@ -113,9 +114,13 @@ def main(argv: Sequence[str]) -> int:
         options = evaluate.Options(
             data=command.data, out=command.out / "evaluation", model=str(bundle), device=device
         )
-        evaluation = evaluate.run(system, options, system.evaluate_options())
-        metrics = {"test": system.metrics(evaluation.summary)}
-        code = 1 if evaluation.failed else 0
+        try:
+            evaluation = evaluate.run(system, options, system.evaluate_options())
+        except NoSamplesError as error:
+            print(f"medrl: note: not measured: {error}", file=sys.stderr)
+        else:
+            metrics = {"test": system.metrics(evaluation.summary)}
+            code = 1 if evaluation.failed else 0
     _finish(bundle, metrics=metrics, licence=licence)
     console = stdout()
     console.print(f"model: {bundle}", markup=False, soft_wrap=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +16,10 @@ from medrl.errors import MedrlError
 SPLITS = ("training", "validation", "test")
 
 T = TypeVar("T")
+
+
+class NoSamplesError(MedrlError):
+    """A split has nothing to measure on."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,11 @@ def read_samples(
 ) -> dict[str, list[T]]:
     """Read a datalist, a JSON object with a list of objects for each split.
 
+    An object may be a plain name, that of its image, as under "test" in the lists of the Medical
+    Segmentation Decathlon. Scans for validation and test of which nothing but the image is known
+    are left out, and a UserWarning counts them; entries of macOS's shadow files (``._name``) are
+    passed over.
+
     Args:
         path: The JSON file.
         keys: What every object must have.
@@ -89,28 +100,33 @@ def read_samples(
     content = read_content(path)
     if not content.get("training"):
         raise MedrlError(f'{path} has no "training" list of {" and ".join(keys)}')
-
-    def entry(split: str, number: int, fields: Any) -> Entry:
-        where = f'entry {number} of "{split}"'
-        if not isinstance(fields, dict) or not set(keys) <= set(fields):
-            needed = " and ".join(f'"{key}"' for key in keys)
-            raise MedrlError(f"{path}: {where} needs {needed}")
-        return Entry(fields, path, where)
-
-    return {
-        split: [sample(entry(split, n, one)) for n, one in enumerate(content.get(split) or [])]
-        for split in SPLITS
-    }
+    samples: dict[str, list[T]] = {}
+    for split in SPLITS:
+        samples[split] = []
+        left_out = 0
+        for number, fields in enumerate(_objects(content.get(split) or [])):
+            where = f'entry {number} of "{split}"'
+            if not isinstance(fields, dict) or not set(keys) <= set(fields):
+                if split != "training" and isinstance(fields, dict) and set(fields) == {"image"}:
+                    left_out += 1
+                    continue
+                needed = " and ".join(f'"{key}"' for key in keys)
+                raise MedrlError(f"{path}: {where} needs {needed}")
+            samples[split].append(sample(Entry(fields, path, where)))
+        if left_out:
+            remark = f'{left_out} scans of "{split}" come without what is to be found in them'
+            warnings.warn(f"{path}: {remark}: left out", UserWarning, stacklevel=2)
+    return samples
 
 
 def samples_of(samples: Mapping[str, list[T]], split: str, path: Path) -> list[T]:
     """The samples of a split.
 
     Raises:
-        MedrlError: If the datalist that they were read from has none.
+        NoSamplesError: If the datalist that they were read from has none.
     """
     if not samples[split]:
-        raise MedrlError(f"{path} has no scans in the split {split!r}")
+        raise NoSamplesError(f"{path} has no scans in the split {split!r} to measure on")
     return samples[split]
 
 
@@ -136,7 +152,7 @@ def read_content(path: Path) -> dict[str, Any]:
         MedrlError: If the file cannot be read, is not JSON, or a split is not a list.
     """
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise MedrlError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -147,3 +163,12 @@ def read_content(path: Path) -> dict[str, Any]:
         if not isinstance(content.get(split) or [], list):
             raise MedrlError(f'{path}: "{split}" is not a list')
     return content
+
+
+def _objects(entries: list[Any]) -> Iterator[Any]:
+    """The entries of a list, plain names as objects, without those of shadow files."""
+    for entry in entries:
+        fields = {"image": entry} if isinstance(entry, str) else entry
+        image = fields.get("image") if isinstance(fields, dict) else None
+        if not (isinstance(image, str) and re.split(r"[/\\]", image)[-1].startswith("._")):
+            yield fields

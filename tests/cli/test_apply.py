@@ -95,6 +95,45 @@ def test_labels_stay_labels(medrl, transform: Path, fixed: Path, tmp_path: Path)
     assert (there.get_fdata() == wanted).mean() > 0.999
 
 
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("onto", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "ids"),
+    [
+        (np.uint8, (1, 2, 255)),
+        (np.int16, (-5, 7, 32767)),
+        (np.int32, (576073732, 182305713, 614454277)),
+        (np.uint32, (16777217, 2**31 + 1, 2**32 - 1)),
+        (np.int64, (-(2**53) - 1, 2**53 + 1, 2**62 + 1)),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_every_label_comes_as_it_is(medrl, tmp_path: Path, ending, onto: bool, kind, ids):
+    """SimpleITK wrote them; numpy compares."""
+    labels = np.zeros((6, 5, 4), dtype=kind)
+    labels[0, 1], labels[2:4], labels[5, :, 2:] = ids
+    source = tmp_path / f"labels{ending}"
+    volume = sitk.GetImageFromArray(labels.transpose(2, 1, 0))
+    volume.SetSpacing((1.0, 2.0, 3.0))
+    sitk.WriteImage(volume, str(source))
+    np.savetxt(tmp_path / "id.txt", np.eye(4))
+    run = ("apply", tmp_path / "id.txt", source, "-o", tmp_path / "out.nii.gz")
+    ended = medrl(*run, *(("--reference", source, "--nearest") if onto else ()))
+    assert ended.code == 0, ended.err
+    there = np.asarray(nib.load(tmp_path / "out.nii.gz").dataobj)
+    assert there.dtype.kind == "i"
+    assert (there == labels.astype(np.int64)).all()
+
+
+def test_fractions_are_not_rounded(medrl, moving: Path, transform: Path, tmp_path: Path):
+    """No label map: the nearest voxel's value all the same."""
+    run = ("apply", transform, moving, "-o", tmp_path / "out.nii.gz")
+    assert medrl(*run, "--reference", moving, "--nearest").code == 0
+    there = nib.load(tmp_path / "out.nii.gz").get_fdata()
+    known = np.append(np.unique(nib.load(moving).get_fdata()), 0)
+    assert np.isin(there, known).all()
+
+
 def test_scan_in_its_own_grid(medrl, transform: Path, moving: Path, matrix, tmp_path: Path):
     """Not one voxel changes; each is where the same anatomy is in the fixed scan."""
     ended = medrl("apply", transform, moving, "-o", tmp_path / "new" / "folder")
@@ -163,7 +202,6 @@ def test_markups_keep_what_they_are(medrl, transform: Path, matrix, tmp_path: Pa
 @pytest.mark.parametrize("inverse", [False, True])
 def test_fsl_needs_two_scans(medrl, fixed: Path, moving: Path, matrix, tmp_path, inverse: bool):
     """It finds them where they are named, in their roles."""
-    pytest.importorskip("nitransforms")
     fsl, itk = tmp_path / "fsl.mat", tmp_path / "itk.tfm"
     write_transform(fsl, matrix, form="fsl", fixed=read(fixed), moving=read(moving))
     write_transform(itk, matrix)
@@ -177,10 +215,48 @@ def test_fsl_needs_two_scans(medrl, fixed: Path, moving: Path, matrix, tmp_path,
     points = tmp_path / "p.csv"
     points.write_text("name,x,y,z\na,1,2,3\n")
     assert_one_line(medrl("apply", fsl, points, "-o", tmp_path), 1, fsl, "two scans")
+    named = ("--form", "fsl")
+    assert_one_line(medrl("apply", fsl, points, "-o", tmp_path, *named), 1, fsl, "two scans")
     scans = ("--fixed", fixed, "--moving", moving)
     assert medrl("apply", fsl, points, "-o", tmp_path / "q.csv", *scans).code == 0
     found = read_points(tmp_path / "q.csv")["a"]
     np.testing.assert_allclose(found, apply_affine(matrix, (1, 2, 3)), atol=1e-3)
+
+
+def test_what_a_transform_was_taken_for_is_said(medrl, fixed, moving, matrix, tmp_path: Path):
+    """The numbers of greedy in a .mat; and as the user says."""
+    mat, txt = tmp_path / "affine.mat", tmp_path / "affine.txt"
+    for path in (mat, txt):
+        np.savetxt(path, matrix)
+    run = (moving, "--reference", fixed, "-o")
+    ended = {p: medrl("apply", p, *run, p.with_suffix(f"{p.suffix}.nii.gz")) for p in (mat, txt)}
+    for path, one in ended.items():
+        assert one.code == 0, one.err
+        assert f"{path}: taken as a 4x4 world matrix" in one.out
+    assert f"medrl: note: {mat}: taken as a 4x4 world matrix" in ended[mat].err
+    assert "name its form, fsl" in ended[mat].err
+    assert ended[txt].err == ""
+    found = [nib.load(f"{p}.nii.gz").get_fdata() for p in (mat, txt)]
+    np.testing.assert_array_equal(*found)
+    named = medrl("apply", mat, *run, tmp_path / "a.nii.gz", "--form", "fsl")
+    assert (named.code, named.err) == (0, "")
+    assert "taken as a matrix of FSL's FLIRT, moving to fixed" in named.out
+    assert np.abs(nib.load(tmp_path / "a.nii.gz").get_fdata() - found[0]).max() > 1
+    points = tmp_path / "p.csv"
+    points.write_text("name,x,y,z\na,1,2,3\n")
+    assert_one_line(medrl("apply", mat, points, "-o", tmp_path), 1, mat, "name its form")
+    assert medrl("apply", mat, points, "-o", tmp_path / "q.csv", "--form", "matrix").code == 0
+    moved = read_points(tmp_path / "q.csv")["a"]
+    np.testing.assert_allclose(moved, apply_affine(matrix, (1, 2, 3)), atol=1e-3)
+
+
+def test_points_left_out_are_named(medrl, transform: Path, tmp_path: Path):
+    table = tmp_path / "t.csv"
+    table.write_text("label,r,a,s,defined\nA,10,20,30,1\nB,0,0,0,0\n")
+    ended = medrl("apply", transform, table, "-o", tmp_path / "out.csv")
+    assert ended.code == 0
+    assert f"medrl: note: {table}: points that are not placed are left out: 'B'" in ended.err
+    assert list(read_points(tmp_path / "out.csv")) == ["A"]
 
 
 def test_bad_usage(medrl, transform: Path, fixed: Path, moving: Path, tmp_path: Path):

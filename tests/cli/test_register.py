@@ -130,7 +130,6 @@ def test_report(medrl, stub: Stub, fixed: Path, moving: Path, tmp_path: Path):
 
 
 def test_options_reach_the_library(medrl, stub: Stub, fixed: Path, moving: Path, tmp_path: Path):
-    pytest.importorskip("nitransforms")
     start = tmp_path / "start.txt"
     np.savetxt(start, TRUE)
     masks = []

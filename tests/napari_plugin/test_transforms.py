@@ -197,7 +197,6 @@ def test_several_selected_layers_go_together(viewer, smooth, tmp_path):
 
 
 def test_matrices_of_fsl_and_freesurfer_mean_the_same(viewer, smooth, tmp_path):
-    pytest.importorskip("nitransforms")
     fixed, moving = smooth("RAS"), smooth("LPI", OBLIQUE)
     add(viewer, image_layer(show(fixed), name="fixed"))
     layer = add(viewer, image_layer(show(moving, frame=frame_of_viewer(viewer)), name="moving"))

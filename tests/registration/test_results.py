@@ -109,7 +109,6 @@ def test_moved_as_by_simpleitk(fixed: MetaTensor, moving: MetaTensor):
 
 
 def test_files(tmp_path: Path, fixed: MetaTensor, moving: MetaTensor):
-    pytest.importorskip("nitransforms")
     answer = Answer(fixed=fixed, moving=moving)
     also = ("ants", "fsl", "lta")
     files, report = write_results(tmp_path, "m_to_f", answer, also=also)

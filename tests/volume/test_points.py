@@ -40,6 +40,13 @@ def same(got: dict[str, Any], want: dict[str, Any]) -> None:
 def test_markups_in_lps_and_ras_without_the_undefined_ones(tmp_path: Path) -> None:
     path = tmp_path / "a.mrk.json"
     path.write_text(json.dumps(HAND_WRITTEN))
+    with pytest.warns(UserWarning, match="left out|only") as told:
+        read_points(path)
+    texts = [str(warning.message).removeprefix(f"{path}: ") for warning in told]
+    assert texts == [
+        "points that are not placed are left out: 'unset', 'empty'",
+        "only its point lists are read, not Curve ''",
+    ]
     same(read_points(path), {"AC": [-1, -2, 3], "PC": [1, 2, 3]})
 
 
@@ -56,6 +63,64 @@ def test_fcsv_of_every_version(tmp_path: Path, system: str, want: list[float]) -
         'vtk_1,1,2,3,0,0,0,1,1,1,0,"F, 1",,\r\n'
     )
     same(read_points(path), {"F, 1": want})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "slicer5.fcsv",
+            "# Markups fiducial file version = 5.6\n# CoordinateSystem = LPS\n"
+            "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n"
+            "1,-1,-2,3,0,0,0,1,1,1,0,A,,,2,0\n2,0,0,0,0,0,0,1,1,1,0,B,,,0,0\n"
+            "3,0,0,0,0,0,0,1,1,1,0,C,,,3,0\n4,7,8,9,0,0,0,1,1,1,0,D,,,1,0\n"
+            "5,-4,-5,6,0,0,0,1,1,1,0,E,,,,\n6,-7,-8,9,0,0,0,1,1,1,0,F,,\n",
+        ),
+        (
+            "named.fcsv",
+            "# CoordinateSystem = RAS\n# columns = label,x,y,z,sel,vis,positionStatus\n"
+            "A,1,2,3,1,1,2\nB,0,0,0,1,1,0\nC,0,0,0,1,1,missing\nD,7,8,9,1,1,preview\n"
+            "E,4,5,6,1,1,defined\nF,7,8,9,1,1,\n",
+        ),
+        (
+            "table.csv",
+            "label,r,a,s,defined,selected,visible,locked,description\nA,1,2,3,1,1,1,0,\n"
+            "B,0,0,0,0,1,1,0,\nC,0,0,0,False,1,1,0,\nD,,,,1,1,1,0,\nE,4,5,6,True,0,0,0,\n"
+            "F,7,8,9,,1,1,0,\n",
+        ),
+        (
+            "table.tsv",
+            "label\tl\tp\ts\tpositionStatus\nA\t-1\t-2\t3\tdefined\nB\t0\t0\t0\tundefined\n"
+            "C\t0\t0\t0\t0\nD\t7\t8\t9\tpreview\nE\t-4\t-5\t6\t2\nF\t-7\t-8\t9\t\n",
+        ),
+    ],
+)
+def test_points_that_are_not_placed_are_named(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.warns(UserWarning, match=f"{name}: points that are not placed .*'B', 'C', 'D'$"):
+        points = read_points(path)
+    same(points, {"A": [1, 2, 3], "E": [4, 5, 6], "F": [7, 8, 9]})
+
+
+def test_a_list_of_none_placed(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("label,r,a,s,defined\n" + "".join(f"P{n},0,0,0,0\n" for n in range(12)))
+    with (
+        pytest.warns(UserWarning, match="'P7' and 4 more$"),
+        pytest.raises(MedrlError, match="no points that are placed"),
+    ):
+        read_points(path)
+
+
+def test_fcsv_of_slicer_3(tmp_path: Path) -> None:
+    path = tmp_path / "old.fcsv"
+    path.write_text(
+        "# Fiducial List file /tmp/my list.fcsv\n# version = 2\n# name = F\n# numPoints = 1\n"
+        "# symbolScale = 5\n# visibility = 1\n# color = 0.4,1,1\n# columns = label,x,y,z,sel,vis\n"
+        "AC,1.5,-2,3,1,1\n"
+    )
+    same(read_points(path), {"AC": [1.5, -2, 3]})
 
 
 def test_fcsv_of_real_templates(data_root: Path) -> None:

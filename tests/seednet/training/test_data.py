@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from medrl.data.datalist import NoSamplesError, read_samples, samples_of
 from medrl.errors import MedrlError
 from medrl.seednet.data import (
     Target,
@@ -57,6 +58,42 @@ def test_a_datalist_names_files_next_to_it(tmp_path: Path) -> None:
     assert cases["training"][0].images == {"CT": tmp_path / "scans/a.nii.gz"}
     assert list(cases["test"][0].images) == ["PET", "CT"]
     assert cases["test"][0].name == "m"
+
+
+def test_the_datalist_of_the_decathlon(tmp_path: Path) -> None:
+    """Plain names under "test", `./` before names, shadow files, a count that is wrong, a BOM."""
+    for name in ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b.nii.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    content = {
+        "name": "Hippocampus",
+        "labels": {"0": "background", "1": "Anterior"},
+        "numTraining": 260,
+        "numTest": 130,
+        "training": [
+            {"image": "./imagesTr/._a.nii.gz", "label": "./labelsTr/._a.nii.gz"},
+            {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"},
+        ],
+        "validation": [{"image": "./imagesTs/b.nii.gz"}],
+        "test": ["./imagesTs/b.nii.gz", "./imagesTs/._b.nii.gz"],
+    }
+    path = tmp_path / "dataset.json"
+    path.write_text("\ufeff" + json.dumps(content), encoding="utf-8")
+    with pytest.warns(UserWarning, match='1 scans of "test" come without'):
+        samples = read_datalist(path, ["MR"])
+    (one,) = samples["training"]
+    assert one.images == {"MR": tmp_path / "imagesTr/a.nii.gz"}
+    assert one.mask == tmp_path / "labelsTr/a.nii.gz"
+    assert (samples["validation"], samples["test"]) == ([], [])
+    with pytest.raises(NoSamplesError, match="no scans in the split 'test' to measure on"):
+        samples_of(samples, "test", path)
+    # Without labels they are scans all the same.
+    found = read_samples(path, keys=("image",), sample=lambda entry: entry.file("image").name)
+    assert found == {"training": ["a.nii.gz"], "validation": ["b.nii.gz"], "test": ["b.nii.gz"]}
+    content["test"] = [{"image": "./imagesTs/b.nii.gz", "lable": "x"}]
+    path.write_text(json.dumps(content))
+    with pytest.raises(MedrlError, match='entry 0 of "test" needs "image" and "label"'):
+        read_datalist(path, ["MR"])
 
 
 @pytest.mark.parametrize(
