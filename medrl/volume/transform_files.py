@@ -40,10 +40,11 @@ Kind = Literal["rigid", "similarity", "affine"]
 _TOLERANCE = 1e-4
 _ITK_ENDINGS = (".tfm", ".h5", ".hdf5")
 _UNKNOWN = "is no transform that medrl knows"
+_EITHER = f"may be {FORMS['matrix']} (form matrix), or {FORMS['fsl']} (form fsl)"
 _NOTE = "fixed world (RAS mm) to moving world (RAS mm)"
 #: A matrix may be read in two ways: that is taken under which the scans share so much information
 #: (normalised, less 1) and so many times more than under the other, or else overlap more.
-_ALIKE, _MORE_ALIKE, _MORE_OVERLAP = 0.05, 1.5, 1.1
+_ALIKE, _MORE_ALIKE, _MORE_OVERLAP = 0.05, 1.15, 1.02
 #: Readings that move no corner of the fixed scan further apart (mm) are one.
 _SAME_PLACE = 0.01
 
@@ -359,10 +360,7 @@ def _world_or_fsl(
     world = TransformFile(matrix, "matrix")
     if fixed is None or moving is None:
         if may_be_fsl:
-            raise MedrlError(
-                f"may be {FORMS['fsl']}, or {FORMS['matrix']}: name its form, fsl or matrix, or "
-                "the two scans"
-            )
+            raise MedrlError(f"{_EITHER}: name its form, or the two scans")
         return world
     fsl = TransformFile(_linear_forms.from_fsl(matrix, fixed, moving), "fsl")
     corners = box_corners((0, 0, 0), np.array(fixed.shape[1:]) - 1)
@@ -377,10 +375,13 @@ def _world_or_fsl(
         best = int(alike.argmax())
         why = f"so the scans look alike (NMI {1 + alike.max():.2f}, else {1 + alike.min():.2f})"
         if best and not may_be_fsl:
-            return replace(world, remarks=(f"as {FORMS['fsl']}, {why}: name its form if it is",))
+            remark = f"might be {FORMS['fsl']}: {why}; if it is, name its form, fsl"
+            return replace(world, remarks=(remark,))
     elif overlap.max() > _MORE_OVERLAP * overlap.min():
         best = int(overlap.argmax())
         why = f"so the scans overlap by {overlap.max():.0%}, else by {overlap.min():.0%}"
+    elif may_be_fsl and not overlap.any():
+        raise MedrlError(f"{_EITHER}; the scans overlap under neither: name its form")
     if not may_be_fsl:
         return world
     taken, other = (world, fsl) if best == 0 else (fsl, world)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from monai.data.meta_tensor import MetaTensor
 from medrl.errors import MedrlError
 from medrl.volume.space import apply_affine, as_affine, spacing_of
 from medrl.volume.transform_files import read_transform
+from medrl.volume.transform_forms import Form
 from medrl_napari.points import layer_positions_world
 from medrl_napari.scans import (
     KEY,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 _SHEARED = 1e-4
 
 
-def read_transform_file(path: str) -> list[LayerData]:
+def read_transform_file(path: str, *, form: Form | None = None) -> list[LayerData]:
     """Apply a transform between two scans to the layers that are selected in napari.
 
     The transform is taken to map the fixed scan's world to the moving one's, as all do that
@@ -44,8 +46,9 @@ def read_transform_file(path: str) -> list[LayerData]:
     inverse brings them, as when 3D Slicer hardens a transform.
 
     Args:
-        path: .tfm, .h5, .txt, .mat or .lta. A matrix of FSL needs the fixed scan too: the one
-            other scan that is open.
+        path: Any that :func:`medrl.volume.transform_files.open_transform` reads. A matrix of FSL
+            needs the fixed scan too: the one other scan that is open.
+        form: What it is, if its content is not to be asked.
 
     Returns:
         The same layers, moved: images and labels in the viewer's frame, points.
@@ -64,7 +67,21 @@ def read_transform_file(path: str) -> list[LayerData]:
             "then open it again"
         )
     frame = frame_of_viewer(viewer)
-    return [_moved(layer, Path(path), frame, viewer) for layer in layers]
+    file = _File(Path(path), form)
+    return [_moved(layer, file, frame, viewer) for layer in layers]
+
+
+@dataclass(frozen=True)
+class _File:
+    """A transform file, and what it is said to be."""
+
+    path: Path
+    form: Form | None
+
+    def back(self, fixed: MetaTensor | None = None, moving: MetaTensor | None = None) -> Floats:
+        """Moving world to fixed world (4, 4), the other way than the file's."""
+        forth = read_transform(self.path, form=self.form, fixed=fixed, moving=moving)
+        return np.asarray(np.linalg.inv(forth), dtype=np.float64)
 
 
 def _is_wanted(layer: Layer, viewer: ViewerModel) -> bool:
@@ -76,20 +93,20 @@ def _is_wanted(layer: Layer, viewer: ViewerModel) -> bool:
     )
 
 
-def _moved(layer: Layer, path: Path, frame: Frame, viewer: ViewerModel) -> LayerData:
+def _moved(layer: Layer, file: _File, frame: Frame, viewer: ViewerModel) -> LayerData:
     from napari.layers import Image, Labels
 
     if isinstance(layer, Image):
-        return _moved_image(layer, path, frame, viewer)
+        return _moved_image(layer, file, frame, viewer)
     if isinstance(layer, Labels):
-        return _moved_labels(layer, path, frame, viewer)
-    return _moved_points(layer, path, frame)
+        return _moved_labels(layer, file, frame, viewer)
+    return _moved_points(layer, file, frame)
 
 
-def _moved_image(layer: Image, path: Path, frame: Frame, viewer: ViewerModel) -> LayerData:
+def _moved_image(layer: Image, file: _File, frame: Frame, viewer: ViewerModel) -> LayerData:
     scan = shown_of(layer, viewer=viewer).scan
-    back = _back(path, _other_scan(layer, viewer), scan)
-    return moved_image(layer, scan, back, frame, name=_name(layer, path))
+    back = file.back(_other_scan(layer, viewer), scan)
+    return moved_image(layer, scan, back, frame, name=_name(layer, file.path))
 
 
 def moved_image(
@@ -114,33 +131,27 @@ def moved_image(
     return data, {**settings, **kept}, kind
 
 
-def _moved_labels(layer: Labels, path: Path, frame: Frame, viewer: ViewerModel) -> LayerData:
+def _moved_labels(layer: Labels, file: _File, frame: Frame, viewer: ViewerModel) -> LayerData:
     data, settings, _ = layer.as_layer_data_tuple()
     labels = in_scan_grid(np.asarray(data), settings)
-    back = _back(path, _other_scan(layer, viewer), labels)
+    back = file.back(_other_scan(layer, viewer), labels)
     shown = _brought(labels, back, frame)
     if shown.resampled:
         # What is drawn and saved is then what is seen, taken once from the nearest voxel.
         shown = _straight(shown, shown.to_layer_grid(labels.numpy()[0]))
-    return labels_layer(shown, shown.scan.numpy()[0], name=_name(layer, path))
+    return labels_layer(shown, shown.scan.numpy()[0], name=_name(layer, file.path))
 
 
-def _moved_points(layer: Points, path: Path, frame: Frame) -> LayerData:
+def _moved_points(layer: Points, file: _File, frame: Frame) -> LayerData:
     data, settings, kind = layer.as_layer_data_tuple()
-    world = apply_affine(_back(path), layer_positions_world(layer, frame))
+    world = apply_affine(file.back(), layer_positions_world(layer, frame))
     moved = np.array(data, dtype=np.float64)
     moved[:, -3:] = (frame.to_napari(world) - layer.translate[-3:]) / layer.scale[-3:]
     known: Any = settings["metadata"].get(KEY)
     # What else was known of them was true only where they were.
     known = {"kind": known.get("kind") if isinstance(known, dict) else "points"}
     metadata = {KEY: {**known, "frame": frame, "scan": None}}
-    return moved, {**settings, "name": _name(layer, path), "metadata": metadata}, kind
-
-
-def _back(path: Path, fixed: MetaTensor | None = None, moving: MetaTensor | None = None) -> Floats:
-    """Moving world to fixed world (4, 4), the other way than the file's."""
-    forth = read_transform(path, fixed=fixed, moving=moving)
-    return np.asarray(np.linalg.inv(forth), dtype=np.float64)
+    return moved, {**settings, "name": _name(layer, file.path), "metadata": metadata}, kind
 
 
 def _brought(scan: MetaTensor, back: Floats, frame: Frame) -> Shown:

@@ -16,6 +16,9 @@ from medrl.registration.checks import check_pair
 from medrl.registration.register import Registration
 from medrl.registration.results import remarks
 from medrl.trajectory import AgentPath, Trajectory
+from medrl.volume.read import read
+from medrl.volume.transform_files import write_transform
+from medrl.volume.transform_forms import FORMS
 
 #: 90 degrees about the z axis, and a shift; fixed to moving, RAS mm.
 TRUE = np.array([[0, -1, 0, 6], [1, 0, 0, -4], [0, 0, 1, 2], [0, 0, 0, 1.0]])
@@ -129,6 +132,22 @@ def test_report(medrl, stub: Stub, fixed: Path, moving: Path, tmp_path: Path):
     assert json.loads(Path(files["report"]).read_text()) == report
 
 
+@pytest.mark.parametrize("form", ["matrix", "fsl"])
+def test_the_start_is_what_it_is_named(medrl, stub: Stub, fixed, moving, tmp_path: Path, form: str):
+    start = tmp_path / "start.mat"
+    write_transform(start, TRUE, form=form, fixed=read(fixed), moving=read(moving))
+    run = ("register", fixed, moving, "-o", tmp_path / "out", "--init", start, "--no-picture")
+    ended = medrl(*run, "--init-form", form)
+    assert ended.code == 0, ended.err
+    np.testing.assert_allclose(stub.told["initial_world"], TRUE, atol=1e-6)
+    assert f"started from {FORMS[form]}" in ended.err
+    assert medrl(*run, "--init-form", "flirt").code == 2
+    guessed = medrl(*run)
+    assert guessed.code == 0, guessed.err
+    assert "the transform to start from: taken as" in guessed.err
+    np.testing.assert_allclose(stub.told["initial_world"], TRUE, atol=1e-6)
+
+
 def test_options_reach_the_library(medrl, stub: Stub, fixed: Path, moving: Path, tmp_path: Path):
     start = tmp_path / "start.txt"
     np.savetxt(start, TRUE)
@@ -144,7 +163,9 @@ def test_options_reach_the_library(medrl, stub: Stub, fixed: Path, moving: Path,
         *("--no-refine", "--init", start, "--fixed-mask", masks[0], "--moving-mask", masks[1]),
         *("--also", "ants", "fsl", "lta", "--no-picture"),
     )
-    assert (ended.code, ended.err) == (0, "")
+    assert ended.code == 0
+    (note,) = ended.err.splitlines()
+    assert "started from a 4x4 world matrix" in note
     assert (stub.told["transform"], stub.told["refine"]) == ("affine", False)
     np.testing.assert_array_equal(stub.told["initial_world"], TRUE)
     assert torch.equal(stub.told["fixed_mask"], stub.told["moving_mask"])

@@ -205,10 +205,24 @@ def test_matrices_of_fsl_and_freesurfer_mean_the_same(viewer, smooth, tmp_path):
     for form, ending in (("fsl", ".mat"), ("lta", ".lta"), ("matrix", ".txt"), ("ants", ".mat")):
         path = tmp_path / f"{form}{ending}"
         write_transform(path, from_itk(rigid()), form=form, fixed=fixed, moving=moving)
-        (found,) = read_transform_file(str(path))
+        (found,) = read_transform_file(str(path), form=form)
         np.testing.assert_allclose(found[1]["translate"], wanted[1]["translate"], atol=1e-3)
         # Files of text hold six or seven digits.
         np.testing.assert_allclose(found[0], wanted[0], atol=0.1)
+
+
+def test_labels_of_any_size_go_with_the_moving_scan(viewer, smooth, tmp_path):
+    """Ids that no float holds, where the labels are resampled."""
+    scan = smooth("RAS", OBLIQUE)
+    add(viewer, image_layer(show(scan), name="scan"))
+    ids = np.array([576073732, 2**53 + 1, 2**62 + 3])
+    drawn = np.zeros(shown_of(viewer.layers["scan"]).shape, np.int64)
+    drawn[10:20, 10:20, 8:30] = np.repeat(ids, [4, 3, 3])[:, None, None]
+    place = {k: getattr(viewer.layers["scan"], k) for k in ("scale", "translate")}
+    layer = viewer.add_labels(drawn, name="atlas", **place)
+    viewer.layers.selection = {layer}
+    (found,) = read_transform_file(written(rigid(), tmp_path / "found.tfm"))
+    np.testing.assert_array_equal(np.unique(found[0]), [0, *ids])
 
 
 def test_what_cannot_be_done_is_said_in_one_line(viewer, smooth, tmp_path):
@@ -231,8 +245,9 @@ def test_what_cannot_be_done_is_said_in_one_line(viewer, smooth, tmp_path):
     with pytest.raises(MedrlError, match=r"broken\.h5: is damaged"):
         read_transform_file(str(tmp_path / "broken.h5"))
     (tmp_path / "fsl.mat").write_text("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
-    with pytest.raises(MedrlError, match="means nothing without the two scans"):
+    with pytest.raises(MedrlError, match=r"may be a 4x4 world .*FSL.*name its form"):
         read_transform_file(str(tmp_path / "fsl.mat"))
+    assert read_transform_file(str(tmp_path / "fsl.mat"), form="matrix")
     assert len(viewer.layers) == 2
 
 

@@ -9,7 +9,8 @@ from qtpy.QtCore import QSignalBlocker, Qt, QTimer
 from qtpy.QtWidgets import QFileDialog, QLabel, QSizePolicy, QSlider
 
 from medrl.errors import MedrlError
-from medrl.volume.transform_files import read_transform
+from medrl.volume.transform_files import open_transform
+from medrl.volume.transform_forms import FORMS, Form
 from medrl_napari.dock import Panel
 from medrl_napari.register.aligned_view import AlignedView
 from medrl_napari.register.answers import Answer, register
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 #: Files that hold a transform, as the dialogs name them.
-_TO_READ = "Transforms (*.tfm *.h5 *.hdf5 *.txt *.mat *.lta)"
+#: The kind that is chosen names the form, where the content of a file leaves it open.
+_TO_READ: dict[str, Form | None] = {
+    "Transforms (*.tfm *.h5 *.hdf5 *.txt *.mat *.lta *.dat *.1D *.xfm)": None,
+    "4x4 world matrix, as of greedy, c3d, NiftyReg (*.mat *.txt)": "matrix",
+    "Matrix of FSL FLIRT (*.mat *.txt)": "fsl",
+}
 _TO_WRITE = "ITK transform (*.tfm);;ITK transform, HDF5 (*.h5);;4x4 matrix (*.txt);;LTA (*.lta)"
 
 
@@ -238,10 +244,12 @@ class RegisterWidget(Panel):
     def _load_transform(self) -> None:
         try:
             request = self.form.request()
-            path, _ = QFileDialog.getOpenFileName(self, "Load a transform", "", _TO_READ)
+            kinds = ";;".join(_TO_READ)
+            path, kind = QFileDialog.getOpenFileName(self, "Load a transform", "", kinds)
             if not path:
                 return
-            matrix = read_transform(path, fixed=request.fixed.scan, moving=request.moving)
+            scans = {"fixed": request.fixed.scan, "moving": request.moving}
+            found = open_transform(path, form=_TO_READ.get(kind), **scans)
         except MedrlError as error:
             self.status.error(str(error))
             return
@@ -249,9 +257,10 @@ class RegisterWidget(Panel):
         self._begin(request)
         preview = Preview(request.fixed, request.moving)
         self.view.set(preview, request.fixed_layer, request.moving_layer)
-        self.form.start_from(matrix, f"from {name}")
-        self._on_answer(Answer(request, matrix))
-        self.status.say(f"{name}: shown; Apply keeps it, Register starts from it")
+        self.form.start_from(found.matrix_world, f"from {name}")
+        self._on_answer(Answer(request, found.matrix_world))
+        told = found.remarks or (f"taken as {FORMS[found.form]}",)
+        self.status.say(f"{name}: shown; Apply keeps it, Register starts from it; {told[0]}")
         self.enable()
 
     def _save_transform(self) -> None:
