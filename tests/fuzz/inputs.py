@@ -317,6 +317,25 @@ def _points(folder: Path) -> _Made:
         "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n"
         "f1,1,2,3,0,0,0,1,1,1,0,AC,,\nf2,4,5,6,0,0,0,1,1,1,0,PC,,\n"
     )
+    (folder / "new.fcsv").write_text(
+        "# Markups fiducial file version = 5.6\n# CoordinateSystem = LPS\n"
+        "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n"
+        "1,1,2,3,0,0,0,1,1,1,0,AC,,,2,0\n2,0,0,0,0,0,0,1,1,1,0,PC,,,0,0\n"
+    )
+    (folder / "defined.csv").write_text("label,r,a,s,defined\nAC,1,2,3,1\nPC,0,0,0,0\n")
+    turn = [0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0]
+    place = [0.8, -0.6, 0.0, 5.0, 0.6, 0.8, 0.0, 6.0, 0.0, 0.0, 1.0, 7.0, 0.0, 0.0, 0.0, 1.0]
+    at = {"label": "AC", "position": [1.0, 2.0, 3.0], "orientation": turn}
+    shared = {"coordinateSystem": "LPS", "coordinateUnits": "mm", "orientation": turn}
+    shared |= {"center": [1.0, 2.0, 3.0], "measurements": [{"name": "volume", "value": 1.0}]}
+    box = {"type": "ROI", "size": [4.0, 5.0, 6.0], "controlPoints": [at], **shared}
+    plane = {"type": "Plane", "normal": [0.0, 0.0, 1.0], "size": [4.0, 5.0], **shared}
+    plane |= {"baseToNode": place, "objectToBase": np.eye(4).ravel().tolist()}
+    plane |= {"planeBounds": [-2.0, 2.0, -3.0, 2.0], "controlPoints": [at]}
+    listed = {"type": "Fiducial", "coordinateSystem": 1, "controlPoints": [at]}
+    (folder / "shapes.mrk.json").write_text(json.dumps({"markups": [listed, box, plane]}))
+    for name in ("new.fcsv", "defined.csv", "shapes.mrk.json"):
+        yield "points", name, [name]
     (folder / "seeds.csv").write_text("name,x,y,z\nfg1,1,2,3\nbg1,4,5,6\n")
     for name in ("points.mrk.json", "curves.mrk.json", "points.csv", "points.tsv", "old.fcsv"):
         yield "points", name, [name]
@@ -364,10 +383,39 @@ def _transforms(folder: Path) -> _Made:
         ("ants.mat", "ants", "affine"),
         ("free.lta", "lta", "affine"),
         ("fsl.mat", "fsl", "affine"),
+        ("world.mat", "matrix", "affine"),
         ("rigid.h5", "itk", "rigid"),
     ):
         write_transform(folder / name, matrix, form=form, kind=kind, fixed=scan, moving=scan)
         yield "transform", name, [name]
+    rows = [" ".join(map(str, row)) for row in matrix.tolist()]
+    lta = (folder / "free.lta").read_text()
+    elastix = (
+        '(Transform "{}")\n(TransformParameters {})\n(InitialTransformParametersFileName "{}")\n'
+        '(HowToCombineTransforms "Compose")\n(FixedImageDimension 3)\n'
+        "(CenterOfRotationPoint 4 -3 7)\n"
+    )
+    euler = elastix.format("EulerTransform", "0.1 0.2 0.3 4 5 6", "NoInitialTransform")
+    move = elastix.format("TranslationTransform", "4 5 6", "/run/euler.txt")
+    for name, text in (
+        ("voxel.lta", lta.replace("type      = 1", "type      = 0").replace("grid", "a b #c")),
+        ("x.aff12.1D", "# 3dvolreg matrices:\n" + " ".join(rows[:3])),
+        ("x.1D", "\n".join(rows[:3])),
+        ("register.dat", "\n".join(["me", "1", "1", "0.15", *rows, "round", ""])),
+        (
+            "x.xfm",
+            "MNI Transform File\n% a\n\n"
+            + "Transform_Type = Linear;\nInvert_Flag = True;\nLinear_Transform =\n{};\n".format(
+                "\n".join(rows[:3])
+            )
+            * 2,
+        ),
+        ("euler.txt", euler),
+    ):
+        (folder / name).write_text(text)
+        yield "transform", name, [name]
+    (folder / "move.txt").write_text(move)
+    yield "transform", "move.txt", ["move.txt", "euler.txt"]
 
 
 def grid_scan() -> MetaTensor:
@@ -443,6 +491,9 @@ def _manifests() -> list[Seed]:
         "list.tsv": rows.replace(",", "\t"),
         "list.json": json.dumps(entries),
         "datalist.json": json.dumps({"training": entries, "test": [entries[0]]}),
+        "dataset.json": json.dumps(
+            {"numTraining": 9, "training": entries[:1], "test": ["./b.nii"]}
+        ),
     }
     seeds = [
         _seed("manifest", name, {name: text.encode(), **scans}, name)

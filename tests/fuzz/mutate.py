@@ -93,6 +93,9 @@ def _one(
     return label.replace("lambda", "splice"), {**files, name: changed}
 
 
+_TEXTS = (".csv", ".tsv", ".fcsv", ".tfm", ".txt", ".lta", ".dat", ".1d", ".xfm")
+
+
 def _special(name: str, content: bytes) -> Callable[[bytes, random.Random], bytes] | None:
     """What knows the format of a file."""
     lower = name.lower()
@@ -100,7 +103,7 @@ def _special(name: str, content: bytes) -> Callable[[bytes, random.Random], byte
         return nifti
     if lower.endswith((".nrrd", ".nhdr", ".mha", ".mhd")):
         return text_head
-    if lower.endswith((".csv", ".tsv", ".fcsv", ".tfm", ".txt", ".lta")) or lower == "fsl.mat":
+    if lower.endswith(_TEXTS) or lower in ("fsl.mat", "world.mat"):
         return text_lines
     if lower.endswith(".json"):
         return json_tree

@@ -138,10 +138,19 @@ def _points(path: Path, out: Path) -> None:
 
 
 def _markups(path: Path, out: Path) -> None:
+    from medrl.volume.moved_markups import move_markups
     from medrl.volume.points import read_markups, write_markup_lists
 
-    if path.name.endswith(".json"):
-        write_markup_lists(out / "lists.mrk.json", read_markups(path))
+    if not path.name.endswith(".json"):
+        return
+    before = read_markups(path)
+    write_markup_lists(out / "lists.mrk.json", before)
+    shift = np.eye(4)
+    shift[:3, 3] = 1, -2, 3
+    move_markups(path, out / "moved.mrk.json", shift)
+    after = read_markups(out / "moved.mrk.json")
+    if [m.labels for m in after] != [m.labels for m in before]:
+        raise Finding("points are lost when they are moved")
 
 
 def _seeds(path: Path, out: Path) -> None:
@@ -160,12 +169,26 @@ def _trajectory(path: Path, out: Path) -> None:
 def _transform(path: Path, out: Path) -> None:
     from inputs import grid_scan
 
-    from medrl.volume.transform_files import read_transform
+    from medrl.volume.transform_files import open_transform
 
     scan = grid_scan()
-    matrix = read_transform(path, fixed=scan, moving=scan)
-    if not np.isfinite(np.linalg.inv(matrix)).all():
-        raise Finding(f"a transform that is none: {matrix.tolist()}")
+    found = open_transform(path, fixed=scan, moving=scan)
+    if not np.isfinite(np.linalg.inv(found.matrix_world)).all():
+        raise Finding(f"a transform that is none: {found.matrix_world.tolist()}")
+
+
+def _transform_named(path: Path, out: Path) -> None:
+    """Every reader gets what is not its own, too."""
+    from inputs import grid_scan
+
+    from medrl.volume.transform_files import open_transform
+    from medrl.volume.transform_forms import FORMS
+
+    scan = grid_scan()
+    for form in FORMS:
+        if form not in ("itk", "ants"):  # which are asked in another process
+            with contextlib.suppress(MedrlError):
+                open_transform(path, form=form, fixed=scan, moving=scan)
 
 
 def _manifest(path: Path, out: Path) -> None:
@@ -227,7 +250,7 @@ TARGETS: dict[str, tuple[Callable[[Path, Path], None], ...]] = {
     "dicom": (_scan, _series, _discover("detect")),
     "points": (_points, _markups, _seeds),
     "trajectory": (_trajectory,),
-    "transform": (_transform,),
+    "transform": (_transform, _transform_named),
     "bundle": (_manifest, _weights, _landmark, _seednet, _registration),
     "manifest": (*(_discover(verb) for verb in ("detect", "segment", "register")), _datalist),
     "store": (_store,),
