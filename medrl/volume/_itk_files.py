@@ -16,6 +16,7 @@ from medrl.volume import _subprocess_io
 
 BANNER = "#Insight Transform File"
 _NOT_ITK = "cannot be read as a transform of ITK: it is damaged or of another kind"
+_SEVERAL = "holds several transforms and does not say how they go together: give one by one"
 #: A B-spline has many; a linear transform, composites included, does not.
 _MOST_PARAMETERS = 10_000
 _ELASTIX_ENTRY = re.compile(r'^\s*\((\w+)((?:\s+(?:"[^"]*"|[^\s"()]+))*)\s*\)\s*(?://.*)?$', re.M)
@@ -42,7 +43,9 @@ def read_itk(file: Path, text: str) -> sitk.Transform:
         MedrlError: If it is none or damaged.
     """
     if not text.startswith(BANNER):
-        text = _subprocess_io.transform_text(file)
+        text, said = _subprocess_io.transform_text(file)
+        if "more than one transform" in said:
+            raise MedrlError(_SEVERAL)
     _check(text)
     with tempfile.TemporaryDirectory(prefix="medrl-") as folder, no_itk_errors(_NOT_ITK):
         copy = Path(folder) / "transform.tfm"
@@ -133,12 +136,14 @@ def _finite(words: list[str]) -> list[float]:
 def _check(text: str) -> None:
     """Refuse in ITK's text files what would end the process in C++."""
     named = numbered = False
+    names: list[str] = []
     for line in text.splitlines():
         key, _, value = (part.strip() for part in line.partition(":"))
         if line.startswith("#") or not line.strip():
             continue
         if key == "Transform":
             named, numbered = True, False
+            names.append(value)
             known = bool(re.fullmatch(r"[A-Za-z]\w{1,60}_(double|float)_\d_\d", value))
         elif key in ("Parameters", "FixedParameters"):
             known = named and not (key == "Parameters" and numbered) and _are_numbers(value)
@@ -147,6 +152,8 @@ def _check(text: str) -> None:
             known = False
         if not known:
             raise MedrlError(_NOT_ITK)
+    if len(names) > 1 and not names[0].startswith("CompositeTransform"):
+        raise MedrlError(_SEVERAL)
 
 
 def _are_numbers(text: str) -> bool:

@@ -59,16 +59,16 @@ class ItkImage:
     origin: tuple[float, ...]
 
 
-def transform_text(file: Path) -> str:
-    """A transform file that ITK knows as its text.
+def transform_text(file: Path) -> tuple[str, str]:
+    """A transform file that ITK knows as its text, and what ITK said of it.
 
     Raises:
         MedrlError: If ITK cannot read it.
     """
     with tempfile.TemporaryDirectory(prefix="medrl-") as folder:
-        _run(_TRANSFORM, [os.path.realpath(file), folder], folder, file.stat().st_size)
+        said = _run(_TRANSFORM, [os.path.realpath(file), folder], folder, file.stat().st_size)
         try:
-            return (Path(folder) / "transform.tfm").read_text(encoding="utf-8")
+            return (Path(folder) / "transform.tfm").read_text(encoding="utf-8"), said
         except (OSError, UnicodeDecodeError) as error:
             raise MedrlError("cannot be read by ITK") from error
 
@@ -95,7 +95,8 @@ def images(files: Sequence[str | Path]) -> list[ItkImage]:
         ]
 
 
-def _run(script: str, request: Any, folder: str, size: int) -> None:
+def _run(script: str, request: Any, folder: str, size: int) -> str:
+    """Run a script; what it said on standard error."""
     line = [sys.executable, "-P", "-c", _LIMIT + script, str(_ROOM + 16 * size)]
     try:
         done = subprocess.run(
@@ -110,3 +111,4 @@ def _run(script: str, request: Any, folder: str, size: int) -> None:
         raise MedrlError("takes too long to decode; copy or export it again") from None
     if done.returncode:
         raise MedrlError("is damaged, or of a kind that ITK does not read; copy or export it again")
+    return done.stderr.decode("utf-8", errors="replace")

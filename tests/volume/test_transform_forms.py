@@ -453,3 +453,19 @@ def test_composites_of_composites(tmp_path: Path):
         wanted = [theirs.TransformPoint(p) for p in ras_to_lps(POINTS).tolist()]
         found = ras_to_lps(apply_affine(read_transform(tmp_path / name), POINTS))
         np.testing.assert_allclose(found, wanted, atol=1e-9)
+
+
+def test_several_transforms_that_are_no_composite(tmp_path: Path):
+    """ITK takes the first of them; which it is to be nobody knows."""
+    path = tmp_path / "two.tfm"
+    sitk.WriteTransform(to_itk(rigid_of()), str(path))
+    text = path.read_text()
+    path.write_text(text + text.partition("\n")[2])
+    with pytest.raises(MedrlError, match=r"two\.tfm: holds several transforms"):
+        read_transform(path)
+    numbers = about_itk(rigid_of()).reshape(12, 1)
+    one = {"AffineTransform_double_3_3": numbers, "fixed": np.zeros((3, 1))}
+    two = {"MatrixOffsetTransformBase_double_3_3": numbers, "fixed_": np.zeros((3, 1))}
+    savemat(tmp_path / "two.mat", one | two, format="4")
+    with pytest.raises(MedrlError, match=r"two\.mat: "):
+        read_transform(tmp_path / "two.mat")
