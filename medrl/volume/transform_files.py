@@ -39,6 +39,8 @@ Kind = Literal["rigid", "similarity", "affine"]
 #: A matrix is taken for rigid (or a similarity) if its scales differ by no more than this.
 _TOLERANCE = 1e-4
 _ITK_ENDINGS = (".tfm", ".h5", ".hdf5")
+#: What 4x4 numbers are in files of these names is known, and not known.
+_FSL_ENDINGS, _EITHER_ENDINGS = (".fsl.mat", ".fsl"), (".mat", ".xfm", "")
 _UNKNOWN = "is no transform that medrl knows"
 _EITHER = f"may be {FORMS['matrix']} (form matrix), or {FORMS['fsl']} (form fsl)"
 _NOTE = "fixed world (RAS mm) to moving world (RAS mm)"
@@ -236,10 +238,11 @@ def open_transform(
 ) -> TransformFile:
     """Read a linear transform of one of the `FORMS`.
 
-    What a file is, its content says. Only 4x4 numbers in a .mat may be two things, a world matrix
-    (greedy, c3d) or FSL's: both readings are tried on the scans, and the one is taken under which
-    they look more alike (normalised mutual information), or else overlap more; if that does not
-    decide, the world matrix. A remark says so.
+    What a file is, its content says. Only 4x4 numbers may be two things, a world matrix (greedy,
+    c3d) or FSL's: in a .txt they are the first, in a .fsl.mat the second. In a .mat or a file
+    without an ending both readings are tried on the scans, and the one is taken under which they
+    look more alike (normalised mutual information), or else overlap more; if that does not decide,
+    the world matrix. A remark says so.
 
     Args:
         path: File to read.
@@ -315,7 +318,7 @@ def _form_of_content(file: Path, content: bytes, text: str) -> Form:
         return "afni"
     if rows.shape != (4, 4):
         raise MedrlError(f"{_UNKNOWN}: it holds {rows.shape[0]} x {rows.shape[1]} numbers")
-    return "matrix"
+    return "fsl" if file.name.lower().endswith(_FSL_ENDINGS) else "matrix"
 
 
 def _numbers(text: str) -> Matrix:
@@ -349,14 +352,16 @@ def _read_as(
     if form == "register-dat":
         return _linear_forms.from_register_dat(text, fixed, moving), ()
     matrix = _linear_forms.square(_numbers(text))
-    return _linear_forms.from_fsl(matrix, fixed, moving), ()
+    remarks = ("FSL knows NIfTI only: of DICOM its voxels may have lain in another order",)
+    dicom = any("dicom" in scan.meta for scan in (fixed, moving))
+    return _linear_forms.from_fsl(matrix, fixed, moving), remarks if dicom else ()
 
 
 def _world_or_fsl(
     file: Path, matrix: Matrix, fixed: MetaTensor | None, moving: MetaTensor | None
 ) -> TransformFile:
-    """What 4x4 numbers are: in a .mat of the world or FSL's, by the scans; else of the world."""
-    may_be_fsl = file.suffix.lower() == ".mat"
+    """What 4x4 numbers are: in a .mat of the world or FSL's, by the scans; in .txt of the world."""
+    may_be_fsl = file.suffix.lower() in _EITHER_ENDINGS
     world = TransformFile(matrix, "matrix")
     if fixed is None or moving is None:
         if may_be_fsl:

@@ -38,6 +38,8 @@ Reader = Callable[[str | Sequence[str]], list[LayerData]]
 _TRAJECTORY = ".trajectory.json"
 _POINTS = (".mrk.json", ".fcsv")
 _TRANSFORMS = (".tfm", ".h5", ".lta")
+#: Markups that are more than their control points.
+_SHAPES = ("ROI", "Plane")
 #: A map of this many different whole numbers, and no more, is taken for labels.
 _MOST_LABELS = 64
 #: Scouts and reconstructions beyond these would fill the memory.
@@ -171,6 +173,10 @@ def _read_points(path: Path, frame: Frame) -> list[LayerData]:
         points = read_points(path)
         return [points_layer(list(points), np.array(list(points.values())), frame, name=title)]
     markups = [markup for markup in read_markups(path) if len(markup.labels)]
+    for markup in markups:
+        if markup.kind in _SHAPES:
+            line = f"{path}: of the {markup.kind} {markup.name!r} only the control points are shown"
+            warnings.warn(line, UserWarning, stacklevel=2)
     return [_markup_layer(markup, frame, name=markup.name or title) for markup in markups]
 
 

@@ -61,13 +61,14 @@ def pair(transform: np.ndarray, *, signs=(-1.0, 1.0, 1.0)) -> tuple[MetaTensor, 
 # -- what a 4x4 in a .mat is -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["affine.mat", "MAT_0000", "affine.xfm"])
 @pytest.mark.parametrize("form", ["matrix", "fsl"])
 @pytest.mark.parametrize("signs", [(-1.0, 1.0, 1.0), (1.0, 1.0, 1.0)])
-def test_a_matrix_in_a_mat_is_what_fits_the_scans(tmp_path: Path, form, signs):
+def test_a_matrix_in_a_mat_is_what_fits_the_scans(tmp_path: Path, name, form, signs):
     """The same numbers are greedy's or FSL's: scans that match tell which."""
     transform = rigid_of((3, -9, 12), (14, -8, 5))
     fixed, moving = pair(transform, signs=signs)
-    path = tmp_path / "affine.mat"
+    path = tmp_path / name
     write_transform(path, transform, form=form, fixed=fixed, moving=moving)
     found = open_transform(path, fixed=fixed, moving=moving)
     assert found.form == form
@@ -130,6 +131,27 @@ def test_a_named_form_is_taken_at_its_word(tmp_path: Path):
         open_transform(path, form="flirt")
     with pytest.raises(MedrlError, match="ITK"):
         open_transform(path, form="itk")
+
+
+def test_fsl_by_name_and_of_dicom(tmp_path: Path):
+    """What medrl itself calls .fsl.mat; FSL never saw the order of DICOM's voxels."""
+    fixed, moving = pair(rigid_of())
+    path = tmp_path / "x.fsl.mat"
+    write_transform(path, rigid_of(), form="fsl", fixed=fixed, moving=moving)
+    found = open_transform(path, fixed=fixed, moving=moving)
+    assert (found.form, found.remarks) == ("fsl", ())
+    with pytest.raises(MedrlError, match="two scans"):
+        open_transform(path)
+    moving.meta["dicom"] = "images"
+    assert "NIfTI only" in open_transform(path, fixed=fixed, moving=moving).remarks[0]
+
+
+def test_neither_reading_fits(tmp_path: Path):
+    fixed, moving = pair(rigid_of())
+    path = tmp_path / "far.mat"
+    path.write_text(rows_of(rigid_of(shift=(9000, 0, 0))))
+    with pytest.raises(MedrlError, match=r"far\.mat: .*overlap under neither: name its form"):
+        open_transform(path, fixed=fixed, moving=moving)
 
 
 def test_readings_that_agree_need_no_word(tmp_path: Path):
