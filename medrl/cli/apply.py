@@ -192,7 +192,8 @@ def _read_transform(
     moving = moving if command.moving is None else _read(command.moving)
     found = open_transform(command.transform, form=command.form, fixed=fixed, moving=moving)
     for remark in found.remarks:
-        _note(f"{command.transform}: {remark}")
+        option = " (--form)" if "name its form" in remark else ""
+        _note(f"{command.transform}: {remark}{option}")
     matrix = found.matrix_world
     taken = f"{command.transform}: taken as {FORMS[found.form]}"
     return as_transform(np.linalg.inv(matrix)) if command.inverse else matrix, taken

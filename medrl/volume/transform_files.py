@@ -380,7 +380,7 @@ def _world_or_fsl(
         best = int(alike.argmax())
         why = f"so the scans look alike (NMI {1 + alike.max():.2f}, else {1 + alike.min():.2f})"
         if best and not may_be_fsl:
-            remark = f"might be {FORMS['fsl']}: {why}; if it is, name its form, fsl"
+            remark = f"might be {FORMS['fsl']}: {why}; name its form if it is: fsl"
             return replace(world, remarks=(remark,))
     elif overlap.max() > _MORE_OVERLAP * overlap.min():
         best = int(overlap.argmax())
@@ -390,8 +390,8 @@ def _world_or_fsl(
     if not may_be_fsl:
         return world
     taken, other = (world, fsl) if best == 0 else (fsl, world)
-    remark = f"taken as {FORMS[taken.form]}: {why}; if it is {FORMS[other.form]}, name its form"
-    return replace(taken, remarks=(f"{remark}, {other.form}",))
+    remark = f"taken as {FORMS[taken.form]}: {why}; name its form if that is wrong: {other.form}"
+    return replace(taken, remarks=(remark,))
 
 
 def _center(scan: MetaTensor) -> Matrix:

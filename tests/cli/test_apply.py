@@ -234,7 +234,7 @@ def test_what_a_transform_was_taken_for_is_said(medrl, fixed, moving, matrix, tm
         assert one.code == 0, one.err
         assert f"{path}: taken as a 4x4 world matrix" in one.out
     assert f"medrl: note: {mat}: taken as a 4x4 world matrix" in ended[mat].err
-    assert "name its form, fsl" in ended[mat].err
+    assert ended[mat].err.endswith("name its form if that is wrong: fsl (--form)\n")
     assert ended[txt].err == ""
     found = [nib.load(f"{p}.nii.gz").get_fdata() for p in (mat, txt)]
     np.testing.assert_array_equal(*found)
