@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from medrl.errors import MedrlError
 from medrl.files import atomic_path
 from medrl.volume import _itk_files, _linear_forms
+from medrl.volume import _transform_guess as _guess
 from medrl.volume.similarity import agreement
 from medrl.volume.space import (
     LPS_FROM_RAS,
@@ -38,10 +39,8 @@ Kind = Literal["rigid", "similarity", "affine"]
 
 #: A matrix is taken for rigid (or a similarity) if its scales differ by no more than this.
 _TOLERANCE = 1e-4
-_ITK_ENDINGS = (".tfm", ".h5", ".hdf5")
-#: What 4x4 numbers are in files of these names is known, and not known.
-_FSL_ENDINGS, _EITHER_ENDINGS = (".fsl.mat", ".fsl"), (".mat", ".xfm", "")
-_UNKNOWN = "is no transform that medrl knows"
+#: In files of these names 4x4 numbers may be FSL's or of the world.
+_EITHER_ENDINGS = (".mat", ".xfm", "")
 _EITHER = f"may be {FORMS['matrix']} (form matrix), or {FORMS['fsl']} (form fsl)"
 _NOTE = "fixed world (RAS mm) to moving world (RAS mm)"
 #: A matrix may be read in two ways: that is taken under which the scans share so much information
@@ -268,7 +267,7 @@ def open_transform(
         raise MedrlError(f"{file}: is empty")
     try:
         guessed = form is None
-        form = form or _form_of_content(file, content, text)
+        form = form or _guess.form_of(file, content, text)
         matrix, remarks = _read_as(form, file, text, fixed, moving)
         if guessed and form == "matrix":
             return _world_or_fsl(file, matrix, fixed, moving)
@@ -282,7 +281,7 @@ def open_transform(
 
 def _form_of_name(path: Path) -> Form:
     ending = path.suffix.lower()
-    if ending in _ITK_ENDINGS:
+    if ending in _guess.ITK_ENDINGS:
         return "itk"
     if ending == ".txt":
         return "matrix"
@@ -293,41 +292,10 @@ def _form_of_name(path: Path) -> Form:
     )
 
 
-def _form_of_content(file: Path, content: bytes, text: str) -> Form:
-    """What a file is; of 4x4 numbers, which may be FSL's, ``matrix``."""
-    ending = file.suffix.lower()
-    if content[:6] == b"MATLAB":
-        raise MedrlError(
-            "is a file of MATLAB 5 or later, as of SPM, which holds no transform between two scans "
-            "that medrl knows; those of ANTs are of MATLAB 4"
-        )
-    if text.startswith(_itk_files.BANNER):
-        return "itk"
-    if text.startswith(_linear_forms.MINC_BANNER):
-        return "minc"
-    if _itk_files.is_elastix(text):
-        return "elastix"
-    if ending == ".lta" or "src volume info" in text:
-        return "lta"
-    if ending in _ITK_ENDINGS or b"\0" in content[:512]:
-        return "ants" if ending == ".mat" else "itk"
-    if _linear_forms.is_register_dat(text):
-        return "register-dat"
-    rows = _numbers(text)
-    if rows.shape[1] == 12 or (ending == ".1d" and rows.shape == (3, 4)):
-        return "afni"
-    if rows.shape != (4, 4):
-        raise MedrlError(f"{_UNKNOWN}: it holds {rows.shape[0]} x {rows.shape[1]} numbers")
-    return "fsl" if file.name.lower().endswith(_FSL_ENDINGS) else "matrix"
-
-
 def _numbers(text: str) -> Matrix:
     rows = _linear_forms.numbers(text)
     if rows is None:
-        raise MedrlError(
-            f"{_UNKNOWN}: ITK and ANTs (.tfm, .h5, .mat, .txt), a 4x4 matrix in text, FSL (.mat), "
-            "LTA, register.dat, AFNI (.aff12.1D), MINC (.xfm), elastix"
-        )
+        raise MedrlError("holds more than numbers")
     return rows
 
 

@@ -135,7 +135,7 @@ def json_tree(content: bytes, rng: random.Random) -> bytes:
 def _nodes(tree: Any) -> list[tuple[Any, Any]]:
     """Every place of a value: what holds it, and its key there."""
     found: list[tuple[Any, Any]] = []
-    rest = [tree]
+    rest = [tree] if isinstance(tree, dict | list) else []
     while rest:
         node = rest.pop()
         keys = list(node) if isinstance(node, dict) else range(len(node))

@@ -477,6 +477,31 @@ def test_composites_of_composites(tmp_path: Path):
         np.testing.assert_allclose(found, wanted, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["x.tfm", "x.lta", "x.h5", "x.txt", "x"])
+def test_content_tells_whatever_the_name(tmp_path: Path, name: str):
+    fixed, moving = pair(rigid_of())
+    for form, text in (
+        ("matrix", rows_of(affine_of())),
+        ("lta", lta_of(1, np.linalg.inv(affine_of()), moving, fixed)),
+        ("minc", minc_of(f"Linear_Transform =\n{rows_of(np.linalg.inv(affine_of())[:3])};\n")),
+    ):
+        (tmp_path / name).write_text(text.replace("\n", "\r\n"), newline="")
+        if (form, name) == ("matrix", "x"):
+            continue  # which may be FSL's
+        found = open_transform(tmp_path / name)
+        assert found.form == form
+        np.testing.assert_allclose(found.matrix_world, affine_of(), atol=1e-9)
+
+
+def test_three_rows_need_a_name(tmp_path: Path):
+    path = tmp_path / "x.txt"
+    path.write_text(rows_of(affine_of()[:3]))
+    with pytest.raises(MedrlError, match="name its form"):
+        read_transform(path)
+    np.testing.assert_allclose(read_transform(path, form="matrix"), affine_of())
+    np.testing.assert_allclose(read_transform(path, form="afni"), LPS @ affine_of() @ LPS)
+
+
 def test_several_transforms_that_are_no_composite(tmp_path: Path):
     """ITK takes the first of them; which it is to be nobody knows."""
     path = tmp_path / "two.tfm"
