@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def _command(arguments: list[str]) -> str:
     said = streams[0].getvalue() + streams[1].getvalue()
     if code not in (0, 1, 2):
         raise Finding(f"exit code {code}: {said[-300:]}")
-    if "Traceback" in said or "unexpected" in said:
+    if "Traceback" in said or re.search(r"\bunexpected [A-Z]\w+: ", said):
         raise Finding(f"said: {said[-400:]}")
     if code and "error" not in streams[1].getvalue():
         raise Finding(f"exit code {code} without a word")
