@@ -80,7 +80,7 @@ def discover(
         found, what = Found([Case(name_of(path, path.parent), {"scan": Source(path)})]), _NO_SCANS
     elif glob.has_magic(text):
         # Patterns with ** may lead to a file in several ways.
-        paths = sorted({place_of(one) for one in glob.glob(text, recursive=True)})
+        paths = sorted({place_of(one) for one in _matches(text)})
         root = Path(os.path.commonpath([one.parent for one in paths])) if paths else Path()
         found = Found(Case(name_of(one, root), {"scan": Source(one)}) for one in paths)
         what = _NO_SCANS
@@ -124,6 +124,21 @@ def _in_folder(root: Path, leave_out: Path | None) -> Found:
     unused = (path for path in others if path not in used)
     left += [LeftOut(path, absence(path) or "no DICOM image") for path in unused]
     return Found(cases + series, left, files=len(cases) + len(used))
+
+
+def _matches(pattern: str) -> set[str]:
+    """What a glob matches; ``**`` follows links, but for those that lead back."""
+    before, deep, after = pattern.partition("**/")
+    if not deep:
+        return set(glob.glob(pattern))
+    found: set[str] = set()
+    for start in map(Path, glob.glob(before) if before else ["."]):
+        below = {start}
+        for path in walk(start, lambda *_: None, results=True):
+            below |= {folder for folder in path.parents if folder.is_relative_to(start)}
+        for folder in below:
+            found |= _matches(os.path.join(glob.escape(str(folder)), after))
+    return found
 
 
 def _series_in(root: Path, files: Sequence[Path]) -> tuple[list[Case], set[Path]]:

@@ -71,7 +71,11 @@ def in_words(left_out: Iterable[LeftOut]) -> str:
 
 
 def walk(
-    root: Path, leave: Callable[[Path, str], None], skip: Path | None = None
+    root: Path,
+    leave: Callable[[Path, str], None],
+    skip: Path | None = None,
+    *,
+    results: bool = False,
 ) -> Iterator[Path]:
     """The files below a folder, those of a folder before those of the folders in it.
 
@@ -81,6 +85,7 @@ def walk(
         root: Where to begin.
         leave: Told of what is not searched, and why.
         skip: A folder that is passed over, such as that for results.
+        results: Also search folders of results of medrl.
 
     Yields:
         Paths in the order of their names; regular files or not, broken links included.
@@ -99,7 +104,7 @@ def walk(
         if own in above:
             leave(folder, "a link back to a folder above it")
             continue
-        if MARKER in names and folder != root:
+        if MARKER in names and folder != root and not results:
             leave(folder, "results of medrl")
             continue
         folders = []
