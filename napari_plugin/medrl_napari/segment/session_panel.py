@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medrl.errors import MedrlError
 from medrl.seednet.seeds import LABEL_NAMES, Seed
 from medrl.seednet.session import SeedSession
-from medrl_napari.models import load_model
+from medrl_napari.models import doubt_of, load_model
 from medrl_napari.scans import Shown, shown_of
 from medrl_napari.segment import operations
 from medrl_napari.segment.annotation import Reactions, SeedAnnotation
@@ -38,6 +38,7 @@ class SessionPanel(SegmentPanel):
         self._store: SeedStore | None = None
         self._sources: list[Image] = []
         self._model = ""
+        self._doubt: str | None = None
         self._seeds = SeedTracker()
         self._proposal: Seed | None = None
         self._run: Operation | None = None
@@ -83,6 +84,7 @@ class SessionPanel(SegmentPanel):
             )
             self._active_changed()
         images = {channel: one.scan for channel, one in shown.items()}
+        self._doubt = doubt_of(self._model, images)
         self._thread = SessionThread(partial(_open_session, self._model, images), main)
         self._thread.auto = self.auto.isChecked()
         for signal, slot in (
@@ -144,13 +146,13 @@ class SessionPanel(SegmentPanel):
         self._seeds.state = state
         self._answer(state)
         if not self._seeds.pending:
-            self.status.say(_summary(state))
+            self.status.tell(_summary(state), (), doubt=self._doubt)
 
     def _stated(self, operation: Operation, state: State, line: str | None) -> None:
         self._seeds.done(operation, state)
         self._end_run(operation)
         self._answer(state)
-        self.status.say(line or _summary(state))
+        self.status.tell(line or _summary(state), (), doubt=self._doubt)
 
     def _stepped(self, state: State, placed: int) -> None:
         self._seeds.state = state
