@@ -8,23 +8,51 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 import torch
 from monai.data.meta_tensor import MetaTensor
+from numpy.random import Generator
 from numpy.typing import ArrayLike
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from evaluation import ixi
+from evaluation.images import Array
 from medrl.volume.itk import from_sitk
 from medrl.volume.read import read
+from medrl.volume.space import apply_affine, as_affine
 
 #: Scans of a cohort by name, read as they are asked for.
 Cohort = dict[str, Callable[[], MetaTensor]]
 _IXI = "ixi_brain_t1"
+_HIPPOCAMPUS = 48
+_CHANGED = ("turned by 90 degrees", "turned by 180 degrees", "turned at random", "inverted")
+#: Cohorts of heads.
+HEADS = (
+    *(f"heads {how}" for how in _CHANGED),
+    *(f"heads, voxels x {factor:g}" for factor in (0.1, 0.5, 0.7, 1.5, 2.0)),
+    "heads, T1 templates",
+    "heads, T1 of a patient",
+)
+#: Pairs of cohorts that show different things.
+UNLIKE_PAIRS = (
+    ("heads, T1 templates", "mouse skulls"),
+    ("heads, T1 templates", "mouse skulls, voxels x 8"),
+    ("heads, T1 templates", "abdomens"),
+    ("lumbar spines", "heads, T1 templates"),
+    ("lungs", "heads, T1 templates"),
+    ("heads, T1 templates", "limbs, PET"),
+    ("hearts", "prostates, MR"),
+    ("mouse skulls", "prostates, ultrasound"),
+    ("heads, T1 templates", "films of animals, stacked"),
+    ("heads, CT", "nothing"),
+    ("fetal brains", "heads, T1 templates"),
+    ("necks", "heads, T1 templates"),
+)
 #: What makes small things as large as heads.
 _TO_HEAD_SIZE = {
     "mouse skulls": 8.0,
@@ -128,9 +156,9 @@ def _changed_heads(heads: list[Path]) -> dict[str, Cohort]:
         add("heads turned at random", path, lambda s, r=any_turn: turned(s, r))
         half_turn = Rotation.from_rotvec(np.eye(3)[number % 3] * 180, degrees=True)
         add("heads turned by 180 degrees", path, lambda s, r=half_turn: turned(s, r))
-        for factor in (0.1, 0.5, 0.7, 1.5, 2.0, 10.0):
+        for factor in (0.1, 0.5, 0.7, 1.5, 2.0):
             add(f"heads, voxels x {factor:g}", path, lambda s, f=factor: resized(s, f))
-        add("heads, inverted", path, lambda s: with_affine(s.max() - s, s.affine))
+        add("heads inverted", path, lambda s: with_affine(s.max() - s, s.affine))
     return found
 
 
@@ -228,6 +256,53 @@ def _volume(values: np.ndarray, spacing: ArrayLike) -> MetaTensor:
     return from_sitk(image)
 
 
-def names(found: dict[str, Cohort]) -> Iterator[tuple[str, str]]:
-    """Cohort and name of every scan."""
-    return ((cohort, name) for cohort, scans in found.items() for name in scans)
+@dataclass(frozen=True, eq=False)
+class Posed:
+    """A copy of a scan in another pose and contrast.
+
+    Attributes:
+        moving: (1, I, J, K) on the grid of the scan.
+        truth_world: (4, 4) scan to copy, RAS mm.
+        points_world: (P, 3) points in the middle of the scan, RAS mm.
+    """
+
+    moving: MetaTensor
+    truth_world: Array
+    points_world: Array
+
+    def error_mm(self, transform_world: ArrayLike) -> float:
+        """Mean distance of the points from where they belong, mm."""
+        there = apply_affine(np.asarray(transform_world), self.points_world)
+        apart = there - apply_affine(self.truth_world, self.points_world)
+        return float(np.linalg.norm(apart, axis=1).mean())
+
+
+def posed(scan: MetaTensor, rng: Generator) -> Posed:
+    """Turn a copy of a scan at random, shift it a little, and change its contrast; with noise."""
+    affine, shape = as_affine(scan.affine), np.array(scan.shape[1:])
+    middle = apply_affine(affine, (shape - 1) / 2)
+    truth = np.eye(4)
+    truth[:3, :3] = Rotation.random(random_state=rng).as_matrix()
+    shift = rng.uniform(-0.08, 0.08, 3) * shape * np.linalg.norm(affine[:3, :3], axis=0)
+    truth[:3, 3] = middle - truth[:3, :3] @ middle + shift
+    image = sitk.GetImageFromArray(scan[0].numpy().astype(np.float32).T)
+    # In voxels: the copy shows at v what the scan has at inverse(A) inverse(T) A v.
+    back = np.linalg.inv(affine) @ np.linalg.inv(truth) @ affine
+    pose = sitk.AffineTransform(back[:3, :3].ravel().tolist(), back[:3, 3].tolist())
+    turned_image = sitk.Resample(image, image, pose, sitk.sitkLinear, float(scan.min()))
+    values = sitk.GetArrayFromImage(turned_image).T
+    low, high = float(values.min()), float(np.quantile(values, 0.99))
+    values = np.clip((values - low) / max(high - low, 1e-6), 0, 1.2) ** rng.uniform(0.5, 1.6)
+    values = np.abs(values + 0.03 * rng.standard_normal(values.shape))
+    moving = with_affine(MetaTensor(torch.from_numpy(1000 * values)[None]), affine)
+    lattice = np.stack(np.meshgrid(*[np.linspace(0.3, 0.7, 4) * (n - 1) for n in shape]), -1)
+    return Posed(moving, truth, apply_affine(affine, lattice.reshape(-1, 3)))
+
+
+def hippocampi(most: int) -> Iterator[tuple[MetaTensor, torch.Tensor]]:
+    """Whole heads of the holdout with the mask (I, J, K) of the left hippocampus."""
+    root = ixi.data_root() / _IXI
+    for subject in ixi.subjects("holdout")[:most]:
+        labels = read(root / "labels" / f"{subject}.nii.gz", allow_constant=True)
+        scan = read(root / "t1" / f"{subject}.nii.gz")
+        yield scan, labels.as_tensor()[0].round() == _HIPPOCAMPUS

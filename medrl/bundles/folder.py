@@ -244,7 +244,7 @@ def save(
 def save_guard(
     folder: str | Path,
     guard: Guard | None,
-    seen: Mapping[str, Tensor],
+    measured: Mapping[str, Tensor],
     *,
     out: str | Path | None = None,
 ) -> Path:
@@ -253,7 +253,7 @@ def save_guard(
     Args:
         folder: The model's folder.
         guard: What its training scans were like.
-        seen: Tensors of which those of :class:`medrl.nets.familiarity.Familiarity` are written.
+        measured: What its encoder saw there, and whatever else was fitted anew, by name.
         out: Where to; the model's own folder if None.
 
     Returns:
@@ -267,12 +267,11 @@ def save_guard(
     source = Path(folder)
     kept = {n: tensor for n, tensor in load_weights(source).items() if not n.startswith(PREFIX)}
     texts = {name: source / name for name in (LICENCE_FILE, CARD_FILE)}
-    told = {name: tensor for name, tensor in seen.items() if name.startswith(PREFIX)}
     licence, card = (
         path.read_text(encoding="utf-8") if path.is_file() else None for path in texts.values()
     )
     manifest = {**read_manifest(source), **({} if guard is None else {"guard": asdict(guard)})}
-    return save(out or source, {**kept, **told}, manifest, licence=licence, card=card)
+    return save(out or source, {**kept, **measured}, manifest, licence=licence, card=card)
 
 
 def _compact(name: str, tensor: Tensor, half: bool) -> Tensor:

@@ -137,7 +137,8 @@ def refit_guard(
     """
     model, _ = LandmarkModel.load(bundle)
     guarded = _guarded(model, data, TrainSettings(), report)
-    return save_guard(bundle, guarded.guard, guarded.tensors(), out=out)
+    assert guarded.familiarity is not None  # just fitted
+    return save_guard(bundle, guarded.guard, guarded.familiarity.tensors(), out=out)
 
 
 def _guarded(

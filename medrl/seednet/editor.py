@@ -19,7 +19,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from medrl.agents import Decision, rollout
+from medrl.bundles.guard import doubted
 from medrl.errors import MedrlError
+from medrl.seednet.confidence import Answers, kind_of, look_at
 from medrl.seednet.dynamics import STOPPED
 from medrl.seednet.geometry import dilate
 from medrl.seednet.model import AgentDynamics, EncodedWindows, SeedModel, SeedPolicy
@@ -60,6 +62,8 @@ class Editor:
             MedrlError: If an image cannot be what the model was trained for.
         """
         self.model = model
+        self._images = dict(images)
+        self._unlike: tuple[str, ...] | None = None
         self.grid = to_grid(images, model.settings.channels, model.settings.spacing)
         first = next(iter(images.values()))
         i, j, k = first.shape[1:]
@@ -133,6 +137,52 @@ class Editor:
         """What the agent of an object lives in, and what decides."""
         _, encoded = self.encode(obj.box, obj.target)
         return self.model.on(encoded, obj.prior), SeedPolicy(self.model, encoded)
+
+    # ---- judging
+
+    def unfit(self, obj: Segmented) -> tuple[str, ...]:
+        """Why the model was not made for what it has segmented here, one line each."""
+        guard, familiarity = self.model.guard, self.model.familiarity
+        if guard is None:
+            return ()
+        if self._unlike is None:
+            lines = {name: guard.reasons(scan, channel=name) for name, scan in self._images.items()}
+            several = len(lines) > 1
+            self._unlike = tuple(
+                f"{name} image, {line}" if several else line
+                for name, own in lines.items()
+                for line in own
+            )
+        answer = self._answer(obj)
+        if self._unlike or familiarity is None or answer is None:
+            return self._unlike
+        share = familiarity.typical(answer.features, answer.kind) / familiarity.limit
+        if share <= 1:
+            return ()
+        return (
+            "anatomy or contrast: in the mask and around it, what it sees is "
+            f"{share:.1f} times as unlike its training as is allowed",
+        )
+
+    def confidence(self, obj: Segmented) -> float | None:
+        """Probability that the mask overlaps with the object by a Dice of 0.7; None if unknown."""
+        familiarity, confidence = self.model.familiarity, self.model.confidence
+        if familiarity is None or confidence is None:
+            return None
+        answer = self._answer(obj)
+        sure = 0.0 if answer is None else float(confidence(answer.described(familiarity))[0])
+        return doubted(sure) if self.unfit(obj) else sure
+
+    def _answer(self, obj: Segmented) -> Answers | None:
+        """What is to be known of a segmentation to judge it."""
+        _, encoded = self.encode(obj.box, obj.target)
+        shown = [volume is not None for volume in self.grid.volumes]
+        return look_at(
+            encoded.features,
+            obj.state.probability[0],
+            kind=kind_of(obj.target, shown),
+            spacing=self.model.settings.spacing,
+        )
 
     # ---- segmenting
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from medrl.agents import Decision, Space
 from medrl.errors import MedrlError
+from medrl.evaluation import LogisticRegression
+from medrl.nets.familiarity import PREFIX, Familiarity
+from medrl.seednet.confidence import PREFIX as CONFIDENCE
+from medrl.seednet.confidence import confidence_of, confidence_tensors
 from medrl.seednet.data import Target
 from medrl.seednet.dynamics import SeedDynamics, SeedState, Windows
 from medrl.seednet.network import STRIDE, VIEW_CHANNELS, WIDTHS, Features, SeedNetwork, Widths
@@ -19,6 +23,9 @@ from medrl.seednet.view import agent_view, nearness
 from medrl.seednet.windows import Channel
 from medrl.walker.edges import feature_edges
 from medrl.walker.segmenter import RandomWalker, System
+
+if TYPE_CHECKING:
+    from medrl.bundles import Guard
 
 
 @dataclass(frozen=True)
@@ -111,10 +118,17 @@ class SeedModel:
     Attributes:
         settings: How to run it.
         network: In evaluation mode.
+        guard: What the training scans were like; None if nobody has measured them.
+        familiarity: What the encoder saw in training in right answers and around them; None
+            likewise.
+        confidence: Probability that an answer is right; None before calibration.
     """
 
     settings: ModelSettings
     network: SeedNetwork
+    guard: Guard | None = None
+    familiarity: Familiarity | None = None
+    confidence: LogisticRegression | None = None
     dynamics: AgentDynamics = field(init=False)
 
     def __post_init__(self) -> None:
@@ -168,8 +182,15 @@ class SeedModel:
         from medrl.bundles import network_tensors, new_manifest, save
 
         settings = asdict(self.settings)
-        manifest = new_manifest(name=name, task="seednet", settings=settings, card=card)
-        return save(folder, network_tensors(self.network), manifest)
+        manifest = new_manifest(
+            name=name, task="seednet", settings=settings, card=card, guard=self.guard
+        )
+        return save(folder, {**network_tensors(self.network), **self.measured()}, manifest)
+
+    def measured(self) -> dict[str, Tensor]:
+        """What was measured beside the network, as a bundle stores it."""
+        seen = {} if self.familiarity is None else self.familiarity.tensors()
+        return {**seen, **confidence_tensors(self.confidence)}
 
     @staticmethod
     def load(bundle: Path, *, device: str = "cpu") -> tuple[SeedModel, dict[str, Any]]:
@@ -178,12 +199,17 @@ class SeedModel:
         Raises:
             MedrlError: If it is not a seed bundle of this version, or damaged.
         """
-        from medrl.bundles import assemble, read_model
+        from medrl.bundles import assemble, damaged, guard_of, read_model
 
         manifest, tensors = read_model(bundle, task="seednet")
         settings = ModelSettings.from_json(manifest["settings"])
-        network = assemble(settings.build_network, tensors, source="the model")
-        return SeedModel(settings, network.fuse().to(device)), dict(manifest)
+        with damaged("the model's familiarity or confidence is damaged"):
+            familiarity, confidence = Familiarity.from_tensors(tensors), confidence_of(tensors)
+        measured = {PREFIX, CONFIDENCE}
+        own = {n: tensor for n, tensor in tensors.items() if n.split(".")[0] + "." not in measured}
+        network = assemble(settings.build_network, own, source="the model").fuse().to(device)
+        guard = guard_of(manifest)
+        return SeedModel(settings, network, guard, familiarity, confidence), dict(manifest)
 
 
 class SeedPolicy:

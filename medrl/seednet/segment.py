@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medrl.bundles.guard import not_made_for
 from medrl.results import SavedFiles
 from medrl.seednet.model import SeedModel
 from medrl.seednet.seeds import Seed, parse_seed
@@ -33,7 +34,10 @@ class Segmentation:
         trajectory: The agent's seeds, one a step.
         warnings: What the user should know, one line each.
         seconds: Wall time from preparing the scan to the answer.
-        confidence: None: there is none of a mask as a whole.
+        confidence: Probability that the Dice overlap with the truth is 0.7 or more; None if the
+            model is not calibrated.
+        unfit: Why the model was not made for this scan, or for this object, one line each; the
+            first of the warnings says so.
         session: To go on with: corrections, undo, further objects.
     """
 
@@ -46,6 +50,7 @@ class Segmentation:
     seconds: float
     session: SeedSession
     confidence: float | None = None
+    unfit: tuple[str, ...] = ()
 
     def save(
         self,
@@ -138,6 +143,9 @@ class SeedSegmenter:
         if agent:
             session.accept_all(max_seeds=max_seeds, progress=progress, watch=watch)
         remarks = [str(line) for image in read.values() for line in image.meta.get("remarks", ())]
+        unfit = session.unfit()
+        if unfit:
+            remarks.insert(0, not_made_for(str(self.manifest.get("name")), unfit))
         return Segmentation(
             mask=session.mask(),
             seeds=session.seeds,
@@ -147,4 +155,6 @@ class SeedSegmenter:
             warnings=tuple(remarks),
             seconds=time.perf_counter() - began,
             session=session,
+            confidence=session.confidence(),
+            unfit=unfit,
         )

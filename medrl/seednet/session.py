@@ -367,6 +367,17 @@ class SeedSession:
         labelled.meta["labels"] = {name: n for n, name in enumerate(self._objects, 1)}
         return labelled
 
+    def unfit(self, name: str | None = None) -> tuple[str, ...]:
+        """Why the model was not made for what an object is, one line each; none if it was."""
+        return self._ready().unfit(self._segmented(name))
+
+    def confidence(self, name: str | None = None) -> float | None:
+        """Probability that an object's mask has a Dice overlap of 0.7 or more with the truth.
+
+        None for a model that was not calibrated.
+        """
+        return self._ready().confidence(self._segmented(name))
+
     def outcome(self, name: str | None = None) -> str:
         """What the agent is doing in an object or how it ended, in words."""
         return self._named(name).outcome

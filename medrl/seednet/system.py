@@ -220,7 +220,8 @@ beside it, or named in the column `seeds` of a manifest: a file, or fg:x,y,z (RA
             }
             for seed in result.session.seeds
         ]
-        return {"space": "RAS mm", "objects": self.rows(result), "seeds": seeds}
+        sure = {"confidence": result.confidence}
+        return {"space": "RAS mm", **sure, "objects": self.rows(result), "seeds": seeds}
 
     def tables(self, results: Mapping[str, Segmentation]) -> list[Any]:
         """The objects of a scan."""

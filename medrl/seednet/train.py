@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Generator
 
+from medrl.bundles import save_guard
 from medrl.errors import MedrlError
 from medrl.rl.stage import Progress, checkpoint_folder, reproducible, run_stage
 from medrl.seednet.data import LabelledGrid, load_labelled, parse_target, read_datalist
+from medrl.seednet.guard import fit_guard
 from medrl.seednet.learner import AgentLearner, AgentSettings
 from medrl.seednet.model import ModelSettings, SeedModel
 from medrl.seednet.perception import PerceptionLearner, PerceptionSettings
@@ -150,4 +152,50 @@ def train(
 
         model = tune_stop_threshold(SeedModel(model.settings, network.eval()), clicks)
         report("stop threshold", 1, 1, {"chosen": model.settings.stop_threshold})
+        model = fit_guard(
+            model,
+            training,
+            validation,
+            seed=settings.seed,
+            progress=lambda done, total: report("guard", done, total, {}),
+        )
     return model.save(out / settings.name, name=settings.name, card=dict(card or {}))
+
+
+def refit_guard(
+    bundle: Path, *, data: Path, out: Path | None = None, report: Progress | None = None
+) -> Path:
+    """Fit the guard and the confidence of a model that is there already; its weights stay.
+
+    Args:
+        bundle: Its folder.
+        data: Datalist with the cases that it was trained and tuned on.
+        out: Where the model is written; over the one that is there if None.
+        report: Called now and then.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        MedrlError: If the data or the model are unusable.
+    """
+    told = report or (lambda *_: None)
+    model, _ = SeedModel.load(bundle)
+    settings = model.settings
+    cases = read_datalist(data, [channel.name for channel in settings.channels])
+    training, validation = (
+        load_labelled(
+            cases[split],
+            channels=settings.channels,
+            targets=settings.targets,
+            spacing=settings.spacing,
+        )
+        for split in ("training", "validation")
+    )
+    guarded = fit_guard(
+        model,
+        training,
+        validation,
+        progress=lambda done, total: told("guard", done, total, {}),
+    )
+    return save_guard(bundle, guarded.guard, guarded.measured(), out=out)
