@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medrl.bundles import not_made_for
 from medrl.errors import MedrlError
 from medrl.seednet.seeds import LABEL_NAMES, Seed
 from medrl.seednet.session import SeedSession
@@ -39,6 +41,7 @@ class SessionPanel(SegmentPanel):
         self._sources: list[Image] = []
         self._model = ""
         self._doubt: str | None = None
+        self._told = ""
         self._seeds = SeedTracker()
         self._proposal: Seed | None = None
         self._run: Operation | None = None
@@ -94,6 +97,7 @@ class SessionPanel(SegmentPanel):
             (self._thread.refused, self._refused),
             (self._thread.broken, self._broken),
             (self._thread.proposed, self._proposed),
+            (self._thread.doubted, self._doubted),
         ):
             signal.connect(slot)
         self._thread.start()
@@ -146,13 +150,24 @@ class SessionPanel(SegmentPanel):
         self._seeds.state = state
         self._answer(state)
         if not self._seeds.pending:
-            self.status.tell(_summary(state), (), doubt=self._doubt)
+            self._tell(_summary(state))
 
     def _stated(self, operation: Operation, state: State, line: str | None) -> None:
         self._seeds.done(operation, state)
         self._end_run(operation)
         self._answer(state)
-        self.status.tell(line or _summary(state), (), doubt=self._doubt)
+        self._tell(line or _summary(state))
+
+    def _doubted(self, reasons: Sequence[str]) -> None:
+        """Say what the mask tells of the model's fitness, once it is there to be looked at."""
+        doubt = not_made_for(Path(self._model).name, reasons) if reasons else None
+        if doubt and doubt != self._doubt:
+            self._doubt = doubt
+            self._tell(self._told)
+
+    def _tell(self, line: str) -> None:
+        self._told = line
+        self.status.tell(line, (), doubt=self._doubt)
 
     def _stepped(self, state: State, placed: int) -> None:
         self._seeds.state = state
