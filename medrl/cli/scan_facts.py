@@ -141,7 +141,7 @@ def _of_grid(
     shape: tuple[int, ...], channels: int, affine: NDArray[np.float64] | None
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {"shape": list(shape), "channels": channels}
-    if affine is None or not all(shape):
+    if affine is None or len(shape) != 3:
         return facts
     from medrl.volume.describe.geometry import obliqueness_deg, orientation
     from medrl.volume.space import spacing_of
@@ -149,7 +149,7 @@ def _of_grid(
     spacing = spacing_of(affine)
     return facts | {
         "spacing_mm": [round(float(x), 6) for x in spacing],
-        "extent_mm": [round(float(x), 4) for x in spacing * shape] if shape else [],
+        "extent_mm": [round(float(x), 4) for x in spacing * shape],
         "orientation": orientation(affine),
         "oblique_degrees": round(obliqueness_deg(affine), 3),
         "affine": np.asarray(affine).tolist(),

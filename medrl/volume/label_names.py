@@ -77,7 +77,8 @@ def find_label_names(path: Path, numbers: Collection[int]) -> LabelNames | None:
     for source, parse in _sources(path):
         try:
             found = parse(source)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error):
+        except Exception:
+            # Parsers of damaged files fail in every way there is, and names are but a help.
             continue
         names = {number: name for number, (name, _) in found.items()}
         if wanted and len(wanted & names.keys()) >= _FITTING * len(wanted):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from medrl import systems
-from medrl.bundles import find, read_manifest
+from medrl.bundles import find, guard_of, not_made_for, read_manifest
 from medrl.errors import MedrlError
 
 if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
+
     from medrl.bundles.manifest import Manifest
 
 
@@ -42,3 +45,26 @@ def manifest_of(name_or_dir: str, *, task: str, lacks: str) -> Manifest:
     if manifest["task"] != task:
         raise MedrlError(f"{folder.name} is a {manifest['task']} model: it {lacks}")
     return manifest
+
+
+def doubt_of(name_or_dir: str, images: Mapping[str, MetaTensor]) -> str | None:
+    """Why a model was not made for images, in one line; None if nothing speaks against it.
+
+    Args:
+        name_or_dir: Of a model that ships, or a bundle folder.
+        images: By channel.
+    """
+    try:
+        manifest = read_manifest(find(name_or_dir))
+        guard = guard_of(manifest)
+        if guard is None:
+            return None
+        known = {training.channel for training in guard.scans}
+        reasons = [
+            line
+            for name, scan in images.items()
+            for line in guard.reasons(scan, channel=name if name in known else None)
+        ]
+    except MedrlError:
+        return None  # whoever uses the model will hear of it
+    return not_made_for(manifest["name"], reasons) if reasons else None

@@ -219,6 +219,25 @@ def test_what_is_no_scan_is_named_by_its_content(medrl, tmp_path, name, content,
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.parametrize("ending", ["nii", "nii.gz", "nrrd", "mha"])
+def test_damaged_headers_end_in_one_line_at_the_most(medrl, tmp_path, ending):
+    rng = np.random.default_rng(0)
+    image = sitk.GetImageFromArray(rng.integers(0, 99, (5, 6, 7)).astype(np.int16))
+    sitk.WriteImage(image, str(tmp_path / f"a.{ending}"))
+    whole = (tmp_path / f"a.{ending}").read_bytes()
+    for number in range(40):
+        content = bytearray(whole)
+        for at in rng.integers(0, min(len(content), 400), 6):
+            content[at] = rng.choice([0, 1, 32, 45, 127, 255])
+        path = tmp_path / f"{number}.{ending}"
+        path.write_bytes(content[: rng.integers(1, len(content))] if number % 3 else content)
+        ended = medrl("info", path)
+        assert ended.code in (0, 1)
+        assert ended.err.count("\n") == ended.code
+        assert "unexpected" not in ended.err
+        assert ended.out.startswith(str(path))
+
+
 def test_a_scan_that_is_not_there(medrl, tmp_path):
     good = write(tmp_path / "a.nii.gz", noise(), placed())
     ended = medrl("info", tmp_path / "b.nii.gz", good)

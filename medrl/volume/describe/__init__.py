@@ -96,8 +96,9 @@ def _header(path: Path, content: Content) -> Header:
             return describe_nrrd(path)
         if content.format == "MetaImage" and not content.packed:
             return describe_metaimage(path)
-    except (ValueError, OverflowError, OSError, IndexError):
-        pass
+    except Exception:
+        # Parsers of damaged files fail in every way there is; reading it will say more.
+        return Header()
     return Header()
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medrl.bundles import not_made_for
 from medrl.errors import MedrlError
 from medrl.seednet.seeds import LABEL_NAMES, Seed
 from medrl.seednet.session import SeedSession
-from medrl_napari.models import load_model
+from medrl_napari.models import doubt_of, load_model
 from medrl_napari.scans import Shown, shown_of
 from medrl_napari.segment import operations
 from medrl_napari.segment.annotation import Reactions, SeedAnnotation
@@ -38,6 +40,8 @@ class SessionPanel(SegmentPanel):
         self._store: SeedStore | None = None
         self._sources: list[Image] = []
         self._model = ""
+        self._doubt: str | None = None
+        self._told = ""
         self._seeds = SeedTracker()
         self._proposal: Seed | None = None
         self._run: Operation | None = None
@@ -83,6 +87,7 @@ class SessionPanel(SegmentPanel):
             )
             self._active_changed()
         images = {channel: one.scan for channel, one in shown.items()}
+        self._doubt = doubt_of(self._model, images)
         self._thread = SessionThread(partial(_open_session, self._model, images), main)
         self._thread.auto = self.auto.isChecked()
         for signal, slot in (
@@ -92,6 +97,7 @@ class SessionPanel(SegmentPanel):
             (self._thread.refused, self._refused),
             (self._thread.broken, self._broken),
             (self._thread.proposed, self._proposed),
+            (self._thread.doubted, self._doubted),
         ):
             signal.connect(slot)
         self._thread.start()
@@ -144,13 +150,24 @@ class SessionPanel(SegmentPanel):
         self._seeds.state = state
         self._answer(state)
         if not self._seeds.pending:
-            self.status.say(_summary(state))
+            self._tell(_summary(state))
 
     def _stated(self, operation: Operation, state: State, line: str | None) -> None:
         self._seeds.done(operation, state)
         self._end_run(operation)
         self._answer(state)
-        self.status.say(line or _summary(state))
+        self._tell(line or _summary(state))
+
+    def _doubted(self, reasons: Sequence[str]) -> None:
+        """Say what the mask tells of the model's fitness, once it is there to be looked at."""
+        doubt = not_made_for(Path(self._model).name, reasons) if reasons else None
+        if doubt and doubt != self._doubt:
+            self._doubt = doubt
+            self._tell(self._told)
+
+    def _tell(self, line: str) -> None:
+        self._told = line
+        self.status.tell(line, (), doubt=self._doubt)
 
     def _stepped(self, state: State, placed: int) -> None:
         self._seeds.state = state

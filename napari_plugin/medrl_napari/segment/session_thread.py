@@ -67,6 +67,8 @@ class SessionThread(Worker):
     """`Operation`, or None if there is no session, and one line about what no one has foreseen."""
     proposed = Signal(object, int)
     """A `Seed`, or None if the agent would stop; and the `serial` that it was made for."""
+    doubted = Signal(object)
+    """Why the model was not made for the current object, one line each; none if it was."""
 
     def __init__(self, open_session: Callable[[], SeedSession], shown: Shown) -> None:
         """Prepare.
@@ -113,7 +115,8 @@ class SessionThread(Worker):
     def stop(self) -> None:
         """End: no signal comes any more; the thread ends after what it is doing."""
         super().stop()
-        silence(*(self.opened, self.stated, self.stepped, self.refused, self.broken, self.proposed))
+        silence(self.opened, self.stated, self.stepped, self.refused, self.broken)
+        silence(self.proposed, self.doubted)
 
     # ---- in the thread
 
@@ -155,6 +158,14 @@ class SessionThread(Worker):
             return
         if not self.wanted:
             self.tell("proposed", proposal, self._reached)
+            self.tell("doubted", self._unfit(session))
+
+    @staticmethod
+    def _unfit(session: SeedSession) -> tuple[str, ...]:
+        try:
+            return session.unfit() if session.current else ()
+        except MedrlError:  # it has no mask yet
+            return ()
 
     @staticmethod
     def _can_propose(session: SeedSession) -> bool:
