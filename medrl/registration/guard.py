@@ -28,6 +28,8 @@ _PAIRS, _VIEWS = 96, 6
 _AT_A_TIME = 48
 #: Share of scans that lie in any orientation.
 _ANY_WAY = 0.3
+#: Share of training's views, the strangest of which no scanner makes, that is taken for usual.
+_USUAL = 0.97
 #: Smallest part of a field of view that agents have seen.
 _LEAST_VIEW = 0.4
 
@@ -96,7 +98,9 @@ def fit_guard(
         values, pair = np.concatenate(features), np.concatenate(pairs)
         one = np.zeros(len(values), dtype=np.int64)
         familiar.append(
-            Familiarity.fit(values, one, kinds=1, whole=np.arange(len(values)), scan=pair)
+            Familiarity.fit(
+                values, one, kinds=1, whole=np.arange(len(values)), scan=pair, usual=_USUAL
+            )
         )
     return replace(model, guard=Guard((training,)), familiarity=tuple(familiar))
 
