@@ -1,11 +1,12 @@
 """Overlap of the seed models that ship with experts' masks, from one click, next to what they face.
 
-Every case gets one foreground click at a random place inside the target; everything is measured on
-the scan's own grid. Methods: the agent (at most ten seeds, its own stop), the network and the
+Every case gets one foreground click on any voxel of the target; everything is measured on the
+scan's own grid. Methods: the agent (at most ten seeds, its own stop), the network and the
 walker without agent, the network alone, random seeds with the true labels, an oracle on the plain
 intensity walker, and a one-click threshold (41 % of the local SUV maximum on PET). Then a person
 who knows the truth corrects: clicks on the agent's answer, on the network, on the plain walker and
-on geodesic segmentation. Differences are paired; intervals are bootstrapped by subject.
+on geodesic segmentation. Differences are paired; intervals are bootstrapped by subject. What a
+click on the target's border gives is told apart, from further clicks.
 """
 
 from __future__ import annotations
@@ -31,13 +32,16 @@ from medrl.seednet.segment import SeedSegmenter
 #: times where patients are few.
 SARCOMA = {"PET + CT": (("PET", "CT"), "PET"), "PET": (("PET",), "PET"), "CT": (("CT",), "CT")}
 CLICKS_PER_PATIENT = 3
+#: Further clicks on the border of each target.
+BORDER_CLICKS = 3
 
 
 def hippocampus(segmenter: SeedSegmenter, split: str, clicks: int) -> dict[str, Any]:
     """All targets; corrections on the whole."""
     samples = cases("hippocampus-t1", split)
-    whole = evaluate(segmenter, samples, clicks=clicks, targets=[0])
-    parts = evaluate(segmenter, samples, clicks=0, targets=[1, 2])
+    border = BORDER_CLICKS
+    whole = evaluate(segmenter, samples, clicks=clicks, border_clicks=border, targets=[0])
+    parts = evaluate(segmenter, samples, clicks=0, border_clicks=border, targets=[1, 2])
     return figures(whole + parts)
 
 
@@ -47,22 +51,28 @@ def sarcoma(segmenter: SeedSegmenter, split: str, clicks: int) -> dict[str, Any]
     for name, (channels, mask) in SARCOMA.items():
         samples = cases("sarcoma-pet-ct", split, mask=mask)
         measured = evaluate(
-            segmenter, samples, clicks=clicks, repeats=CLICKS_PER_PATIENT, channels=channels
+            segmenter,
+            samples,
+            clicks=clicks,
+            repeats=CLICKS_PER_PATIENT,
+            border_clicks=BORDER_CLICKS,
+            channels=channels,
         )
         out[name] = {**figures(measured)["tumour"], "patients": len(samples)}
     return out
 
 
 def one_click_in_words(result: dict[str, Any]) -> str:
-    """Dice of the agent from one click, next to the network and the threshold."""
+    """Dice of the agent from one click, and from one on the border, next to the other methods."""
     parts = []
     for target, own in result["figures"].items():
-        values = own["one_click"]
+        values, border = own["one_click"], own["border_clicks"]["one_click"]["agent"]
         others = ", ".join(
             f"{name} {values[name]['mean_dice']:.3f}" for name in ("network", "one-click threshold")
         )
         mean, worst = (values["agent"][f"{kind}_dice"] for kind in ("mean", "worst"))
-        parts.append(f"{target} {mean:.3f} (worst {worst:.2f}; {others})")
+        rim = f"on the border {border['mean_dice']:.3f}, worst {border['worst_dice']:.2f}"
+        parts.append(f"{target} {mean:.3f} (worst {worst:.2f}; {rim}; {others})")
     return "Dice: " + "; ".join(parts)
 
 

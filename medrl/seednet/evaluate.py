@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Generator, Tensor
 
 from medrl.errors import MedrlError
@@ -38,9 +39,11 @@ from medrl.walker.segmenter import FOREGROUND, RandomWalker, Segmenter
 AGENT = "agent"
 #: Overlap that clicks are counted to, and the most that are tried.
 GOAL, MOST_CLICKS = 0.90, 15
-#: Metrics: Dice from one click, Dice after n corrections, with n seeds of the agent, clicks that
-#: were needed for :data:`GOAL`, seeds that the agent placed before it stopped.
-DICE, CORRECTED, WITH_SEEDS = "dice", "dice after {} corrections", "dice with {} seeds"
+#: Metrics: Dice from one click, from one on the object's border, Dice after n corrections, with n
+#: seeds of the agent, clicks that were needed for :data:`GOAL`, seeds that the agent placed before
+#: it stopped.
+DICE, FROM_BORDER = "dice", "dice from border"
+CORRECTED, WITH_SEEDS = "dice after {} corrections", "dice with {} seeds"
 CLICKS, SEEDS = "clicks to goal", "seeds"
 
 #: From all of a user's seeds so far to the mask, in the scan's grid.
@@ -83,9 +86,15 @@ class ClickedScan:
 
 
 def click_into(
-    sample: Sample, segmenter: SeedSegmenter, *, target: int, seed: int, channels: Sequence[str]
+    sample: Sample,
+    segmenter: SeedSegmenter,
+    *,
+    target: int,
+    seed: int,
+    channels: Sequence[str],
+    border: bool = False,
 ) -> ClickedScan | None:
-    """Read a scan, and click somewhere in an object; None if it is not there.
+    """Read a scan, and click on any voxel of an object; None if it is not there.
 
     Args:
         sample: What to read.
@@ -93,6 +102,7 @@ def click_into(
         target: Number of the target.
         seed: Of the click.
         channels: Which images may be seen.
+        border: Click on a voxel of its border, one with a neighbour (of six) outside it.
 
     Raises:
         MedrlError: If a file cannot be read.
@@ -105,7 +115,7 @@ def click_into(
     affine, shape = as_affine(first.affine), tuple(first.shape[1:])
     mask = resample_onto(read_mask(sample.mask, kind), affine=affine, shape=shape, background=0.0)
     truth = mask.as_tensor()[0].numpy() > 0.5
-    inside = np.argwhere(truth)
+    inside = np.argwhere(truth & ~ndimage.binary_erosion(truth) if border else truth)
     if not len(inside):
         return None
     generator = Generator().manual_seed(seed)
@@ -222,13 +232,14 @@ def evaluate(
     seed: int = 0,
     clicks: int = 5,
     repeats: int = 1,
+    border_clicks: int = 0,
     targets: Sequence[int] | None = None,
     channels: Sequence[str] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Measurements:
     """Measure a model.
 
-    Every case gets one foreground click at a random place inside each target.
+    Every case gets one foreground click on any voxel of each target.
 
     Args:
         segmenter: What to measure.
@@ -236,6 +247,8 @@ def evaluate(
         seed: Of the clicks.
         clicks: Corrections by a person who knows the truth; 0 leaves that part out.
         repeats: First clicks into each object, each a case of its own.
+        border_clicks: Further clicks on the border of each object, to be reported apart, for what
+            needs nothing else: the agent, the network and the threshold.
         targets: Numbers of the targets; all if None.
         channels: Names of the images that may be seen; all if None.
         progress: Called with the cases done, their number, and the name of the next.
@@ -260,16 +273,41 @@ def evaluate(
                 case = replace(case, name=f"{case.name} click {repeat + 1}") if repeat else case
                 generator = Generator().manual_seed(own)
                 rows += _measured(segmenter, case, clicks=clicks, generator=generator)
+        for repeat, target in product(range(border_clicks), numbers):
+            own = seed + 10_000_000 * repeat + 1000 * number + target
+            case = click_into(
+                sample, segmenter, target=target, seed=own, channels=seen, border=True
+            )
+            if case is not None:
+                case = replace(case, name=f"{case.name} border click {repeat + 1}")
+                window = ClickedWindow(segmenter.model, case)
+                _, one_click = _from_click(segmenter, case, window)
+                rows += [_row(case, method, FROM_BORDER, x) for method, x in one_click.items()]
     if progress is not None:
         progress(len(samples), len(samples), "")
     return Measurements(tuple(rows))
 
 
+def _row(case: ClickedScan, method: str, metric: str, value: float) -> Row:
+    return Row(case.name, case.target, method, metric, value, case.subject)
+
+
+def _from_click(
+    segmenter: SeedSegmenter, case: ClickedScan, window: ClickedWindow
+) -> tuple[Segmentation, dict[str, float]]:
+    """The agent's answer, and the overlap of every method that needs a click and nothing else."""
+    found = segmenter.segment(case.images, [case.click], target=case.target)
+    return found, {
+        AGENT: case.dice(found.mask[0].numpy() > 0),
+        "network": case.dice(network(window, [case.click])),
+        "one-click threshold": case.dice(threshold(window)),
+    }
+
+
 def _measured(
     segmenter: SeedSegmenter, case: ClickedScan, *, clicks: int, generator: Generator
 ) -> list[Row]:
-    def row(method: str, metric: str, value: float) -> Row:
-        return Row(case.name, case.target, method, metric, value, case.subject)
+    row = partial(_row, case)
 
     def correct(answer: Segment, *, clicks: int, most: int = 0) -> list[float]:
         def at(corrections: Sequence[VoxelSeed]) -> Mask:
@@ -277,18 +315,16 @@ def _measured(
 
         return corrected(at, case.truth, clicks=clicks, goal=GOAL, most=most, generator=generator)
 
-    found = segmenter.segment(case.images, [case.click], target=case.target)
     window, by_seeds = ClickedWindow(segmenter.model, case), _with_fixed_seeds(segmenter, case)
+    found, answers = _from_click(segmenter, case, window)
     walker = plain(window, RandomWalker())
     most = segmenter.model.settings.max_seeds
     oracle = correct(walker, clicks=most)
     one_click = {
-        AGENT: case.dice(found.mask[0].numpy() > 0),
+        **answers,
         "network + walker": by_seeds[0],
-        "network": case.dice(network(window, [case.click])),
         "random seeds": case.dice(with_random_seeds(window, generator)),
         "oracle, intensity walker": oracle[-1],
-        "one-click threshold": case.dice(threshold(window)),
     }
     rows = [row(method, DICE, value) for method, value in one_click.items()]
     rows.append(row(AGENT, SEEDS, sum(seed.who == "agent" for seed in found.seeds)))
@@ -320,8 +356,7 @@ def _figures(measured: Measurements) -> dict[str, Any]:
     from_click = measured.select(metric=DICE)
     methods = {
         method: {
-            "mean_dice": float(own.values.mean()),
-            "worst_dice": float(own.values.min()),
+            **_overlap(own),
             "agent_minus_this": None
             if method == AGENT
             else asdict(compare(from_click, DICE, AGENT, method)),
@@ -329,11 +364,16 @@ def _figures(measured: Measurements) -> dict[str, Any]:
         for method, own in from_click.by("method").items()
     }
     summary: dict[str, Any] = {
-        "cases": len(measured.unique("case")),
+        "cases": len(from_click.unique("case")),
         "one_click": methods,
         "agent_seeds_mean": float(measured.select(metric=SEEDS).values.mean()),
         "dice_by_fixed_seeds": _series(measured.select(method=AGENT), WITH_SEEDS),
     }
+    if (on_border := measured.select(metric=FROM_BORDER)).rows:
+        summary["border_clicks"] = {
+            "clicks": len(on_border.unique("case")),
+            "one_click": {m: _overlap(own) for m, own in on_border.by("method").items()},
+        }
     counted = measured.select(metric=CLICKS).by("method")
     if counted:
         summary["dice_by_corrections"] = {
@@ -349,6 +389,13 @@ def _figures(measured: Measurements) -> dict[str, Any]:
             },
         }
     return summary
+
+
+def _overlap(measured: Measurements) -> dict[str, float]:
+    return {
+        "mean_dice": float(measured.values.mean()),
+        "worst_dice": float(measured.values.min()),
+    }
 
 
 def _series(measured: Measurements, metric: str) -> list[float]:
@@ -371,6 +418,11 @@ def tables(summary: Mapping[str, Any]) -> list[Table]:
         title = f"{target}: Dice from one click, {own['cases']} cases"
         header = ["method", "mean", "worst", "agent's gain on this (95 %)"]
         shown.append(Table(title, header, rows, digits=3))
+        if "border_clicks" in own:
+            border = own["border_clicks"]
+            rows = [[m, v["mean_dice"], v["worst_dice"]] for m, v in border["one_click"].items()]
+            title = f"{target}: Dice from one click on the border, {border['clicks']} clicks"
+            shown.append(Table(title, ["method", "mean", "worst"], rows, digits=3))
         if "dice_by_corrections" not in own:
             continue
         curves, goal = own["dice_by_corrections"], own["clicks_to_goal"]
