@@ -129,11 +129,12 @@ def _row(name: str, text: str) -> str:
 
 
 def _of_file(known: Description) -> dict[str, Any]:
-    facts: dict[str, Any] = {"format": known.content.format, "bytes": known.bytes}
-    if known.content.packed:
-        facts["packed"] = known.content.packed
-    if known.content.hint:
-        facts["hint"] = known.content.hint
+    content = known.content
+    facts: dict[str, Any] = {"format": content.kind or "unknown", "bytes": known.bytes}
+    if content.gzips:
+        facts["packed"] = "gzip" if content.gzips == 1 else f"gzip, {content.gzips} times"
+    if content.advice:
+        facts["hint"] = content.advice
     return facts
 
 

@@ -14,8 +14,6 @@ from medrl.volume._stored import Read, deflated, plain
 from medrl.volume.dicom_files import START, is_dicom
 
 NIFTI, NRRD, METAIMAGE, DICOM, ZIP = "NIfTI", "NRRD", "MetaImage", "DICOM", "zip"
-#: Enough for what every format begins with.
-_START = 4096
 _GZIP = b"\x1f\x8b"
 #: How often gzip may be put round a file.
 _DEEPEST = 3
@@ -89,7 +87,7 @@ def look(path: Path) -> Content:
     for gzips in range(_DEEPEST + 1):
         with opened(path, gzips) as read:
             try:
-                start = read(_START)
+                start = read(START)
             except EOFError as error:
                 raise MedrlError(
                     f"{path}: is truncated: its gzip stream has no end; copy or export it again"
@@ -98,6 +96,8 @@ def look(path: Path) -> Content:
                 raise MedrlError(
                     f"{path}: its gzip stream is damaged; copy or export it again"
                 ) from error
+        if not start:
+            return Content("empty file", _AGAIN, gzips)
         if start[:2] != _GZIP:
             kind, advice = _kind(start)
             return Content(kind, advice, gzips)
@@ -107,7 +107,7 @@ def look(path: Path) -> Content:
 def _kind(start: bytes) -> tuple[str | None, str]:
     tests: tuple[tuple[str, Callable[[bytes], object]], ...] = (
         (NRRD, lambda b: b.startswith(b"NRRD")),
-        (DICOM, lambda b: is_dicom(b[:START])),
+        (DICOM, lambda b: is_dicom(b)),
         (ZIP, lambda b: b.startswith((b"PK\x03\x04", b"PK\x05\x06"))),
         (NIFTI, _is_nifti),
         (METAIMAGE, _META_FIELD.search),

@@ -50,7 +50,7 @@ _ALIKE = 0.3
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """What a header says.
 
     Attributes:
@@ -64,6 +64,7 @@ class _Layout:
         compressed: Whether they are deflated.
         files: Where they are.
         start: Offset of the first in a file; None if the voxels end where the file ends.
+        fields: All that is written there.
     """
 
     shape: tuple[int, ...]
@@ -76,6 +77,7 @@ class _Layout:
     compressed: bool
     files: tuple[Path, ...]
     start: int | None
+    fields: dict[str, str]
 
     @property
     def share(self) -> int:
@@ -85,7 +87,7 @@ class _Layout:
 
 def load_metaimage(path: Path, dtype: DTypeLike) -> Loaded:
     """Read a MetaImage: where ITK uses what its header says, as ITK does."""
-    layout = _layout(path)
+    layout = read_layout(path)
     times = layout.shape[3] if len(layout.shape) == 4 else 1
     voxels = np.empty((layout.channels * times, *layout.shape[:3]), dtype=dtype)
     # Channels are the fastest axis of a file, times the slowest.
@@ -99,7 +101,7 @@ def load_metaimage(path: Path, dtype: DTypeLike) -> Loaded:
     return Loaded(voxels, layout.affine, layout.remarks, {})
 
 
-def _parts(layout: _Layout) -> Iterator[tuple[Read, int]]:
+def _parts(layout: Layout) -> Iterator[tuple[Read, int]]:
     """What gives the voxels of each file, and how many bytes they are."""
     share = layout.share * layout.dtype.itemsize
     for file in layout.files:
@@ -115,8 +117,12 @@ def _parts(layout: _Layout) -> Iterator[tuple[Read, int]]:
                 raise MedrlError("holds more voxels than its header declares; export it again")
 
 
-def _layout(path: Path) -> _Layout:
-    """Read the header and check it, and that the voxels that it declares can be there."""
+def read_layout(path: Path) -> Layout:
+    """Read the header and check it, and that the voxels that it declares can be there.
+
+    Raises:
+        MedrlError: If they cannot, or the header is damaged or of a kind that medrl does not read.
+    """
     header, end, names = _header(path)
     try:
         shape = [int(n) for n in header["DimSize"].split()]
@@ -154,7 +160,7 @@ def _layout(path: Path) -> _Layout:
     msb = header.get("BinaryDataByteOrderMSB", header.get("ElementByteOrderMSB", "False"))
     dtype = np.dtype("f8") if text else np.dtype(f"{'>' if msb.lower() in _YES else '<'}{element}")
     files, start = _where(path, data, names, skip, end)
-    layout = _Layout(
+    layout = Layout(
         tuple(shape),
         channels,
         affine,
@@ -165,6 +171,7 @@ def _layout(path: Path) -> _Layout:
         compressed,
         files,
         start,
+        header,
     )
     if layout.share * len(files) != math.prod(shape) * channels:
         raise MedrlError(

@@ -30,7 +30,7 @@ def load_nifti(path: Path, dtype: DTypeLike) -> Loaded:
     that one only.)
     """
     gzips = look(path).gzips
-    header = _stored_header(path, gzips)
+    header = stored_header(path, gzips)
     shape = _checked_shape(path, header)
     offset = _offset(path, header)
     needed = math.prod(shape) * np.dtype(header.get_data_dtype()).itemsize
@@ -84,7 +84,16 @@ def _checked_shape(path: Path, header: nib.Nifti1Header) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _stored_header(path: Path, gzips: int) -> nib.Nifti1Header:
+def stored_header(path: Path, gzips: int) -> nib.Nifti1Header:
+    """The header as it is stored, nothing mended.
+
+    Args:
+        path: The file.
+        gzips: How often it is gzipped.
+
+    Raises:
+        MedrlError: If it is none of NIfTI in one file.
+    """
     with opened(path, gzips) as read:
         start = read(_LONGEST_HEADER)
     second = start[4:7] in (b"n+2", b"ni2")

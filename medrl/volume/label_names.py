@@ -154,9 +154,9 @@ def _inside(path: Path) -> dict[int, tuple[str, Color | None]]:
     """Names that a label map brings itself: segments of a NRRD, a table in a NIfTI extension."""
     name = path.name.lower()
     if name.endswith((".nrrd", ".nhdr")):
-        from medrl.volume.describe.text_headers import nrrd_fields
+        from medrl.volume._nrrd_header import read_header
 
-        return _of_segments(nrrd_fields(path))
+        return _of_segments(read_header(path).pairs)
     if name.endswith((".nii", ".nii.gz")):
         from medrl.volume.describe.nifti import nifti_extensions
 

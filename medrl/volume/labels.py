@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medrl.errors import MedrlError
 from medrl.files import stem_of
+from medrl.volume._content import look
+from medrl.volume._nifti import stored_header
 
 #: So few different numbers are labels, however they lie.
 _FEW = 16
@@ -99,10 +102,10 @@ _LABEL_INTENT = 1002
 
 def _intent(path: Path) -> int:
     """The intent code of a NIfTI file; 0 of what is none."""
-    from medrl.volume.describe.nifti import nifti_header
-
-    header = nifti_header(path)
-    return 0 if header is None else int(header["intent_code"])
+    try:
+        return int(stored_header(path, look(path).gzips)["intent_code"])
+    except (MedrlError, OSError):
+        return 0
 
 
 def _coherence(values: NDArray[Any]) -> tuple[int, float | None]:

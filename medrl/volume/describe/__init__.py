@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medrl.errors import MedrlError
-from medrl.volume.describe.content import Content, identify
+from medrl.files import absence
+from medrl.volume._content import DICOM, METAIMAGE, NIFTI, NRRD, ZIP, Content, look
 from medrl.volume.describe.header import Header
+from medrl.volume.dicom_files import called_dicom, files_below
 
 if TYPE_CHECKING:
     from medrl.volume.series import Series
@@ -61,16 +64,18 @@ def describe(path: Path, *, series: str | None = None) -> Description:
         MedrlError: If there is no such file or folder, or it cannot be opened.
     """
     if path.is_dir():
-        return _of_dicom(path, Content("DICOM folder"), sorted(path.rglob("*")), series)
-    if not path.exists():
-        raise MedrlError(f"{path}: no such file or folder")
+        return _of_dicom(path, Content("DICOM folder", "", 0), files_below(path), series)
+    if reason := absence(path):
+        raise MedrlError(f"{path}: {reason}")
     if not path.is_file():
         raise MedrlError(f"{path}: is not a regular file")
     try:
-        content = identify(path)
+        content = look(path)
+    except MedrlError:
+        content = Content(None, "", 1)
     except OSError as error:
         raise MedrlError(f"{path}: cannot be opened: {error.strerror}") from error
-    if content.format == "zip":
+    if content.kind == ZIP:
         from medrl.volume._archive import unpack
 
         with tempfile.TemporaryDirectory(prefix="medrl-") as folder:
@@ -79,38 +84,38 @@ def describe(path: Path, *, series: str | None = None) -> Description:
             except MedrlError:
                 found = Description(path, content, 0, Header())
         return replace(found, content=content, bytes=os.path.getsize(path))
-    if content.format.startswith("DICOM") or path.name.lower().endswith(".dcm"):
+    if content.kind == DICOM or (content.kind is None and called_dicom(path)):
         return _of_dicom(path, content, [path], series)
     return Description(path, content, os.path.getsize(path), _header(path, content))
 
 
 def _header(path: Path, content: Content) -> Header:
-    """What a file's header says, whatever its name says of its format."""
+    """What a file's header says; nothing if it is damaged, or of a kind that is not read."""
     from medrl.volume.describe.nifti import describe_nifti
     from medrl.volume.describe.text_headers import describe_metaimage, describe_nrrd
 
     try:
-        if content.format.startswith(("NIfTI", "Analyze")):
+        if content.kind == NIFTI:
             return describe_nifti(path)
-        if content.format == "NRRD" and not content.packed:
+        if content.kind == NRRD and not content.gzips:
             return describe_nrrd(path)
-        if content.format == "MetaImage" and not content.packed:
+        if content.kind == METAIMAGE and not content.gzips:
             return describe_metaimage(path)
-    except Exception:
-        # Parsers of damaged files fail in every way there is; reading it will say more.
-        return Header()
+    except (MedrlError, ValueError, OverflowError, OSError, IndexError):
+        pass
     return Header()
 
 
-def _of_dicom(path: Path, content: Content, files: list[Path], series: str | None) -> Description:
+def _of_dicom(
+    path: Path, content: Content, files: Iterable[Path], series: str | None
+) -> Description:
     from medrl.volume.describe.dicom import describe_dicom
     from medrl.volume.series import group_series
 
-    try:
-        found = group_series(path, files)
-    except MedrlError:
+    found = group_series(files).series
+    if not found:
         if path.is_dir():
-            return Description(path, Content("folder"), 0, Header())
+            return Description(path, Content("folder", "", 0), 0, Header())
         return Description(path, content, os.path.getsize(path), describe_dicom([path]))
     chosen = [one for one in found if series in (None, one.uid)]
     size = sum(file.stat().st_size for one in chosen for file in one.files)

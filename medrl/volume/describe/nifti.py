@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
 
-from medrl.volume.describe.content import open_unpacked
+from medrl.volume._content import look, opened
+from medrl.volume._nifti import stored_header
 from medrl.volume.describe.header import Header, usable
 
 _FORMS = {1: "scanner", 2: "aligned", 3: "Talairach", 4: "MNI", 5: "template"}
@@ -18,55 +20,43 @@ _INTENTS = {1002: "label map", 1003: "names of neurons", 1007: "vectors", 1006: 
 _MOST_EXTENSIONS, _LONGEST = 16, 2**22
 
 
-def nifti_header(path: Path) -> nib.Nifti1Header | None:
-    """The header as it is stored, nothing mended; None of a file that has none."""
-    try:
-        with open_unpacked(path) as stream:
-            start = stream.read(4)
-            stream.seek(0)
-            sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
-            if not sizes & {348, 540}:
-                return None
-            kind = nib.Nifti2Header if 540 in sizes else nib.Nifti1Header
-            return kind.from_fileobj(stream, check=False)
-    except Exception:
-        # Parsers of damaged files fail in every way there is.
-        return None
-
-
 def nifti_extensions(path: Path) -> list[bytes]:
-    """What a file's extensions hold, damaged ones left out."""
+    """What a file's extensions hold, damaged ones left out.
+
+    Raises:
+        MedrlError: If it is no NIfTI file.
+    """
+    gzips = look(path).gzips
+    header = stored_header(path, gzips)
     found: list[bytes] = []
-    header = nifti_header(path)
-    if header is None:
-        return found
-    with open_unpacked(path) as stream:
-        at = 540 if isinstance(header, nib.Nifti2Header) else 348
-        stream.read(at)
-        if stream.read(4)[:1] != b"\x01":
+    with opened(path, gzips) as read:
+        read(header.sizeof_hdr)
+        if read(4)[:1] != b"\x01":
             return found
-        at += 4
-        end = float(header["vox_offset"])
-        order = "big" if header.endianness == ">" else "little"
+        at, end = header.sizeof_hdr + 4, float(header["vox_offset"])
+        order: Literal["big", "little"] = "big" if header.endianness == ">" else "little"
         while at + 8 <= end and len(found) < _MOST_EXTENSIONS:
-            size = int.from_bytes(stream.read(4), order)  # type: ignore[arg-type]
-            stream.read(4)
+            size = int.from_bytes(read(4), order)
+            read(4)
             if not 8 < size <= min(_LONGEST, end - at):
                 break
-            found.append(stream.read(size - 8).rstrip(b"\0"))
+            found.append(read(size - 8).rstrip(b"\0"))
             at += size
     return found
 
 
 def describe_nifti(path: Path) -> Header:
-    """What a file's header says; nothing at all if it is none."""
-    header = nifti_header(path)
-    if header is None:
-        return Header()
+    """What a file's header says.
+
+    Raises:
+        MedrlError: If it is no NIfTI file.
+    """
+    header = stored_header(path, look(path).gzips)
     count = int(header["dim"][0])
     sizes = [int(n) for n in header["dim"][1 : count + 1]] if 1 <= count <= 7 else []
     units = int(header["xyzt_units"])
     facts = {
+        "version": "NIfTI-2" if isinstance(header, nib.Nifti2Header) else "NIfTI-1",
         "byte order": "big-endian" if header.endianness == ">" else "little-endian",
         "sform": _form(int(header["sform_code"])),
         "qform": _form(int(header["qform_code"])),
