@@ -22,11 +22,16 @@ from medrl.errors import MedrlError
 from medrl.volume._dicom_headers import Image
 from medrl.volume.dicom_files import MOST_FILES
 
-_PLACE = {
+#: Functional groups by what they say.
+_GROUPS = {
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
-    "PixelSpacing": "PixelMeasuresSequence",
+    **dict.fromkeys(
+        ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"), "PixelMeasuresSequence"
+    ),
+    **dict.fromkeys(("RescaleSlope", "RescaleIntercept"), "PixelValueTransformationSequence"),
 }
+_PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 #: What frames that lie at one place may differ in: words for it, and where it is said.
 _ASPECTS = (
     ("stacks", "FrameContentSequence", "StackID"),
@@ -134,12 +139,12 @@ def frames_of(path: Path, images: Sequence[Image]) -> list[Frame]:
         offsets = _offsets(path, image)
         for number, offset in enumerate(offsets):
             levels = _levels(image.header, number)
-            said = {tag: _find(levels, group, tag) for tag, group in _PLACE.items()}
-            missing = [tag for tag, value in said.items() if not value]
+            place = {tag: _find(levels, _GROUPS[tag], tag) for tag in _PLACE}
+            missing = [tag for tag, value in place.items() if not value]
             for tag in missing:
                 lacking[tag].append(image.file.name)
             if not missing:
-                found.append(_frame(path, image, number, levels, list(said.values()), offset))
+                found.append(_frame(path, image, number, levels, list(place.values()), offset))
     for tag, names in lacking.items():
         count = sum(image.frame_count for image in images)
         raise MedrlError(
@@ -147,6 +152,11 @@ def frames_of(path: Path, images: Sequence[Image]) -> list[Frame]:
             f"unknown; the first is in {names[0]}"
         )
     return found
+
+
+def said(header: pydicom.Dataset, number: int, tag: str) -> Any:
+    """What a header says of a frame, numbered from 0, wherever it says it; None for nothing."""
+    return _find(_levels(header, number), _GROUPS[tag], tag)
 
 
 def values_of(dataset: pydicom.Dataset, number: int) -> Values:
@@ -158,11 +168,9 @@ def values_of(dataset: pydicom.Dataset, number: int) -> Values:
     Raises:
         MedrlError: If a table is damaged.
     """
-    levels = _levels(dataset, number)
     if dataset.get("ModalityLUTSequence"):
         return _table(dataset)
-    group = "PixelValueTransformationSequence"
-    slope, intercept = (_find(levels, group, f"Rescale{tag}") for tag in ("Slope", "Intercept"))
+    slope, intercept = (said(dataset, number, f"Rescale{tag}") for tag in ("Slope", "Intercept"))
     if slope is None and intercept is None:
         slope = dataset.get("DoseGridScaling")
     return Values(
