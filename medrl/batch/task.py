@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -266,5 +267,6 @@ def _prepare_process(threads: int) -> None:
     from medrl.volume.log_filter import mute_libraries
 
     mute_libraries()
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells where it keeps its fonts
     torch.set_num_threads(threads)
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))

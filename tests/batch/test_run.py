@@ -287,6 +287,44 @@ def test_results_of_another_task_are_not_mixed(task, scans, tmp_path):
         run(StubTask(task.log, "other"), cases, tmp_path / "out", LocalEngine(1))
 
 
+def test_another_scan_under_the_same_name_is_done_anew(task, scans, tmp_path):
+    out = tmp_path / "out"
+    for number in range(1, 6):
+        (scans / f"scan{number}.nii.gz").unlink()
+    assert run(task, discover(scans, by_verb("detect")), out, LocalEngine(1)).done == 1
+    # The folder has moved: that is no other scan.
+    moved = discover(scans.rename(tmp_path / "moved"), by_verb("detect"))
+    assert plan(moved, out).todo == ()
+    (tmp_path / "moved" / "scan0.nii.gz").rename(tmp_path / "moved" / "scan0.nii")
+    (tmp_path / "moved" / "scan0.nii").write_text("7")
+    other = discover(tmp_path / "moved", by_verb("detect"))
+    assert [case.name for case in other] == ["scan0"]
+    assert run(task, other, out, LocalEngine(1)).done == 1
+    assert [row["value"] for row in rows(out / "results.csv")] == ["7"]
+
+
+def test_odd_files_fail_or_work_alone(task, scans, tmp_path):
+    out = tmp_path / "out"
+    shown = os.fsencode(scans) + b"/Sch\xe4del.nii.gz"
+    with open(shown, "wb") as stream:
+        stream.write(b"8")
+    (scans / "scan1.nii.gz").unlink()
+    (scans / "scan1.nii.gz").symlink_to("annex/objects/x")
+    (scans / "notes.txt").write_text("x")
+    found = discover(scans, by_verb("detect"))
+    (scans / "scan2.nii.gz").unlink()  # between planning and running
+    options = {"where": str(scans)}
+    ended = run(task, found, out, LocalEngine(1), options=options, left_out=found.left_out)
+    assert (ended.done, ended.failed) == (5, 2)
+    assert {row["case"] for row in rows(out / "failures.csv")} == {"scan1", "scan2"}
+    assert "Sch%e4del" in whole(out)
+    (left,) = rows(out / "left_out.csv")
+    assert (Path(left["path"]).name, left["reason"]) == ("notes.txt", "no scan by its name")
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Left out" in page
+    assert "Sch%e4del" in page
+
+
 def test_shards_share_a_folder(task, scans, tmp_path):
     out = tmp_path / "out"
     cases = discover(scans, by_verb("detect"))
