@@ -9,12 +9,15 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 import ipaddress
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import psutil
 import pytest
+import SimpleITK as sitk
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -64,3 +67,36 @@ def closed_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def with_two_forms() -> Callable[[Path], Path]:
+    """Gives a NIfTI file a qform that lies elsewhere than its sform; ITK then takes the qform."""
+
+    def change(path: Path) -> Path:
+        image = nib.load(path)
+        image = nib.Nifti1Image(np.array(image.dataobj), image.affine, image.header)
+        turned = np.eye(4)
+        turned[:3] = [[0.8, -0.6, 0, 30], [0.6, 0.8, 0, -20], [0, 0, 1, 10]]
+        image.set_sform(image.affine, code=2)
+        image.set_qform(turned @ image.affine, code=1)
+        nib.save(image, path)
+        return path
+
+    return change
+
+
+@pytest.fixture
+def lies_on() -> Callable[[Path, Path], None]:
+    """Checks that a result lies on its scan, for nibabel and for ITK."""
+
+    def check(result: Path, scan: Path) -> None:
+        np.testing.assert_allclose(nib.load(result).affine, nib.load(scan).affine, atol=1e-4)
+        mine, theirs = sitk.ReadImage(str(result)), sitk.ReadImage(str(scan))
+        for ask in ("GetOrigin", "GetSpacing", "GetDirection"):
+            np.testing.assert_allclose(getattr(mine, ask)(), getattr(theirs, ask)(), atol=1e-4)
+        assert not np.allclose(
+            np.array(mine.GetOrigin()) * (-1, -1, 1), nib.load(scan).affine[:3, 3]
+        )
+
+    return check

@@ -13,6 +13,7 @@ from importlib import import_module
 from medrl import __version__
 from medrl.cli.output import steady_output, tell
 from medrl.errors import MedrlError, describe
+from medrl.memory import ran_out_of_memory
 from medrl.systems import all_systems, by_verb
 
 _PROG = "medrl"
@@ -86,8 +87,8 @@ def complain(line: str) -> None:
 
 def unexpected(error: Exception) -> str:
     """What to say of an error that nobody has foreseen, and how to learn more."""
-    hint = "" if isinstance(error, ModuleNotFoundError) else " (run again with --debug for details)"
-    return describe(error) + hint
+    known = isinstance(error, ModuleNotFoundError) or ran_out_of_memory(error)
+    return describe(error) + ("" if known else " (run again with --debug for details)")
 
 
 def debugging() -> bool:
@@ -99,8 +100,6 @@ def explain(error: Exception) -> str:
     """What to say of an error with a scan; with --debug one that nobody has foreseen is raised."""
     if isinstance(error, MedrlError):
         return str(error)
-    if isinstance(error, MemoryError):
-        return "does not fit in memory; crop or downsample it"
     if debugging():
         raise error
     return unexpected(error)

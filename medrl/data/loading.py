@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from medrl.errors import MedrlError
+from medrl.memory import DOES_NOT_FIT, ran_out_of_memory
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -34,8 +35,10 @@ def load_samples(
     for sample in samples:
         try:
             loaded.append(load(sample))
-        except MedrlError as error:
-            line = str(error)
+        except Exception as error:
+            if not isinstance(error, MedrlError) and not ran_out_of_memory(error):
+                raise
+            line = str(error) if isinstance(error, MedrlError) else DOES_NOT_FIT
             if not any(str(file) in line for file in files(sample)):
                 line = f"{files(sample)[0]}: {line}"
             raise MedrlError(line) from error

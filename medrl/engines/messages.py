@@ -51,18 +51,7 @@ def reason(error: BaseException) -> str:
     """One line that says why a job failed."""
     if isinstance(error, MedrlError):
         return printable(" ".join(str(error).split()))
-    if any(_is_of_memory(one) for one in _causes(error)):
-        return "does not fit in memory; crop or downsample it"
     return printable(describe(error))
-
-
-def _is_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory has run out; PyTorch has words of its own for it."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
-    )
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -18,6 +18,7 @@ from medrl.seednet.model import SeedModel
 from medrl.seednet.objects import Edit, History, Inputs, Segmented
 from medrl.seednet.seeds import Seed, as_label
 from medrl.trajectory import Step, Trajectory, Watch
+from medrl.volume.grid import on_grid_of
 from medrl.volume.space import voxel_to_world
 
 
@@ -456,9 +457,9 @@ class SeedSession:
         return self._ready().output.probability(self._segmented(name))
 
     def _as_scan(self, values: NDArray[Any]) -> MetaTensor:
-        """An array (I, J, K) with the scan's affine."""
-        affine = torch.from_numpy(self._ready().output.affine.copy())
-        return MetaTensor(torch.from_numpy(values)[None], affine=affine)
+        """An array (I, J, K) on the scan's grid."""
+        first = next(iter(self._images.values()))
+        return on_grid_of(torch.from_numpy(values)[None], first)
 
     def _step(self, seed: Seed) -> Step:
         """What the agent did by placing a seed."""

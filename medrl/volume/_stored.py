@@ -8,8 +8,7 @@ from __future__ import annotations
 import bz2
 import math
 import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -23,28 +22,10 @@ _CHUNK = 2**20
 _SLAB = 2**19
 _ROUNDING = 1e-3
 _LARGEST = 2**63 - 1
+_GZIP = b"\x1f\x8b"
 
 #: Gives a number of bytes; fewer at the end.
 Read = Callable[[int], bytes]
-
-
-def data_file(path: Path, name: str) -> Path:
-    """The file with the voxels that a header names.
-
-    Raises:
-        MedrlError: If it is not there, or not below the header's folder: a header that someone has
-            sent must not choose what is read from this machine.
-    """
-    parts = PurePosixPath(name.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts or ":" in name or "\0" in name:
-        raise MedrlError(
-            f"{path}: says that its voxels lie outside of its folder; move them beside it and "
-            "mend its header"
-        )
-    file = path.parent / name
-    if not file.is_file():
-        raise MedrlError(f"{path}: its voxels are in {file.name}, which is not there")
-    return file
 
 
 def plain(stream: IO[bytes]) -> Read:
@@ -52,19 +33,39 @@ def plain(stream: IO[bytes]) -> Read:
     return stream.read
 
 
-def deflated(stream: IO[bytes]) -> Read:
-    """Bytes that zlib or gzip has deflated."""
-    return _Parts(_inflate(stream)).read
+def deflated(read: Read, remarks: list[str] | None = None) -> Read:
+    """Bytes that zlib or gzip has deflated, in one stream or in several.
+
+    Args:
+        read: Gives the deflated bytes.
+        remarks: Is told of bytes that follow the last stream, once that has been read to its end.
+    """
+    return _Parts(_inflate(read, [] if remarks is None else remarks)).read
 
 
-def bzipped(stream: IO[bytes]) -> Read:
+def bzipped(read: Read) -> Read:
     """Bytes that bzip2 has packed."""
-    return _Parts(_unzip(stream)).read
+    return _Parts(_unzip(read)).read
 
 
-def numbers(stream: IO[bytes]) -> Read:
+def chained(parts: Iterable[tuple[Read, int]]) -> Read:
+    """Bytes that lie in several places, one after the other.
+
+    Args:
+        parts: What gives the bytes of a place, and how many there are.
+    """
+
+    def blocks() -> Iterator[bytes]:
+        for read, count in parts:
+            for first in range(0, count, _CHUNK):
+                yield _exactly(read, min(_CHUNK, count - first))
+
+    return _Parts(blocks()).read
+
+
+def numbers(read: Read) -> Read:
     """Numbers that are written as text, as float64."""
-    return _Parts(_parse(stream)).read
+    return _Parts(_parse(read)).read
 
 
 def fill(
@@ -135,6 +136,20 @@ def skip(read: Read, count: int) -> None:
         count -= len(_exactly(read, min(count, _CHUNK)))
 
 
+def goes_on(read: Read) -> bool:
+    """Whether there are more bytes; at the end of a compressed stream its checksum is compared.
+
+    Raises:
+        MedrlError: If the stream is damaged or has no end.
+    """
+    try:
+        return bool(read(1))
+    except EOFError as error:
+        raise MedrlError("is truncated: its end is missing; copy or export it again") from error
+    except (zlib.error, OSError) as error:
+        raise MedrlError("its compressed voxels are damaged; copy or export it again") from error
+
+
 def _exactly(read: Read, count: int) -> bytes:
     try:
         content = read(count)
@@ -169,31 +184,42 @@ class _Parts:
         return bytes(out)
 
 
-def _inflate(stream: IO[bytes]) -> Iterator[bytes]:
+def _inflate(read: Read, remarks: list[str]) -> Iterator[bytes]:
     inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)
-    while not inflater.eof:
-        block = inflater.unconsumed_tail or stream.read(_BLOCK)
+    block = b""
+    while True:
+        block = inflater.unconsumed_tail or block or read(_BLOCK)
         part = inflater.decompress(block, _CHUNK)
-        if not part and not block:
-            return
+        if not block and not part and not inflater.eof:
+            raise EOFError
+        block = b""
         if part:
             yield part
+        if inflater.eof:
+            block = inflater.unused_data or read(_BLOCK)
+            block += read(_BLOCK) if len(block) == 1 else b""
+            if block[:2] != _GZIP:
+                break
+            # Several streams one after the other are those of one file.
+            inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    if block.strip(b"\0"):
+        remarks.append("bytes that follow its gzip stream were passed over")
 
 
-def _unzip(stream: IO[bytes]) -> Iterator[bytes]:
+def _unzip(read: Read) -> Iterator[bytes]:
     inflater = bz2.BZ2Decompressor()
     while not inflater.eof:
-        block = stream.read(_BLOCK) if inflater.needs_input else b""
+        block = read(_BLOCK) if inflater.needs_input else b""
         if inflater.needs_input and not block:
             return
         if part := inflater.decompress(block, _CHUNK):
             yield part
 
 
-def _parse(stream: IO[bytes]) -> Iterator[bytes]:
+def _parse(read: Read) -> Iterator[bytes]:
     rest = b""
     while True:
-        block = stream.read(_BLOCK)
+        block = read(_BLOCK)
         text = rest + block
         # The last word may go on in the next block; none is longer than this.
         cut = (

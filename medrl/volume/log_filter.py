@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_LOGGERS = ("nibabel.global", "nibabel", "pydicom", "highdicom", "nrrd")
+_LOGGERS = ("nibabel.global", "nibabel", "pydicom", "highdicom")
 _SILENT = logging.CRITICAL + 1
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -16,29 +18,35 @@ from numpy.typing import DTypeLike, NDArray
 
 from medrl.errors import MedrlError
 from medrl.files import SCAN_ENDINGS, atomic_path
+from medrl.memory import DOES_NOT_FIT, ran_out_of_memory
 from medrl.volume._archive import unpack
-from medrl.volume._dicom import LoadedDicom, load_dicom
+from medrl.volume._checks import SHEARED, Loaded
+from medrl.volume._content import DICOM, METAIMAGE, NIFTI, NRRD, ZIP, look
+from medrl.volume._dicom import load_dicom
 from medrl.volume._metaimage import load_metaimage
 from medrl.volume._nifti import load_nifti
+from medrl.volume._nifti_place import header_with
 from medrl.volume._nrrd import load_nrrd
 from medrl.volume._stored import whole
-from medrl.volume.dicom_origin import DicomOrigin
 from medrl.volume.log_filter import libraries_muted
-from medrl.volume.space import as_affine
+from medrl.volume.space import as_affine, is_sheared, spacing_of
 
-_Loaded = tuple[NDArray[np.generic], NDArray[np.float64], list[str]]
 #: Takes a path and the type that voxels are wanted in.
-_Loader = Callable[[Path, DTypeLike], _Loaded | LoadedDicom]
+_Loader = Callable[[Path, DTypeLike], Loaded]
 
-_LOADERS: dict[str, tuple[str, _Loader]] = {
-    ".nii": ("NIfTI", load_nifti),
-    ".nii.gz": ("NIfTI", load_nifti),
-    ".nrrd": ("NRRD", load_nrrd),
-    ".nhdr": ("NRRD", load_nrrd),
-    ".mha": ("MetaImage", load_metaimage),
-    ".mhd": ("MetaImage", load_metaimage),
+_LOADERS: dict[str, _Loader] = {NIFTI: load_nifti, NRRD: load_nrrd, METAIMAGE: load_metaimage}
+#: What files of a name ought to be.
+_NAMED = {
+    **dict.fromkeys((".nii", ".nii.gz"), NIFTI),
+    **dict.fromkeys((".nrrd", ".nhdr"), NRRD),
+    **dict.fromkeys((".mha", ".mhd"), METAIMAGE),
+    ".zip": ZIP,
 }
 
+#: As many files of a zip tell what it holds.
+_SOME_FILES = 16
+#: No scan of a body is longer than this along two axes.
+_MOST_MM = 1000.0
 #: File name endings that `read` knows besides DICOM folders.
 SUFFIXES = SCAN_ENDINGS
 
@@ -59,8 +67,9 @@ def read(
     Returns:
         MetaTensor (C, I, J, K), float32, with `affine` (float64, 4x4, voxel to RAS mm). Its
         `meta` holds "filename_or_obj"; "remarks", a tuple of what the user should know about
-        the file, each also issued as a UserWarning; and of DICOM "dicom", the images that it was
-        read from (:class:`medrl.volume.dicom_origin.DicomOrigin`).
+        the file, each also issued as a UserWarning; of DICOM "dicom", the images that it was
+        read from (:class:`medrl.volume.dicom_origin.DicomOrigin`); and of NIfTI "nifti", what its
+        header says of its place, which goes into files on the same grid.
 
     Raises:
         MedrlError: If the file is missing, empty, truncated, damaged, not a 3D scan, or holds
@@ -121,10 +130,28 @@ def write_nifti(
         known = np.iinfo(np.dtype(dtype))
         if array.min(initial=0) < known.min or array.max(initial=0) > known.max:
             raise MedrlError(f"cannot write {path}: its values do not fit {np.dtype(dtype)}")
-    image = nib.Nifti1Image(array.astype(dtype), as_affine(scan.affine.cpu()), dtype=dtype)
-    image.header.set_xyzt_units("mm")
+    image = _image(array.astype(dtype), as_affine(scan.affine.cpu()), scan.meta.get("nifti"))
     with atomic_path(path) as temporary:
         nib.save(image, temporary)
+
+
+def _image(
+    array: NDArray[Any], affine: NDArray[np.float64], known: dict[str, Any] | None
+) -> nib.Nifti1Image:
+    """An image that lies on its scan for every program: both forms are its affine.
+
+    Where the scan's header says more, or two things, it says what that one does.
+    """
+    header = header_with(known, affine, array.shape) if known else None
+    if header is None:
+        image = nib.Nifti1Image(array, affine, dtype=array.dtype)
+        image.set_sform(affine, code="scanner")
+        if not is_sheared(affine):
+            image.set_qform(affine, code="scanner")
+        image.header.set_xyzt_units("mm")
+        return image
+    header.set_data_dtype(array.dtype)
+    return nib.Nifti1Image(array, header.get_best_affine(), header, dtype=array.dtype)
 
 
 def _label_type(array: NDArray[np.generic]) -> DTypeLike:
@@ -139,13 +166,13 @@ def _read(source: Path, series: str | None, dtype: DTypeLike, allow_constant: bo
     kind, load = _loader(source, series)
     try:
         with libraries_muted():
-            array, affine, remarks, *origin = load(source, dtype)
-        return _finish(source, array, affine, remarks, dtype, allow_constant, *origin)
+            loaded = load(source, dtype)
+        return _finish(source, loaded, dtype, allow_constant)
     except MedrlError:
         raise
-    except MemoryError as error:
-        raise MedrlError(f"{source}: does not fit in memory; crop or downsample it") from error
     except Exception as error:
+        if ran_out_of_memory(error):
+            raise MedrlError(f"{source}: {DOES_NOT_FIT}") from error
         # Parsers of damaged files fail in every way there is.
         reason = " ".join(str(error).split())[-160:]
         if not reason or "DICOM" in kind:
@@ -161,50 +188,66 @@ def _loader(path: Path, series: str | None) -> tuple[str, _Loader]:
     if not os.path.exists(path):
         raise MedrlError(f"{path}: no such file or folder")
     if os.path.isdir(path):
-        return "DICOM", lambda folder, _: load_dicom(
-            folder, sorted(folder.rglob("*")), series=series
-        )
+        return DICOM, lambda folder, _: _dicom(folder, sorted(folder.rglob("*")), series)
     if not os.path.isfile(path):
         raise MedrlError(f"{path}: is not a regular file")
     try:
-        with path.open("rb") as stream:
-            start = stream.read(132)
+        if not path.stat().st_size:
+            raise MedrlError(f"{path}: is empty (0 bytes); copy or export it again")
+        content = look(path)
     except OSError as error:
         raise MedrlError(f"{path}: cannot be opened: {error.strerror}") from error
-    if not start:
-        raise MedrlError(f"{path}: is empty (0 bytes); copy or export it again")
     name = path.name.lower()
-    for suffix, loader in _LOADERS.items():
-        if name.endswith(suffix):
-            return loader
-    if name.endswith(".zip"):
+    named = next((kind for ending, kind in _NAMED.items() if name.endswith(ending)), None)
+    kind = content.kind or named or (DICOM if name.endswith(".dcm") else None)
+    if kind is None:
+        raise MedrlError(
+            f"{path}: is of an unknown format; medrl reads .nii, .nii.gz, .nrrd, .nhdr, .mha, "
+            ".mhd, and DICOM series (a folder or .zip)"
+        )
+    if content.advice:
+        raise MedrlError(f"{path}: is {content.kind}; {content.advice}")
+    if content.gzips and kind != NIFTI:
+        raise MedrlError(f"{path}: is {kind} that is gzipped as a whole; unpack it first")
+    if kind == ZIP:
         return "zipped DICOM", lambda archive, _: _load_zip(archive, series)
-    if name.endswith(".dcm") or start[128:] == b"DICM":
-        return "DICOM", lambda file, _: load_dicom(file, [file], series=series)
-    raise MedrlError(
-        f"{path}: is of an unknown format; medrl reads {', '.join(_LOADERS)}, and DICOM series "
-        "(a folder or .zip)"
-    )
+    if kind == DICOM:
+        return DICOM, lambda file, _: _dicom(file, [file], series)
+    return kind, _LOADERS[kind]
 
 
-def _load_zip(path: Path, series: str | None) -> LoadedDicom:
+def _load_zip(path: Path, series: str | None) -> Loaded:
     with tempfile.TemporaryDirectory(prefix="medrl-") as folder:
-        return load_dicom(path, unpack(path, Path(folder)), series=series)
+        files = unpack(path, Path(folder))
+        try:
+            return _dicom(path, files, series)
+        except MedrlError:
+            _name_what_is_zipped(path, files)
+            raise
 
 
-def _finish(
-    path: Path,
-    array: NDArray[np.generic],
-    affine: NDArray[np.float64],
-    remarks: list[str],
-    dtype: DTypeLike,
-    allow_constant: bool,
-    origin: DicomOrigin | None = None,
-) -> MetaTensor:
+def _name_what_is_zipped(path: Path, files: list[Path]) -> None:
+    """Refuse a zip of scans that are no DICOM by what they are."""
+    kinds = set()
+    for file in files[:_SOME_FILES]:
+        with suppress(MedrlError, OSError):
+            kinds.add(look(file).kind)
+    others = [kind for kind in _LOADERS if kind in kinds]
+    if others and DICOM not in kinds:
+        raise MedrlError(f"{path}: is a zip file with {others[0]} in it; unpack it first") from None
+
+
+def _dicom(path: Path, files: Iterable[Path], series: str | None) -> Loaded:
+    voxels, affine, remarks, origin = load_dicom(path, files, series=series)
+    return Loaded(voxels, affine, remarks, {"dicom": origin})
+
+
+def _finish(path: Path, loaded: Loaded, dtype: DTypeLike, allow_constant: bool) -> MetaTensor:
     """Check voxels and affine, and wrap them."""
     try:
         with np.errstate(over="ignore"):
-            voxels = np.ascontiguousarray(array if dtype == np.float32 else whole(array), dtype)
+            values = loaded.voxels if dtype == np.float32 else whole(loaded.voxels)
+            voxels = np.ascontiguousarray(values, dtype)
     except MedrlError as error:
         raise MedrlError(f"{path}: {error}") from error
     low, high = float(voxels.min()), float(voxels.max())
@@ -217,9 +260,18 @@ def _finish(
     if low == high and not allow_constant:
         raise MedrlError(f"{path}: every voxel is {low:g}: the scan is blank; export it again")
     try:
-        affine = as_affine(affine)
+        affine = as_affine(loaded.affine)
     except MedrlError as error:
         raise MedrlError(f"{path}: {error}; mend its header") from error
+    remarks = list(dict.fromkeys(loaded.remarks))
+    extent = spacing_of(affine) * voxels.shape[1:]
+    if np.median(extent) > _MOST_MM:
+        lengths = " x ".join(f"{length:.0f}" for length in extent)
+        remarks.append(
+            f"it spans {lengths} mm, more than a body: its header may give a wrong voxel size"
+        )
+    if is_sheared(affine) and "nifti" not in loaded.facts:
+        remarks.append(SHEARED)
     for remark in remarks:
         warnings.warn(f"{path}: {remark}", UserWarning, stacklevel=4)
     meta = {
@@ -229,7 +281,6 @@ def _finish(
         "original_affine": affine.copy(),
         "spatial_shape": np.array(voxels.shape[1:]),
         "remarks": tuple(remarks),
+        **loaded.facts,
     }
-    if origin is not None:
-        meta["dicom"] = origin
     return MetaTensor(torch.from_numpy(voxels), affine=torch.from_numpy(affine), meta=meta)

@@ -12,14 +12,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medrl.errors import MedrlError
-from medrl.volume.space import apply_affine, as_affine, as_transform, spacing_of
+from medrl.memory import available_memory
+from medrl.volume.grid import on_grid_of
+from medrl.volume.space import apply_affine, as_affine, as_transform, same_grid, spacing_of
 
 #: A grid that already has the wanted spacing and is tilted by less than this is left as it is.
 _STRAIGHT_ENOUGH_DEG = 10.0
 _SAME_SPACING = 0.01
 _MOST_VOXELS = 2**30
+#: No scan of a body is longer.
+_LONGEST_MM = 5000.0
+#: What a voxel of a resampled scan takes until agents walk on it: as float32, a few times over.
+_BYTES_OF_A_VOXEL = 32
 #: Grids count as parallel if no voxel is off by more than this share of one.
 _SAME_PLACE = 1e-6
+#: ... and as the same up to this share: headers are rounded in many ways.
+_SAME_GRID = 0.01
 #: Voxels that are sampled at a time.
 _SLAB = 2**20
 
@@ -111,16 +119,17 @@ def resample_onto(
         MedrlError: If an affine is unusable.
     """
     upright = to_closest_axes(scan)
-    old = as_affine(upright.affine)
-    volume = upright.as_tensor().float()
-    onto = MetaTensor(volume, affine=torch.from_numpy(np.asarray(affine, dtype=np.float64)))
-    if tuple(volume.shape[1:]) == tuple(shape) and np.allclose(old, affine, atol=1e-4):
-        return onto
+    wanted = torch.from_numpy(np.asarray(affine, dtype=np.float64))
+    for own in (scan, upright):
+        same = tuple(own.shape[1:]) == tuple(shape)
+        if same and same_grid(as_affine(own.affine), affine, shape, within=_SAME_GRID):
+            return MetaTensor(own.as_tensor().float(), affine=wanted)
+    old, volume = as_affine(upright.affine), upright.as_tensor().float()
     # How many voxels of the scan a step along each of its axes takes on the new grid.
     steps = np.abs(np.linalg.inv(old)[:3, :3] @ affine[:3, :3]).max(axis=1)
     voxel = np.linalg.inv(old) @ affine
     sampled = _resample(volume, np.maximum(steps, 1.0), voxel, shape, background)
-    return MetaTensor(sampled, affine=onto.affine)
+    return MetaTensor(sampled, affine=wanted)
 
 
 def move_scan(
@@ -149,14 +158,15 @@ def move_scan(
         # In the fixed world the moving scan lies where the inverse brings it.
         there = MetaTensor(moving.as_tensor(), affine=np.linalg.inv(matrix) @ source)
         low = float(moving.as_tensor().min())
-        return resample_onto(there, affine=target, shape=(i, j, k), background=low)
+        moved = resample_onto(there, affine=target, shape=(i, j, k), background=low)
+        return on_grid_of(moved.as_tensor(), onto)
     voxel = np.linalg.inv(source) @ matrix @ target
     # The outermost voxels count to their outer faces, as everywhere in medrl.
     channels = [
         affine_transform(channel, voxel, output_shape=(i, j, k), order=0, mode="grid-constant")
         for channel in moving.as_tensor().float().numpy(force=True)
     ]
-    return MetaTensor(torch.from_numpy(np.stack(channels)), affine=torch.from_numpy(target))
+    return on_grid_of(torch.from_numpy(np.stack(channels)), onto)
 
 
 def _covering_grid(
@@ -167,10 +177,13 @@ def _covering_grid(
     world = apply_affine(affine, corners)
     low, high = world.min(axis=0), world.max(axis=0)
     counts = np.maximum(np.floor((high - low) / spacing + 1e-6).astype(int) + 1, 1)
-    if np.prod(counts.astype(float)) > _MOST_VOXELS:
+    voxels = float(np.prod(counts.astype(float)))
+    most = min(_MOST_VOXELS, available_memory() / _BYTES_OF_A_VOXEL)
+    if voxels > most or (high - low).max() > _LONGEST_MM:
+        extent = " x ".join(f"{length:.0f}" for length in high - low)
+        memory = f": at {spacing:g} mm it would not fit in memory" if voxels > most else ""
         raise MedrlError(
-            f"the scan spans {np.round(high - low).astype(int).tolist()} mm: at {spacing:g} mm it "
-            "would not fit in memory; check its voxel size"
+            f"the scan spans {extent} mm{memory}; its header may give a wrong voxel size"
         )
     grid = np.diag([spacing, spacing, spacing, 1.0])
     grid[:3, 3] = low + ((high - low) - (counts - 1) * spacing) / 2

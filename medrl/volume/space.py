@@ -19,6 +19,9 @@ Points = NDArray[np.float64]
 #: Diagonal of the matrix that maps RAS to LPS, and LPS to RAS.
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
+#: Cosine between two axes beyond which ITK opens no NIfTI file.
+_MOST_SHEAR = 2e-4
+
 
 def as_affine(affine: Any) -> NDArray[np.float64]:
     """Check a voxel-to-world matrix and return it as float64.
@@ -33,8 +36,10 @@ def as_affine(affine: Any) -> NDArray[np.float64]:
         MedrlError: If it is not a finite, invertible 4x4 affine matrix.
     """
     matrix = np.asarray(affine, dtype=np.float64)
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        raise MedrlError(f"the affine must be a finite 4x4 matrix, not of shape {matrix.shape}")
+    if matrix.shape != (4, 4):
+        raise MedrlError(f"the affine must be a 4x4 matrix, not of shape {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        raise MedrlError("the affine must be finite: it holds numbers that are NaN or infinite")
     if not np.allclose(matrix[3], (0, 0, 0, 1)):
         raise MedrlError("the affine's last row must be 0 0 0 1")
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
@@ -107,6 +112,12 @@ def spacing_of(affine: ArrayLike) -> NDArray[np.float64]:
     return np.linalg.norm(as_affine(affine)[:3, :3], axis=0)
 
 
+def is_sheared(affine: ArrayLike) -> bool:
+    """Whether a scan's axes are further from perpendicular than ITK's images may be."""
+    matrix = as_affine(affine)[:3, :3] / spacing_of(affine)
+    return bool(np.abs(matrix.T @ matrix - np.eye(3)).max() > _MOST_SHEAR)
+
+
 def cropped_affine(affine: ArrayLike, corner_voxel: ArrayLike) -> NDArray[np.float64]:
     """The affine of the part of a grid whose first voxel is ``corner_voxel`` (3,) of the whole."""
     matrix = as_affine(affine).copy()
@@ -118,6 +129,25 @@ def box_corners(low: ArrayLike, high: ArrayLike) -> Points:
     """The eight corners (8, 3) of a box, from its lowest and highest coordinates (3,)."""
     ends = np.stack([low, high], axis=-1).astype(np.float64)
     return np.stack(np.meshgrid(*ends), -1).reshape(-1, 3)
+
+
+def same_grid(
+    one: ArrayLike, other: ArrayLike, shape: tuple[int, ...], *, within: float = 1e-3
+) -> bool:
+    """Whether two affines put every voxel of a grid at one place.
+
+    Numbers in headers are rounded in many ways: whether grids are the same is not a matter of
+    digits, but of how far voxels are off, and that is most at a corner.
+
+    Args:
+        one: (4, 4), voxel to world.
+        other: (4, 4), voxel to the same world.
+        shape: The grid (I, J, K).
+        within: How far off they may be, as part of the smallest voxel size.
+    """
+    corners = box_corners((0, 0, 0), np.asarray(shape[-3:], dtype=np.float64) - 1)
+    apart = np.linalg.norm(apply_affine(one, corners) - apply_affine(other, corners), axis=-1)
+    return bool(apart.max() <= within * spacing_of(one).min())
 
 
 def depth_inside(points_world: ArrayLike, affine: ArrayLike, shape: tuple[int, ...]) -> Points:

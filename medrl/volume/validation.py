@@ -29,9 +29,11 @@ def check_volume(scan: MetaTensor) -> None:
         )
     extent = np.array(scan.shape[1:]) * spacing_of(scan.affine)
     if min(scan.shape[1:]) < 2 or extent.min() < _LEAST_MM:
+        small = extent.max() < _LEAST_MM
+        why = "its header may give a wrong voxel size" if small else "not a slice"
         raise MedrlError(
-            f"the scan spans only {' x '.join(f'{e:.0f}' for e in extent)} mm: "
-            "the model needs a volume, not a slice"
+            f"the scan spans only {' x '.join(f'{e:.3g}' for e in extent)} mm: "
+            f"the model needs a volume{'; ' if small else ', '}{why}"
         )
     if not torch.isfinite(scan.as_tensor()).all():
         raise MedrlError("the scan holds voxels that are not numbers (NaN or infinite)")

@@ -29,8 +29,6 @@ def line_of(error: Exception) -> str:
     """An error as one line for the user."""
     if isinstance(error, MedrlError):
         return str(error)
-    if isinstance(error, MemoryError):
-        return "there is not enough memory for this"
     return describe(error)
 
 

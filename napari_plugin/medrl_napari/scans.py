@@ -16,6 +16,7 @@ from scipy.ndimage import affine_transform
 
 from medrl.errors import MedrlError
 from medrl.files import stem_of
+from medrl.volume.grid import on_grid_of
 from medrl.volume.resample import resample_onto
 from medrl.volume.space import apply_affine, as_affine, spacing_of
 from medrl_napari.space import AXES, AXES_4D, STRAIGHT, Floats, Frame, frame_of
@@ -219,7 +220,7 @@ def single_channels(shown: Shown) -> list[Shown]:
         return [shown]
     channels = []
     for voxels in shown.scan.as_tensor().split(1):
-        own = MetaTensor(voxels, affine=shown.scan.affine)
+        own = on_grid_of(voxels, shown.scan)
         own.meta["filename_or_obj"] = shown.scan.meta.get("filename_or_obj", "")
         channels.append(Shown(own, shown.frame))
     return channels

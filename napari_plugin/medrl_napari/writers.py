@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from medrl.errors import MedrlError
 from medrl.seednet.seeds import write_seeds
 from medrl.trajectory import Trajectory, write_trajectory
+from medrl.volume.grid import on_grid_of
 from medrl.volume.points import Markup, write_markup_lists
 from medrl.volume.read import write_nifti
 from medrl_napari.points import names_of, positions_world
@@ -138,15 +139,15 @@ def in_scan_grid(array: NDArray[Any], meta: Meta) -> MetaTensor:
         raise MedrlError(f"the layer {meta.get('name')!r} is no volume: it has {array.ndim} axes")
     shown = _scan_below(array.shape, meta)
     if shown is not None:
-        volume, affine = shown.to_scan_grid(array), shown.scan.affine
-    else:
-        frame = _frame_of(meta.get("metadata", {}).get(KEY))
-        own = np.eye(4)
-        own[:3, :3] = frame.matrix @ np.diag(_last3(meta.get("scale", (1, 1, 1))))
-        own[:3, 3] = frame.to_world(_last3(meta.get("translate", (0, 0, 0))))
-        # Array axes (z, y, x) as they are: the affine says where they point.
-        volume, affine = array, torch.from_numpy(own)
-    return MetaTensor(torch.from_numpy(np.ascontiguousarray(volume))[None], affine=affine)
+        volume = np.ascontiguousarray(shown.to_scan_grid(array))
+        return on_grid_of(torch.from_numpy(volume)[None], shown.scan)
+    frame = _frame_of(meta.get("metadata", {}).get(KEY))
+    own = np.eye(4)
+    own[:3, :3] = frame.matrix @ np.diag(_last3(meta.get("scale", (1, 1, 1))))
+    own[:3, 3] = frame.to_world(_last3(meta.get("translate", (0, 0, 0))))
+    # Array axes (z, y, x) as they are: the affine says where they point.
+    voxels = torch.from_numpy(np.ascontiguousarray(array))[None]
+    return MetaTensor(voxels, affine=torch.from_numpy(own))
 
 
 # -------------------------------------------------------------------------------------------------

@@ -205,7 +205,7 @@ def test_of_a_scan_that_cannot_be_read_the_header_is_told(medrl, tmp_path):
         ("a.nii.gz", b"", "empty file"),
         ("a.nrrd", b"\x89HDF\r\n\x1a\n" + b"\0" * 500, "HDF5"),
         ("a.nii", b"\x89PNG\r\n\x1a\n" + b"\0" * 500, "PNG"),
-        ("a.mha", b"\0\0\0\x01\0\0\0\x10\0\0\0\x10\0\0\0\x10" + b"\0" * 300, "FreeSurfer MGH"),
+        ("a.mha", b"\0\0\0\x01" + b"\0\0\0\x10" * 4 + b"\0" * 300, "FreeSurfer .mgh"),
         ("a.nii", b"\x5c\x01\0\0" + b"\0" * 400, "Analyze"),
         ("a.nii", bytes(range(256)) * 4, "unknown"),
     ],

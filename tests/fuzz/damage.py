@@ -124,9 +124,12 @@ def nifti(content: bytes, rng: random.Random) -> bytes:
             value = np.frombuffer(rng.randbytes(base.itemsize), f"V{base.itemsize}")
         raw[offset : offset + base.itemsize] = value.tobytes()
     if packed is None:
-        return bytes(raw)
+        return gzip.compress(bytes(raw), mtime=0) if rng.random() < 0.05 else bytes(raw)
     if rng.random() < 0.05:
         return gzip_bomb(bytes(raw))
+    if rng.random() < 0.1:
+        once = gzip.compress(bytes(raw), mtime=0)
+        return rng.choice((once + b"junk", once * 2, gzip.compress(once, mtime=0), bytes(raw)))
     return gzip.compress(bytes(raw), mtime=0)
 
 

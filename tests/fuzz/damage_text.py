@@ -73,6 +73,17 @@ _LINES = (
     "BinaryDataByteOrderMSB = True", "BinaryData = False", "ObjectType = Tube",
     "Comment = " + "x" * 5000, "TransformMatrix = 1 0 0 0 1 0 0 0 0",
     "AnatomicalOrientation = ???", "NDims = 10", "NDims = 200", "ElementSize = 1", "DimSize = 1",
+    "data file: LIST", "data file: part%d.raw 0 2 1", "data file: %d 99999999 0 -1 2",
+    "ElementDataFile = LIST", "ElementDataFile = part%02d.raw 0 2 1", "ElementDataFile = %s 0 2 1",
+    "space units: \"cm\" \"cm\" \"cm\"", "space units: \"\" \"mm\"", "units: mm mm mm",
+    "axis mins: 1 2 3", "axis maxs: 1 2 3", "axismins: nan -inf 1e308", "centers: node cell ???",
+    "space: left-posterior-superior-time", "space: RAST", "old min: -1", "spacings: 1 -2 nan",
+    "space directions: none none (0,0,0) (1,1,1)", "space directions: (1,0,0,0)",
+    "kinds: list list",
+    "Segment0_Layer:=7", "Segment0_LabelValue:=x", "Segment99999999999_Name:=y", "key:=value",
+    "DistanceUnits = cm", "DistanceUnits = x", "ElementToIntensityFunctionSlope = 1e308",
+    "ElementToIntensityFunctionOffset = nan", "CenterOfRotation = 1", "ElementSpacing : -1 2 3",
+    "AnatomicalOrientation = LLL", "HeaderSize = 7",
     "Modality = MET_MOD_X", "\0", ",,,,,,", '"', '"a\nb",1,2,3',
 )  # fmt: skip
 

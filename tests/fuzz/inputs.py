@@ -116,6 +116,9 @@ def _nifti(folder: Path) -> _Made:
         "second.nii": nib.Nifti2Image(_voxels(), affine),
     }
     for name, image in images.items():
+        if name == "second.nii":
+            image.set_qform(np.diag([2.0, 2, 3, 1]), code=1)
+            image.set_sform(affine, code=2)
         if name == "int16.nii":
             image.set_qform(np.diag([2.0, 2, 3, 1]), code=1)
             image.header.set_slope_inter(0.5, 3)
@@ -137,6 +140,16 @@ def _nrrd(folder: Path) -> _Made:
     channels = {**header, "space directions": np.vstack([np.full(3, np.nan), np.eye(3)])}
     nrrd.write(str(folder / "channels.nrrd"), _voxels(np.uint8, 2, *SHAPE), channels)
     yield "scan", "channels.nrrd", ["channels.nrrd"]
+    units = {"space": "RAS", "spacings": [3.0, 4, 5], "axis mins": [1.0, 2, 3]}
+    units["units"] = ["cm", "cm", "cm"]
+    nrrd.write(str(folder / "units.nrrd"), _voxels(), {**units, "centers": "cell node cell"})
+    yield "scan", "units.nrrd", ["units.nrrd"]
+    layers = {**channels, "kinds": ["list", "domain", "domain", "domain"]}
+    layers |= {"Segment0_Name": "a", "Segment0_LabelValue": "1", "Segment0_Layer": "1"}
+    nrrd.write(str(folder / "two.seg.nrrd"), _voxels(np.uint8, 2, *SHAPE), layers)
+    yield "scan", "two.seg.nrrd", ["two.seg.nrrd"]
+    yield from _in_parts(folder, "parts.nhdr", "data file: part%d.raw 0 3 1")
+    yield from _in_parts(folder, "listed.nhdr", "data file: LIST 2", listed=True)
     for name, encoding in (("apart.nhdr", "raw"), ("packed.nhdr", "gzip")):
         nrrd.write(
             str(folder / name),
@@ -148,6 +161,24 @@ def _nrrd(folder: Path) -> _Made:
         stem = name.removesuffix(".nhdr")
         data = next(p.name for p in folder.iterdir() if p.name.startswith(stem) and p.name != name)
         yield "scan", name, [name, data]
+
+
+def _in_parts(folder: Path, name: str, field: str, *, listed: bool = False) -> _Made:
+    """Headers of two formats whose voxels lie in four files."""
+    parts = np.array_split(_voxels().ravel(order="F"), 4)
+    names = [f"part{number}.raw" for number in range(4)]
+    for part, voxels in zip(names, parts, strict=True):
+        (folder / part).write_bytes(voxels.astype("<i2").tobytes())
+    sizes = " ".join(map(str, SHAPE))
+    if name.endswith(".nhdr"):
+        lines = ["NRRD0005", "type: short", "dimension: 3", f"sizes: {sizes}", "encoding: raw"]
+        lines += ["endian: little", "space: LPS", "space directions: (3,0,0) (0,4,0) (0,0,5)"]
+    else:
+        lines = ["NDims = 3", f"DimSize = {sizes}", "ElementSpacing = 3 4 5", "DistanceUnits = mm"]
+        lines += ["AnatomicalOrientation = RAI", "ElementType = MET_SHORT"]
+    lines += [field, *(names if listed else ())]
+    (folder / name).write_text("\n".join(lines) + "\n")
+    yield "scan", name, [name, *names]
 
 
 def _metaimage(folder: Path) -> _Made:
@@ -167,6 +198,9 @@ def _metaimage(folder: Path) -> _Made:
         if name.endswith(".mhd"):
             names.append(name.replace(".mhd", ".zraw" if packed else ".raw"))
         yield "scan", name, names
+
+    yield from _in_parts(folder, "parts.mhd", "ElementDataFile = part%d.raw 0 3 1")
+    yield from _in_parts(folder, "listed.mhd", "ElementDataFile = LIST", listed=True)
 
 
 def dicom_slice(number: int, *, syntax: str = ExplicitVRLittleEndian) -> Dataset:

@@ -87,6 +87,21 @@ def _scan(path: Path, out: Path) -> None:
         raise Finding("holds what lies outside of its folder")
 
 
+def _labels(path: Path, out: Path) -> None:
+    """Labels, and what is written of them, lie where the scan does."""
+    from medrl.volume.read import read_labels, write_nifti
+
+    labels = read_labels(path)
+    write_nifti(out / "again.nii", labels)
+    again = read_labels(out / "again.nii")
+    size = np.linalg.norm(np.asarray(labels.affine)[:3, :3], axis=0)
+    off = np.abs(np.asarray(again.affine) - np.asarray(labels.affine))[:3]
+    if not np.array_equal(again.numpy(), labels.numpy()):
+        raise Finding("labels change when written")
+    if (off[:, :3] > 1e-3 * size.max()).any():
+        raise Finding(f"another place when written: {labels.affine.tolist()}")
+
+
 #: What the file beside the input's folder is full of, as bytes and as little-endian shorts.
 SECRET_BYTE = 0xA7
 SECRET_VALUES = (SECRET_BYTE, SECRET_BYTE * 257, SECRET_BYTE * 257 - 2**16, SECRET_BYTE - 256)
@@ -208,7 +223,7 @@ def _store(path: Path, out: Path) -> None:
 
 
 TARGETS: dict[str, tuple[Callable[[Path, Path], None], ...]] = {
-    "scan": (_scan,),
+    "scan": (_scan, _labels),
     "dicom": (_scan, _series, _discover("detect")),
     "points": (_points, _markups, _seeds),
     "trajectory": (_trajectory,),

@@ -151,6 +151,20 @@ def test_a_drawn_mask_is_saved_voxel_for_voxel(viewer, make_scan, tmp_path, orie
     assert back.get_data_dtype() == np.uint8
 
 
+def test_a_drawn_mask_lies_on_a_scan_with_two_forms(
+    viewer, make_scan, tmp_path, with_two_forms, lies_on
+):
+    write_nifti(tmp_path / "scan.nii", make_scan("LPS"))
+    with_two_forms(tmp_path / "scan.nii")
+    with pytest.warns(UserWarning, match="sform .* and qform .* disagree"):
+        (image,) = opened(viewer, tmp_path / "scan.nii")
+    labels = viewer.add_labels(
+        np.ones(image.data.shape, dtype=np.uint8), scale=image.scale, translate=image.translate
+    )
+    saved(labels, writers.write_labels, tmp_path / "mask.nii.gz")
+    lies_on(tmp_path / "mask.nii.gz", tmp_path / "scan.nii")
+
+
 def test_a_picked_point_of_an_oblique_scan_is_saved_where_it_is(viewer, make_scan, tmp_path):
     scan = make_scan("PIR", turn_deg=OBLIQUE)
     write_nifti(tmp_path / "scan.nii.gz", scan)

@@ -75,7 +75,7 @@ def test_a_frame_tells_of_all_steps_so_far(run, qtbot):
     ("error", "line"),
     [
         (MedrlError("the scan is blank"), "the scan is blank"),
-        (MemoryError(), "there is not enough memory for this"),
+        (MemoryError(), "does not fit in memory"),
         (KeyError("x"), "unexpected KeyError"),
     ],
 )

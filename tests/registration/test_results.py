@@ -20,6 +20,7 @@ from medrl.registration.picture import draw_before_after, draw_checkerboard
 from medrl.registration.results import registration_report, write_results
 from medrl.trajectory import AgentPath, Trajectory, read_trajectory
 from medrl.volume.itk import to_sitk
+from medrl.volume.read import read, write_nifti
 from medrl.volume.resample import move_scan
 from medrl.volume.space import apply_affine
 from medrl.volume.transform_files import read_transform, to_itk
@@ -128,6 +129,19 @@ def test_files(tmp_path: Path, fixed: MetaTensor, moving: MetaTensor):
     (agent,) = read_trajectory(files["trajectory"]).agents
     np.testing.assert_array_equal(agent.transforms[-1], answer.transform_world)
     assert json.loads(files["report"].read_text()) == report
+
+
+def test_the_moved_scan_lies_on_a_scan_with_two_forms(
+    tmp_path: Path, fixed: MetaTensor, moving: MetaTensor, with_two_forms, lies_on
+):
+    write_nifti(tmp_path / "fixed.nii", fixed)
+    with_two_forms(tmp_path / "fixed.nii")
+    with pytest.warns(UserWarning, match="sform .* and qform .* disagree"):
+        there = read(tmp_path / "fixed.nii")
+    (tmp_path / "out").mkdir()
+    answer = Answer(fixed=there, moving=moving)
+    files, _ = write_results(tmp_path / "out", "m_to_f", answer, picture=False)
+    lies_on(files["scan"], tmp_path / "fixed.nii")
 
 
 def test_report(fixed: MetaTensor, moving: MetaTensor):

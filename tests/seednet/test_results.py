@@ -13,6 +13,7 @@ from medrl.seednet.results import object_rows, write_results
 from medrl.seednet.seeds import read_seeds
 from medrl.seednet.session import SeedSession
 from medrl.trajectory import read_trajectory
+from medrl.volume.read import read, write_nifti
 
 
 @pytest.fixture
@@ -54,6 +55,21 @@ def test_files(done, make_scan, tmp_path: Path):
     (agent,) = read_trajectory(paths["trajectory"]).agents
     assert len(agent) == row["agent_seeds"] == len(seeds) - 1
     assert row["expected_gain"] == pytest.approx(agent.values.sum())
+
+
+def test_the_mask_lies_on_a_scan_with_two_forms(
+    model, make_scan, tmp_path: Path, with_two_forms, lies_on
+):
+    write_nifti(tmp_path / "scan.nii", make_scan("oblique"))
+    with_two_forms(tmp_path / "scan.nii")
+    with pytest.warns(UserWarning, match="sform .* and qform .* disagree"):
+        scan = read(tmp_path / "scan.nii")
+    session = SeedSession(model)
+    session.set_scan(scan)
+    session.add_seed(make_scan.center, "fg")
+    (tmp_path / "out").mkdir()
+    paths = write_results(tmp_path / "out", "scan", session, picture=False)
+    lies_on(paths["mask"], tmp_path / "scan.nii")
 
 
 def test_several_objects(done, make_scan, tmp_path: Path):

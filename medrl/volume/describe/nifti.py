@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
 
-from medrl.volume.describe.content import open_unpacked
+from medrl.volume._content import look, opened
 from medrl.volume.describe.header import Header, usable
 
 _FORMS = {1: "scanner", 2: "aligned", 3: "Talairach", 4: "MNI", 5: "template"}
@@ -15,20 +17,21 @@ _UNITS = {1: "m", 2: "mm", 3: "um"}
 _TO_MM = {1: 1000.0, 3: 0.001}
 _SECONDS = {8: 1.0, 16: 1e-3, 24: 1e-6}
 _INTENTS = {1002: "label map", 1003: "names of neurons", 1007: "vectors", 1006: "displacements"}
+#: Enough for a header of either edition.
+_HEADER = 544
 _MOST_EXTENSIONS, _LONGEST = 16, 2**22
 
 
 def nifti_header(path: Path) -> nib.Nifti1Header | None:
     """The header as it is stored, nothing mended; None of a file that has none."""
     try:
-        with open_unpacked(path) as stream:
-            start = stream.read(4)
-            stream.seek(0)
-            sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
-            if not sizes & {348, 540}:
-                return None
-            kind = nib.Nifti2Header if 540 in sizes else nib.Nifti1Header
-            return kind.from_fileobj(stream, check=False)
+        with opened(path, look(path).gzips) as read:
+            start = read(_HEADER)
+        sizes = {int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")}
+        if not sizes & {348, 540}:
+            return None
+        kind = nib.Nifti2Header if 540 in sizes else nib.Nifti1Header
+        return kind.from_fileobj(BytesIO(start), check=False)
     except Exception:
         # Parsers of damaged files fail in every way there is.
         return None
@@ -40,20 +43,20 @@ def nifti_extensions(path: Path) -> list[bytes]:
     header = nifti_header(path)
     if header is None:
         return found
-    with open_unpacked(path) as stream:
+    with opened(path, look(path).gzips) as read:
         at = 540 if isinstance(header, nib.Nifti2Header) else 348
-        stream.read(at)
-        if stream.read(4)[:1] != b"\x01":
+        read(at)
+        if read(4)[:1] != b"\x01":
             return found
         at += 4
         end = float(header["vox_offset"])
-        order = "big" if header.endianness == ">" else "little"
+        order: Literal["big", "little"] = "big" if header.endianness == ">" else "little"
         while at + 8 <= end and len(found) < _MOST_EXTENSIONS:
-            size = int.from_bytes(stream.read(4), order)  # type: ignore[arg-type]
-            stream.read(4)
+            size = int.from_bytes(read(4), order)
+            read(4)
             if not 8 < size <= min(_LONGEST, end - at):
                 break
-            found.append(stream.read(size - 8).rstrip(b"\0"))
+            found.append(read(size - 8).rstrip(b"\0"))
             at += size
     return found
 

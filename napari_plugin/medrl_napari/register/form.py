@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QFormLayout, QWidget
 
 from medrl.errors import MedrlError
 from medrl.registration.transforms import KINDS, Kind
+from medrl.volume.grid import on_grid_of
 from medrl_napari.register.blend import is_comparison
 from medrl_napari.scans import Shown, is_scan, shown_of
 from medrl_napari.space import Floats
@@ -187,6 +188,6 @@ def _named(scan: MetaTensor, name: str) -> MetaTensor:
     """The same scan, with a layer's name if it comes from no file."""
     if scan.meta.get("filename_or_obj"):
         return scan
-    named = MetaTensor(scan.as_tensor(), affine=scan.affine)
+    named = on_grid_of(scan.as_tensor(), scan)
     named.meta["filename_or_obj"] = name
     return named
