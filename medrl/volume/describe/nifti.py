@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from medrl.volume._content import look, opened
+from medrl.volume.describe.content import head
 from medrl.volume.describe.header import Header, usable
 
 _FORMS = {1: "scanner", 2: "aligned", 3: "Talairach", 4: "MNI", 5: "template"}
@@ -18,20 +18,19 @@ _TO_MM = {1: 1000.0, 3: 0.001}
 _SECONDS = {8: 1.0, 16: 1e-3, 24: 1e-6}
 _INTENTS = {1002: "label map", 1003: "names of neurons", 1007: "vectors", 1006: "displacements"}
 #: Enough for a header of either edition.
-_HEADER = 544
+_HEADER = 540
 _MOST_EXTENSIONS, _LONGEST = 16, 2**22
 
 
 def nifti_header(path: Path) -> nib.Nifti1Header | None:
     """The header as it is stored, nothing mended; None of a file that has none."""
     try:
-        with opened(path, look(path).gzips) as read:
-            start = read(_HEADER)
+        start, _ = head(path, _HEADER)
         sizes = {int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")}
         if not sizes & {348, 540}:
             return None
         kind = nib.Nifti2Header if 540 in sizes else nib.Nifti1Header
-        return kind.from_fileobj(BytesIO(start), check=False)
+        return kind(start[: max(sizes & {348, 540})], check=False)
     except Exception:
         # Parsers of damaged files fail in every way there is.
         return None
