@@ -14,9 +14,6 @@ Array = NDArray[np.float64]
 
 #: What the names of its tensors in a bundle begin with.
 PREFIX = "familiarity."
-#: Share of the training scans that look less strange than what is told apart, and how much
-#: stranger than that another scan may look.
-_USUAL, _ROOM = 0.99, 1.1
 #: Parts of the training scans, each of which is judged by what was fitted on the others.
 _FOLDS = 5
 #: Share of the covariance that is replaced by as much variance in every direction: features that
@@ -59,6 +56,8 @@ class Familiarity:
         kinds: int,
         whole: NDArray[np.int64],
         scan: NDArray[np.int64],
+        usual: float = 0.99,
+        room: float = 1.1,
     ) -> Familiarity:
         """Fit to what an encoder makes of training scans.
 
@@ -70,6 +69,8 @@ class Familiarity:
             kinds: How many there are.
             whole: (N,) number of what is judged as a whole.
             scan: (N,) number of the scan that it shows.
+            usual: Share of what is judged in training that is taken for usual.
+            room: How much stranger than that another scan may look.
         """
         values, typical = np.asarray(features, dtype=np.float64), []
         for fold in range(_FOLDS):
@@ -80,8 +81,8 @@ class Familiarity:
                     rows = own & (whole == number)
                     typical.append(others.typical(values[rows], kind[rows]))
         found = Familiarity._gaussians(values, kind, kinds)
-        limit = float(np.quantile(typical, _USUAL)) if typical else 1.0
-        return replace(found, limit=_ROOM * limit)
+        limit = float(np.quantile(typical, usual)) if typical else 1.0
+        return replace(found, limit=room * limit)
 
     @staticmethod
     def _gaussians(values: Array, kind: NDArray[np.int64], kinds: int) -> Familiarity:

@@ -28,6 +28,11 @@ _PAIRS, _VIEWS = 96, 6
 _AT_A_TIME = 48
 #: Share of scans that lie in any orientation.
 _ANY_WAY = 0.3
+#: Share of training's views, the strangest of which no scanner makes, that is taken for usual.
+_USUAL = 0.97
+#: How much stranger another pair may look: a head on a brain without its skull, which no pair of
+#: training is, looks three times as strange.
+_ROOM = 4.0
 #: Smallest part of a field of view that agents have seen.
 _LEAST_VIEW = 0.4
 
@@ -96,7 +101,15 @@ def fit_guard(
         values, pair = np.concatenate(features), np.concatenate(pairs)
         one = np.zeros(len(values), dtype=np.int64)
         familiar.append(
-            Familiarity.fit(values, one, kinds=1, whole=np.arange(len(values)), scan=pair)
+            Familiarity.fit(
+                values,
+                one,
+                kinds=1,
+                whole=np.arange(len(values)),
+                scan=pair,
+                usual=_USUAL,
+                room=_ROOM,
+            )
         )
     return replace(model, guard=Guard((training,)), familiarity=tuple(familiar))
 
