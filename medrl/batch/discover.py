@@ -119,7 +119,7 @@ def _in_folder(root: Path, leave_out: Path | None) -> Found:
         elif may_be_dicom(path):
             others.append(path)
         else:
-            leave(path, no_scan(path))
+            leave(path, absence(path) or no_scan(path))
     series, used = _series_in(root, others)
     unused = (path for path in others if path not in used)
     left += [LeftOut(path, absence(path) or "no DICOM image") for path in unused]

@@ -107,10 +107,11 @@ def look(path: Path) -> Content:
 def _kind(start: bytes) -> tuple[str | None, str]:
     tests: tuple[tuple[str, Callable[[bytes], object]], ...] = (
         (NRRD, lambda b: b.startswith(b"NRRD")),
-        (DICOM, lambda b: is_dicom(b)),
+        (DICOM, lambda b: b[128:132] == b"DICM"),
         (ZIP, lambda b: b.startswith((b"PK\x03\x04", b"PK\x05\x06"))),
         (NIFTI, _is_nifti),
         (METAIMAGE, _META_FIELD.search),
+        (DICOM, is_dicom),
     )
     for kind, test in tests:
         if test(start):

@@ -226,7 +226,7 @@ def test_what_is_left_out_is_said(tmp_path, monkeypatch):
     expected = {
         "a.json": "no scan by its name",
         "x.mgz": "convert it",
-        "README": "no DICOM image",
+        "README": "no scan by its name",
         "._a.nii.gz": "hidden",
         "sub-01_dseg.nii.gz": "label map",
         "sub-01_desc-brain_mask.nii.gz": "label map",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pydicom
 
+from medrl.volume._dicom_frames import said, values_of
 from medrl.volume.describe.header import Header, usable
 from medrl.volume.space import LPS_FROM_RAS
 
@@ -30,11 +31,15 @@ _TAGS = {
     "SpacingBetweenSlices": "stated slice spacing (mm)",
     "GantryDetectorTilt": "gantry tilt (degrees)",
 }
+#: Frames that are looked at.
+_MOST_FRAMES = 10_000
 _OTHERS = (
     *("Modality", "Rows", "Columns", "NumberOfFrames", "BitsStored", "PixelRepresentation"),
     *("PhotometricInterpretation", "SOPClassUID", "RescaleSlope", "RescaleIntercept"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing"),
     *("BurnedInAnnotation", "LossyImageCompression", "SpacingBetweenSlices"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("DetectorInformationSequence", "ModalityLUTSequence", "DoseGridScaling"),
 )
 
 
@@ -60,10 +65,10 @@ def _describe(header: pydicom.Dataset, files: list[Path]) -> Header:
         facts["kind"] = str(kind.name).removesuffix(" Storage")
     syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
     facts["transfer syntax"] = str(syntax.name) if syntax is not None else "not stated"
-    facts |= {name: _text(header.get(tag)) for tag, name in _TAGS.items() if _text(header.get(tag))}
-    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
-    if slope is not None and (float(slope), float(intercept or 0)) != (1.0, 0.0):
-        facts["scaling"] = f"times {float(slope):g} plus {float(intercept or 0):g}"
+    facts |= {name: text for tag, name in _TAGS.items() if (text := _text(_first(header, tag)))}
+    frames = int(header.get("NumberOfFrames") or 1)
+    if scaling := _scaling(header, frames):
+        facts["scaling"] = scaling
     doubts = []
     if header.get("BurnedInAnnotation") == "YES":
         doubts.append("text is burned into its pixels: names may be seen in them")
@@ -71,7 +76,6 @@ def _describe(header: pydicom.Dataset, files: list[Path]) -> Header:
         doubts.append("its pixels were compressed with loss")
     if "LOCALIZER" in _text(header.get("ImageType")).upper().split("\\"):
         doubts.append("it is a localizer, made to plan others by")
-    frames = int(header.get("NumberOfFrames") or 1)
     count = frames if frames > 1 else len(files)
     sign = "int" if int(header.get("PixelRepresentation") or 0) else "uint"
     return Header(
@@ -109,17 +113,38 @@ def spacing_doubts(header: Header, between_slices: float) -> list[str]:
 
 def _affine(header: pydicom.Dataset) -> Any:
     """The affine of the first slice, its thickness for the spacing; None if it says too little."""
-    cosines, spacing = header.get("ImageOrientationPatient"), header.get("PixelSpacing")
+    cosines, spacing = said(header, 0, "ImageOrientationPatient"), said(header, 0, "PixelSpacing")
     if not cosines or not spacing:
         return None
     row, column = np.array(cosines, dtype=np.float64).reshape(2, 3)
     between_rows, between_columns = (float(value) for value in spacing)
-    step = header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1.0
+    step = said(header, 0, "SpacingBetweenSlices") or said(header, 0, "SliceThickness") or 1.0
     affine = np.eye(4)
     normal = np.cross(row, column) * abs(float(step))
     affine[:3, :3] = np.stack([row * between_columns, column * between_rows, normal], axis=1)
-    affine[:3, 3] = np.array(header.get("ImagePositionPatient") or (0, 0, 0), dtype=np.float64)
+    affine[:3, 3] = np.array(said(header, 0, "ImagePositionPatient") or (0, 0, 0))
     return usable(LPS_FROM_RAS @ affine)
+
+
+def _first(header: pydicom.Dataset, tag: str) -> Any:
+    """What is said of the first frame, or plainly."""
+    return (
+        said(header, 0, tag)
+        if tag in ("SliceThickness", "SpacingBetweenSlices")
+        else header.get(tag)
+    )
+
+
+def _scaling(header: pydicom.Dataset, frames: int) -> str:
+    """What stored values are multiplied with, in words; empty if with nothing."""
+    lines = [values_of(header, number) for number in range(min(frames, _MOST_FRAMES))]
+    if any(line.table is not None for line in lines):
+        return "by a table (Modality LUT)"
+    said_of = {(line.slope, line.intercept) for line in lines}
+    if len(said_of) > 1:
+        return "of its own for each frame"
+    slope, intercept = said_of.pop()
+    return "" if (slope, intercept) == (1, 0) else f"times {slope:g} plus {intercept:g}"
 
 
 def _text(value: Any) -> str:

@@ -173,3 +173,17 @@ def test_channels_of_a_model(open_user):
     assert [layer.name for layer in scans.layers.values()] == ["ball"]
     scans.model.model = "/nowhere"
     assert "/nowhere" in user.widget.status.text()
+
+
+def test_a_model_that_was_not_made_for_an_object_says_so_first(open_user, monkeypatch):
+    from medrl.seednet.session import SeedSession
+
+    monkeypatch.setattr(SeedSession, "unfit", lambda self, name=None: ("contrast: another",))
+    user = open_user()
+    user.click(user.at())
+    user.settle()
+    user.until(lambda: "contrast: another" in user.widget.status.text())
+    first, *others = user.widget.status.text().split("\n")
+    assert first.startswith("Not to be relied on: ")
+    assert "was not made for this scan" in first
+    assert any("ml; seeds: 1 of yours" in line for line in others)
