@@ -127,7 +127,7 @@ def masks(model: str, most: int) -> Answers:
         sure = found.confidence is not None and found.confidence >= 0.5
         return [(wrong, True, sure and not found.unfit)]
 
-    for case in seeds.cases(model, "holdout"):
+    for case in seeds.cases(Path(model).name, "holdout"):
         images = {name: read(path) for name, path in case.images.items()}
         for shown in [list(images), *([[name] for name in images] if len(images) > 1 else [])]:
             some = {name: images[name] for name in shown}

@@ -25,6 +25,9 @@ from medrl.walker.segmenter import FOREGROUND, NONE
 
 #: Answers on training cases, and on validation cases, that are looked at.
 _MOST_TRAINING, _MOST_VALIDATION = 360, 120
+#: How much stranger than what is usual in training another answer may look: heads of other scanners
+#: do, and other organs many times as much.
+_ROOM = 2.0
 #: Every so many clicks on a validation case miss the object.
 _MISSES = 5
 
@@ -70,7 +73,12 @@ def fit_guard(
     answers, scan = Answers.cat(right), np.array(owners)
     kinds = len(model.settings.targets) * (2 ** len(model.settings.channels) - 1)
     familiarity = Familiarity.fit(
-        answers.features, answers.kind, kinds=kinds, whole=np.arange(len(scan)), scan=scan
+        answers.features,
+        answers.kind,
+        kinds=kinds,
+        whole=np.arange(len(scan)),
+        scan=scan,
+        room=_ROOM,
     )
     model = replace(model, guard=guard, familiarity=familiarity)
     judged, good = [], []
