@@ -29,7 +29,12 @@ class Fit:
 
 
 def fit_of(
-    manifest: Mapping[str, Any], scan: MetaTensor, *, labels: bool = False, contrast: str = ""
+    manifest: Mapping[str, Any],
+    scan: MetaTensor,
+    *,
+    labels: bool = False,
+    modality: str = "",
+    contrast: str = "",
 ) -> Fit:
     """Tell whether a model was made for scans like this one.
 
@@ -37,6 +42,7 @@ def fit_of(
         manifest: The model's ``model.json``.
         scan: MetaTensor (C, I, J, K) with its voxel-to-world affine (RAS mm).
         labels: Whether the scan is a label map or a mask.
+        modality: What its header or name says that it is, such as ``CT``; empty if nothing.
         contrast: What its name says of its contrast, as BIDS has it, such as ``T2w``; empty if
             nothing.
     """
@@ -44,6 +50,10 @@ def fit_of(
         return Fit(False, ("it is a label map; the model looks at scans",))
     if scan.shape[0] != 1:
         return Fit(False, (f"it has {scan.shape[0]} channels or frames; the model looks at one",))
+    looked_at = _modalities(manifest)
+    if modality and looked_at and modality.replace("PT", "PET") not in looked_at:
+        seen = " or ".join(sorted(looked_at))
+        return Fit(False, (f"modality: it is {modality}; those it was trained on are {seen}",))
     known = manifest["card"].get("contrasts", [])
     if contrast and known and contrast not in known:
         return Fit(
@@ -60,6 +70,14 @@ def fit_of(
         return _by_guard(guard, scan)
     except MedrlError as error:
         return Fit(False, (str(error),))
+
+
+def _modalities(manifest: Mapping[str, Any]) -> set[str]:
+    """What a model looks at; empty if it does not say."""
+    settings = manifest.get("settings", {})
+    channels = [one for one in settings.get("channels", ()) if isinstance(one, dict)]
+    named = {str(one.get("name")) for one in channels}
+    return (named or {str(settings.get("modality", "any"))}) & {"MR", "CT", "PET", "US"}
 
 
 def _by_guard(guard: Guard, scan: MetaTensor) -> Fit:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
     from numpy.typing import NDArray
 
+    from medrl.volume.describe.modality import Modality
+
 #: Voxels of a scan that is not read to tell of it (1 GiB as float32).
 _MOST_VOXELS = 2**28
 _SAMPLE = 200_000
@@ -190,10 +192,9 @@ def _of_values(scan: MetaTensor, path: Path, stated: str, facts: dict[str, Any])
     }
     if low == high:
         found["remarks"] = [*facts["remarks"], f"every voxel is {low:g}: the scan is blank"]
-    labels = kind.name in ("mask", "label map")
-    if labels:
+    if kind.labels:
         found["labels"] = _regions(path, voxels)
-    return found | {"models": _models(scan, labels, contrast_by_name(path))}
+    return found | {"models": _models(scan, kind, contrast_by_name(path))}
 
 
 def _regions(path: Path, voxels: NDArray[Any]) -> dict[str, Any]:
@@ -229,16 +230,19 @@ def _labels(labels: dict[str, Any]) -> str:
     return text
 
 
-def _models(scan: MetaTensor, labels: bool, contrast: str) -> list[dict[str, Any]]:
+def _models(scan: MetaTensor, kind: Modality, contrast: str) -> list[dict[str, Any]]:
     """Which trained models a scan fits."""
     from medrl.bundles import available
     from medrl.bundles.fit import fit_of
     from medrl.systems import get
 
     found = []
+    modality = "" if kind.guessed else kind.name
     for bundle in available():
         system = get(bundle.manifest["task"])
-        fit = fit_of(bundle.manifest, scan, labels=labels, contrast=contrast)
+        fit = fit_of(
+            bundle.manifest, scan, labels=kind.labels, modality=modality, contrast=contrast
+        )
         found.append(
             {
                 "name": bundle.name,

@@ -283,6 +283,7 @@ def _report(system: System, case: _Case, done: _Done) -> dict[str, Any]:
         "status": "done",
         **system.report(done.result),
         "files": {kind: printable(str(path)) for kind, path in done.files.items()},
+        "doubt": system.doubt(done.result),
         "warnings": list(done.notes),
         "seconds": round(done.result.seconds, 3),
     }

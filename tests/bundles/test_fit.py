@@ -53,6 +53,14 @@ def test_what_a_name_says_of_contrast_counts(manifest):
     assert (fit.fits, "FLAIR" in fit.reasons[0], "T1w" in fit.reasons[0]) == (False, True, True)
 
 
+def test_what_a_header_says_of_modality_counts(manifest):
+    known = {**manifest, "settings": {"modality": "MR"}}
+    assert fit_of(known, ball(180, 20), modality="MR").fits is True
+    fit = fit_of(known, ball(180, 20), modality="PT")
+    assert (fit.fits, fit.reasons[0].startswith("modality: it is PT")) == (False, True)
+    assert fit_of(manifest, ball(180, 20), modality="PT").fits is True
+
+
 def test_another_brightness_leaves_it_open(manifest):
     fit = fit_of(manifest, ball(180, 20, bright="outside"))
     assert fit.fits is None

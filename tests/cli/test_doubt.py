@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,7 @@ LINE = "random was not made for this scan, do not rely on it: its contrast is an
 @pytest.fixture
 def unfit(monkeypatch: pytest.MonkeyPatch):
     """Let the detector find that it was not made for scans of some names."""
-    from medrl.landmark.detect import Detection, LandmarkDetector
-
-    class Unfit(Detection):
-        unfit = ("its contrast is another one",)
+    from medrl.landmark.detect import LandmarkDetector
 
     judge = LandmarkDetector._judged
     names: set[str] = set()
@@ -27,21 +25,10 @@ def unfit(monkeypatch: pytest.MonkeyPatch):
         found = judge(self, candidates, asked)
         if Path(candidates.scan.meta["filename_or_obj"]).name not in names:
             return found
-        warnings = (LINE, *found.warnings)
-        return Unfit(found.landmarks, found.trajectory, warnings, found.seconds, found.scan)
+        return replace(found, warnings=(LINE, *found.warnings), unfit=("its contrast is another",))
 
     monkeypatch.setattr(LandmarkDetector, "_judged", judged)
-    monkeypatch.setattr("medrl.landmark.detect.replace", _with_seconds)
     return names
-
-
-def _with_seconds(found, **changes):
-    from dataclasses import replace
-
-    if "seconds" in changes:
-        object.__setattr__(found, "seconds", changes["seconds"])
-        return found
-    return replace(found, **changes)
 
 
 def test_it_is_said_before_the_table_and_after_it(medrl, bundle, head, unfit, tmp_path):
@@ -123,3 +110,27 @@ def test_a_batch_tells_of_a_doubt_first(unfit, bundle, head, tmp_path):
     assert record.doubtful
     assert record.warnings[0] == f"{LINE}; look at it before you use it"
     assert sum(LINE in line for line in record.warnings) == 1
+
+
+def test_programs_are_told(medrl, bundle, head, unfit, tmp_path):
+    command = ("detect", head, "--model", bundle, "-o", tmp_path, "--no-picture", "--json")
+    assert medrl(*command).json()["scans"][0]["doubt"] is None
+    unfit.add(head.name)
+    (scan,) = medrl(*command).json()["scans"]
+    assert scan["doubt"] == LINE
+    assert LINE not in scan["warnings"]
+
+
+@pytest.mark.parametrize("name", ["MNI152Lin_T2w", "MNI152Lin_PDw", "MNI152Lin_T1w"])
+def test_a_t2_head_is_doubted_and_a_t1_head_is_not(medrl, data_root, tmp_path, name):
+    from medrl.bundles import find, guard_of, read_manifest
+
+    if guard_of(read_manifest(find("brain-t1"))) is None:
+        pytest.skip("brain-t1 does not say what it was trained on")
+    scan = data_root / "afids_templates" / "images" / f"{name}.nii.gz"
+    ended = medrl("detect", scan, "-o", tmp_path, "--no-picture")
+    assert ended.code == 0
+    first = ended.err.splitlines()[:1]
+    doubted = bool(first) and "brain-t1 was not made for this scan" in first[0]
+    assert doubted == (not name.endswith("T1w"))
+    assert ended.err.count("was not made for this scan") == 2 * doubted

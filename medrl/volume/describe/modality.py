@@ -47,9 +47,10 @@ class Modality:
     source: str
     guessed: bool
 
-    def __str__(self) -> str:
-        """For a person."""
-        return f"{self.name} ({'a guess: ' if self.guessed else ''}{self.source})"
+    @property
+    def labels(self) -> bool:
+        """Whether it is no image, but regions."""
+        return self.name in ("mask", "label map")
 
 
 def modality_of(scan: MetaTensor, path: Path, stated: str) -> Modality:
