@@ -31,13 +31,13 @@ Cohort = dict[str, Callable[[], MetaTensor]]
 _IXI = "ixi_brain_t1"
 _HIPPOCAMPUS = 48
 _CHANGED = ("turned by 90 degrees", "turned by 180 degrees", "turned at random", "inverted")
-#: Cohorts of heads.
-HEADS = (
+#: Cohorts of heads of the holdout that were changed.
+CHANGED_HEADS = (
     *(f"heads {how}" for how in _CHANGED),
     *(f"heads, voxels x {factor:g}" for factor in (0.1, 0.5, 0.7, 1.5, 2.0)),
-    "heads, T1 templates",
-    "heads, T1 of a patient",
 )
+#: Cohorts of heads of the contrast that brain-t1 was trained on, or its inverse.
+HEADS = (*CHANGED_HEADS, "heads, T1 templates", "heads, T1 of a patient")
 #: Pairs of cohorts that show different things.
 UNLIKE_PAIRS = (
     ("heads, T1 templates", "mouse skulls"),

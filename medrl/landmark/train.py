@@ -137,8 +137,8 @@ def refit_guard(
     """
     model, _ = LandmarkModel.load(bundle)
     guarded = _guarded(model, data, TrainSettings(), report)
-    assert guarded.familiarity is not None  # just fitted
-    return save_guard(bundle, guarded.guard, guarded.familiarity.tensors(), out=out)
+    seen = {} if guarded.familiarity is None else guarded.familiarity.tensors()
+    return save_guard(bundle, guarded.guard, seen, out=out)
 
 
 def _guarded(

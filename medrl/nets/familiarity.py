@@ -16,6 +16,8 @@ Array = NDArray[np.float64]
 PREFIX = "familiarity."
 #: Parts of the training scans, each of which is judged by what was fitted on the others.
 _FOLDS = 5
+#: Fewer scans do not tell what is usual.
+_LEAST_SCANS = 10
 #: Share of the covariance that is replaced by as much variance in every direction: features that
 #: never fire in training would make any other input infinitely far.
 _SHRINKAGE = 0.05
@@ -58,7 +60,7 @@ class Familiarity:
         scan: NDArray[np.int64],
         usual: float = 0.99,
         room: float = 1.1,
-    ) -> Familiarity:
+    ) -> Familiarity | None:
         """Fit to what an encoder makes of training scans.
 
         The limit is set by cross-validation: scans are judged by what was fitted on others.
@@ -71,18 +73,22 @@ class Familiarity:
             scan: (N,) number of the scan that it shows.
             usual: Share of what is judged in training that is taken for usual.
             room: How much stranger than that another scan may look.
+
+        Returns:
+            What was fitted; None of fewer scans than tell what is usual.
         """
+        if len(np.unique(scan)) < _LEAST_SCANS:
+            return None
+        order = np.unique(scan, return_inverse=True)[1]
         values, typical = np.asarray(features, dtype=np.float64), []
         for fold in range(_FOLDS):
-            own = scan % _FOLDS == fold
-            if own.any() and not own.all():
-                others = Familiarity._gaussians(values[~own], kind[~own], kinds)
-                for number in np.unique(whole[own]):
-                    rows = own & (whole == number)
-                    typical.append(others.typical(values[rows], kind[rows]))
+            own = order % _FOLDS == fold
+            others = Familiarity._gaussians(values[~own], kind[~own], kinds)
+            for number in np.unique(whole[own]):
+                rows = own & (whole == number)
+                typical.append(others.typical(values[rows], kind[rows]))
         found = Familiarity._gaussians(values, kind, kinds)
-        limit = float(np.quantile(typical, usual)) if typical else 1.0
-        return replace(found, limit=room * limit)
+        return replace(found, limit=room * float(np.quantile(typical, usual)))
 
     @staticmethod
     def _gaussians(values: Array, kind: NDArray[np.int64], kinds: int) -> Familiarity:

@@ -99,18 +99,17 @@ def fit_guard(
                 done = number * rounds * _VIEWS + turn + 1
                 progress(done, len(model.networks) * rounds * _VIEWS)
         values, pair = np.concatenate(features), np.concatenate(pairs)
-        one = np.zeros(len(values), dtype=np.int64)
-        familiar.append(
-            Familiarity.fit(
-                values,
-                one,
-                kinds=1,
-                whole=np.arange(len(values)),
-                scan=pair,
-                usual=_USUAL,
-                room=_ROOM,
-            )
+        known = Familiarity.fit(
+            values,
+            np.zeros(len(values), dtype=np.int64),
+            kinds=1,
+            whole=np.arange(len(values)),
+            scan=pair,
+            usual=_USUAL,
+            room=_ROOM,
         )
+        assert known is not None  # there are pairs enough
+        familiar.append(known)
     return replace(model, guard=Guard((training,)), familiarity=tuple(familiar))
 
 

@@ -55,7 +55,8 @@ def fit_guard(
         The same model with its guard.
     """
     rng = np.random.default_rng(seed)
-    guard = Guard(tuple(_seen(training, channel.name) for channel in model.settings.channels))
+    seen = (_seen(training, channel.name) for channel in model.settings.channels)
+    guard = Guard(tuple(one for one in seen if one is not None))
     first = _draws(model, training, _MOST_TRAINING, rng)
     second = _draws(model, validation, _MOST_VALIDATION, rng)
     total = len(first) + len(second)
@@ -81,6 +82,8 @@ def fit_guard(
         room=_ROOM,
     )
     model = replace(model, guard=guard, familiarity=familiarity)
+    if familiarity is None:
+        return model
     judged, good = [], []
     for number, (case, grid, target) in enumerate(second):
         miss = number % _MISSES == 0
@@ -104,15 +107,18 @@ def _half(model: SeedModel) -> int:
     return model.settings.half_width
 
 
-def _seen(cases: Sequence[LabelledGrid], channel: str) -> Training:
-    """What the training scans of a channel are like; agents look at a part of whatever there is."""
+def _seen(cases: Sequence[LabelledGrid], channel: str) -> Training | None:
+    """What the training scans of a channel are like, if it has any.
+
+    How large things in them are tells nothing: agents look at a part of whatever there is.
+    """
     looks = []
     for case in cases:
         for volume, known in zip(case.grid.volumes, case.grid.channels, strict=True):
             if known.name == channel and volume is not None:
                 scan = MetaTensor(volume[None], affine=torch.from_numpy(case.grid.affine))
                 looks.append(appearance(scan))
-    return Training.fit(looks, channel=channel, bounded=False)
+    return Training.fit(looks, channel=channel, bounded=False) if looks else None
 
 
 def _draws(

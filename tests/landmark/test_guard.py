@@ -118,7 +118,7 @@ def test_the_guard_is_kept_with_the_model(tmp_path):
     model = LandmarkModel(("a", "b"), settings, networks)
     scans = [
         LabelledScan(str(n), torch.rand(1, 30, 30, 30), torch.tensor([[9.0, 9, 9], [20, 20, 20]]))
-        for n in range(6)
+        for n in range(10)
     ]
     fitted = fit_guard(model, scans, augmentation=Augmentation(), repeats=2)
     folder = fitted.save(tmp_path / "tiny", name="tiny", card={})

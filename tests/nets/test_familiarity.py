@@ -82,3 +82,9 @@ def test_what_is_stored_says_the_same(seen):
     broken["familiarity.whitening"] = broken["familiarity.whitening"][:2]
     with pytest.raises(ValueError, match="do not fit each other"):
         Familiarity.from_tensors(broken)
+
+
+def test_a_few_scans_do_not_tell_what_is_usual(seen):
+    features, kind = seen
+    scan = np.arange(len(kind)) % 9
+    assert Familiarity.fit(features, kind, kinds=KINDS, whole=scan, scan=scan) is None
