@@ -70,8 +70,11 @@ class EvaluateOptions:
     clicks: int = 5
     """Corrections by a simulated user after the agent's answer; 0 leaves that part out."""
 
+    border_clicks: int = 3
+    """Further first clicks on the border of each object, reported apart; 0 leaves that part out."""
+
     seed: int = 0
-    """Of the first clicks, each at a random place inside its target."""
+    """Of the first clicks, each on any voxel of its target."""
 
 
 class _Case(NamedTuple):
@@ -273,8 +276,9 @@ beside it, or named in the column `seeds` of a manifest: a file, or fg:x,y,z (RA
         from medrl.seednet.data import read_datalist
         from medrl.seednet.evaluate import evaluate, figures, tables
 
-        if options.clicks < 0:
-            raise MedrlError("--clicks must not be negative")
+        for option in ("clicks", "border_clicks"):
+            if getattr(options, option) < 0:
+                raise MedrlError(f"--{option.replace('_', '-')} must not be negative")
         model = predictor.model
         names = [channel.name for channel in model.settings.channels]
         unknown = sorted(set(options.channels) - set(names))
@@ -293,6 +297,7 @@ beside it, or named in the column `seeds` of a manifest: a file, or fg:x,y,z (RA
             samples,
             seed=options.seed,
             clicks=options.clicks,
+            border_clicks=options.border_clicks,
             targets=targets,
             channels=seen,
             progress=progress,

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from medrl.seednet.clicked import click_into
 from medrl.seednet.data import Sample
-from medrl.seednet.evaluate import AGENT, click_into, evaluate, figures
+from medrl.seednet.evaluate import AGENT, evaluate, figures, tables
 from medrl.seednet.segment import SeedSegmenter
 
 
@@ -49,6 +50,35 @@ def test_everything_is_measured_on_the_scans_own_grid(model, sample: Sample) -> 
     assert {len(curve) for curve in curves.values()} == {3}
     assert summary["one_click"][AGENT]["mean_dice"] > 0.8
     assert summary["one_click"]["one-click threshold"]["mean_dice"] < expected
+
+
+def test_clicks_on_the_border_are_told_apart(model, sample: Sample) -> None:
+    segmenter = SeedSegmenter(model)
+    truth = np.pad(np.asarray(nib.load(sample.mask).dataobj) > 0, 1)
+    for seed in range(5):
+        case = click_into(sample, segmenter, target=0, seed=seed, channels=["CT"], border=True)
+        assert case is not None
+        world = case.click.position_world
+        i, j, k = np.rint(nib.affines.apply_affine(np.linalg.inv(case.affine), world)).astype(int)
+        around = truth[i : i + 3, j : j + 3, k : k + 3]
+        assert around[1, 1, 1]
+        assert not (around[:, 1, 1].all() and around[1, :, 1].all() and around[1, 1].all())
+    measured = evaluate(segmenter, [sample], clicks=0, border_clicks=2, targets=[0])
+    summary = figures(measured)["ball"]
+    assert summary["cases"] == 1
+    apart = summary["border_clicks"]
+    assert apart["clicks"] == 2
+    expected = []
+    for seed in (0, 10_000_000):
+        case = click_into(sample, segmenter, target=0, seed=seed, channels=["CT"], border=True)
+        assert case is not None
+        found = segmenter.segment(case.images, [case.click], target="ball").mask[0].numpy() > 0
+        expected.append(overlap(found, case.truth))
+    assert apart["one_click"][AGENT] == pytest.approx(
+        {"mean_dice": np.mean(expected), "worst_dice": min(expected)}
+    )
+    shown = [table.title for table in tables(figures(measured))]
+    assert "ball: Dice from one click on the border, 2 clicks" in shown
 
 
 def test_what_lies_outside_the_window_counts(make_model, sample: Sample) -> None:
