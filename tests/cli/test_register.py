@@ -129,6 +129,7 @@ def test_report(medrl, stub: Stub, fixed: Path, moving: Path, tmp_path: Path):
     assert report["nmi_after"] > 1.8 > report["nmi_before"]
     files = report.pop("files")
     assert sorted(files) == ["matrix", "report", "scan", "trajectory", "transform"]
+    assert report.pop("doubt") is None
     assert json.loads(Path(files["report"]).read_text()) == report
 
 
@@ -176,13 +177,14 @@ def test_options_reach_the_library(medrl, stub: Stub, fixed: Path, moving: Path,
 
 
 def test_doubt_is_said(medrl, stub: Stub, fixed: Path, moving: Path, tmp_path: Path):
-    """Whatever the output, and in the report; the files are written all the same."""
+    """Before and after the output, whatever it is, and in the report; files are written."""
     stub.confidence = 0.07
     for options in ((), ("--json",), ("--no-picture",)):
         ended = medrl("register", fixed, moving, "-o", tmp_path / "out", *options)
         assert ended.code == 0
-        (line,) = ended.err.splitlines()
-        assert line.startswith(f"medrl: warning: {moving}: NOT TRUSTED: confidence 0.07")
+        first, last = ended.err.splitlines()
+        for line in (first, last):
+            assert line.startswith(f"medrl: warning: {moving}: NOT TRUSTED: confidence 0.07")
         report = json.loads((tmp_path / "out" / "moving_to_fixed.report.json").read_text())
         assert report["trusted"] is False
     stub.confidence = None
