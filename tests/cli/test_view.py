@@ -112,7 +112,7 @@ def test_a_picture_of_the_window(tmp_path: Path):
     """Once as a user does, in a process of its own; then with a broken file."""
     grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 40)] * 3, indexing="ij"))
     ball = (500 * ((grid**2).sum(axis=0) < 0.6)).astype(np.int16)
-    ball[:8, :8, :8] = np.arange(8)
+    ball[:8, :8, :8] = np.arange(512).reshape(8, 8, 8)  # shades: it is no label map
     nib.save(nib.Nifti1Image(ball, np.diag([4.0, 4, 4, 1])), tmp_path / "ball.nii.gz")
     steps = np.array([[80.0, 80, 80], [88, 80, 80], [96, 80, 80]])
     agent = AgentPath(
