@@ -165,7 +165,8 @@ class Guard:
         every = [
             training.reasons(seen) for training in self.scans if channel in (None, training.channel)
         ]
-        return tuple(min(every, key=len)) if every else ()
+        fewest = min(every, key=len) if every else []
+        return tuple(fewest)
 
     def unfamiliar(self, scan: MetaTensor, share: float) -> str:
         """Say what a scan is unlike whose parts look strange to a model's encoder.
