@@ -162,10 +162,11 @@ class Guard:
         from medrl.volume.appearance import appearance
 
         seen = appearance(scan)
-        every: list[list[str]] = [
+        every = [
             training.reasons(seen) for training in self.scans if channel in (None, training.channel)
         ]
-        return tuple(min(every, key=_number, default=[]))
+        fewest = min(every, key=len) if every else []
+        return tuple(fewest)
 
     def unfamiliar(self, scan: MetaTensor, share: float) -> str:
         """Say what a scan is unlike whose parts look strange to a model's encoder.
@@ -183,11 +184,6 @@ class Guard:
         else:
             what = "contrast or anatomy: things have another brightness, and what it sees is"
         return f"{what} {share:.1f} times as unlike its training as is allowed"
-
-
-def _number(lines: list[str]) -> int:
-    """How many there are."""
-    return len(lines)
 
 
 def guard_of(manifest: Mapping[str, Any]) -> Guard | None:

@@ -25,6 +25,8 @@ from medrl.walker.segmenter import FOREGROUND, NONE
 
 #: Answers on training cases, and on validation cases, that are looked at.
 _MOST_TRAINING, _MOST_VALIDATION = 360, 120
+#: Share of the answers that is taken for usual; of few patients the strangest one tells too much.
+_USUAL, _USUAL_OF_FEW, _MANY = 0.99, 0.9, 50
 #: How much stranger than what is usual in training another answer may look: heads of other scanners
 #: do, and other organs many times as much.
 _ROOM = 2.0
@@ -79,6 +81,7 @@ def fit_guard(
         kinds=kinds,
         whole=np.arange(len(scan)),
         scan=scan,
+        usual=_USUAL if len(training) >= _MANY else _USUAL_OF_FEW,
         room=_ROOM,
     )
     model = replace(model, guard=guard, familiarity=familiarity)
