@@ -75,14 +75,15 @@ def fit_guard(
         return replace(model, guard=guard)
     answers, scan = Answers.cat(right), np.array(owners)
     kinds = len(model.settings.targets) * (2 ** len(model.settings.channels) - 1)
+    many = len(training) >= _MANY
     familiarity = Familiarity.fit(
         answers.features,
         answers.kind,
         kinds=kinds,
         whole=np.arange(len(scan)),
         scan=scan,
-        usual=_USUAL if len(training) >= _MANY else _USUAL_OF_FEW,
-        room=_ROOM,
+        usual=_USUAL if many else _USUAL_OF_FEW,
+        room=_ROOM if many else 1.0,
     )
     model = replace(model, guard=guard, familiarity=familiarity)
     if familiarity is None:
