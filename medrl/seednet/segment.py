@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from medrl.dicom import Pseudonyms
 
 
+#: A mask this unlikely to be right is worth a warning.
+_DOUBTFUL = 0.5
+
+
 @dataclass(frozen=True, eq=False)
 class Segmentation:
     """An object that was segmented.
@@ -146,6 +150,9 @@ class SeedSegmenter:
         unfit = session.unfit()
         if unfit:
             remarks.insert(0, not_made_for(str(self.manifest.get("name")), unfit))
+        sure = session.confidence()
+        if sure is not None and sure < _DOUBTFUL and not unfit:
+            remarks.append(f"doubtful, look at the mask: confidence {sure:.2f}")
         return Segmentation(
             mask=session.mask(),
             seeds=session.seeds,
@@ -155,6 +162,6 @@ class SeedSegmenter:
             warnings=tuple(remarks),
             seconds=time.perf_counter() - began,
             session=session,
-            confidence=session.confidence(),
+            confidence=sure,
             unfit=unfit,
         )
