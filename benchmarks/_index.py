@@ -36,6 +36,7 @@ ORDER = (
     "batch_holdout",
     "batch_memory",
     "start_time",
+    "gpu",
     "before_after",
 )
 

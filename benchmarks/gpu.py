@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from scipy.spatial.transform import Rotation
 from torch.nn import functional as F
 
 import medrl
+from medrl.cli.demo import write_template
 from medrl.errors import MedrlError
 from medrl.registration.similarity import similarity
 from medrl.roi import crop
@@ -243,11 +245,12 @@ CLAIMS = {
 def main() -> None:
     """Measure, print a table, write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scan", type=Path, required=True, help="the MNI152 T1 template")
+    parser.add_argument("--scan", type=Path, help="the MNI152 T1 template; by default nilearn's")
     parser.add_argument("-o", "--out", type=Path, default=RESULTS / "gpu.json")
     options = parser.parse_args()
     if not torch.cuda.is_available():
-        raise SystemExit("there is no CUDA device")
+        print("not measured: there is no CUDA device")
+        return
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name(),
         "cpu_threads": torch.get_num_threads(),
@@ -256,8 +259,12 @@ def main() -> None:
         "similarity": [likeness(24, 24), likeness(256, 32)],
     }
     print(parts_in_words(result), flush=True)
-    result["answers"] = answers(options.scan)
-    result["together"] = together(options.scan)
+    with TemporaryDirectory() as folder:
+        scan = options.scan or Path(folder, "mni152_t1.nii.gz")
+        if options.scan is None:
+            write_template(scan)
+        result["answers"] = answers(scan)
+        result["together"] = together(scan)
     print(answers_in_words(result), flush=True)
     save(options.out, result, CLAIMS)
     rows = [

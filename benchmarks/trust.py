@@ -2,8 +2,9 @@
 
 A landmark is wrong if it is more than 10 mm off, or if the scan has no such thing; a registration
 if its points are more than 2 mm off on average, or if the scans show different things; a mask if
-its Dice is below 0.7, or if there is no such object. Trusted is a landmark or a mask with a
-confidence above 0.5, and a registration that says so.
+its Dice is below 0.7, or if there is no such object. Trusted is a landmark with a confidence above
+0.5, a registration that says so, and a mask that comes without a warning: with a confidence of 0.2
+or more.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def masks(model: str, most: int) -> Answers:
         point = voxel_to_world(where[rng.integers(len(where))], first.affine)
         found = segmenter.segment(images, [Seed(point, FOREGROUND)])
         wrong = truth is None or dice(found.mask[0], truth) < RIGHT_DICE
-        return [(wrong, True, found.confidence > 0.5)]
+        return [(wrong, True, found.confidence >= 0.2)]
 
     for case in seeds.cases(Path(model).name, "holdout"):
         images = {name: read(path) for name, path in case.images.items()}

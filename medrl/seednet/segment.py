@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from medrl.dicom import Pseudonyms
 
 
-#: A mask this unlikely to be right is worth a warning.
-_DOUBTFUL = 0.5
+#: A mask this unlikely to be right is worth a warning. Less than for a point: one click often is
+#: not enough for a mask that is right, and more clicks are what the session is for.
+_DOUBTFUL = 0.2
 
 
 @dataclass(frozen=True, eq=False)
