@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medrl.nets.familiarity import Familiarity
 from medrl.registration.dynamics import RegistrationDynamics
 from medrl.registration.network import RegistrationNetwork
 from medrl.registration.search import orientations
@@ -70,6 +71,33 @@ def features(
     every = similar(coarsest, transform @ about(turned, dynamics.pivot))
     lost, lead = 1 - near / here.clamp(min=1e-6), (every[0] / every[1:].max().clamp(min=1e-6)).log()
     return np.array([*errors, np.log1p(moved_mm), float(here), float(lost), float(lead)])
+
+
+@torch.inference_mode()
+def strangeness(
+    dynamics: RegistrationDynamics,
+    networks: Sequence[RegistrationNetwork],
+    familiarity: Sequence[Familiarity],
+    transform: Tensor,
+) -> float:
+    """How unlike training a pair looks through an answer, as a share of what is allowed.
+
+    That is the largest of all levels, so that more than 1 is unlike it; 0 without a guard.
+
+    Args:
+        dynamics: Of one pair.
+        networks: Of each level, finest first.
+        familiarity: What each of them has seen; empty without a guard.
+        transform: (4, 4) the answer.
+    """
+    pair = torch.zeros(1, dtype=torch.int64, device=dynamics.pivot.device)
+    through = transform.to(dynamics.pivot)[None]
+    shares = [0.0]
+    for level, known in enumerate(familiarity):
+        seen = networks[level].encode(dynamics.look(level, pair, through))
+        features = seen.double().numpy(force=True)
+        shares.append(known.typical(features, np.zeros(1, dtype=np.int64)) / known.limit)
+    return max(shares)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from medrl.bundles import Guard, Training
 from medrl.nets.familiarity import Familiarity
 from medrl.registration.data import load_sources
-from medrl.registration.dynamics import RegistrationDynamics, Rules
+from medrl.registration.dynamics import Rules
 from medrl.registration.model import RegistrationModel
 from medrl.registration.pairs import PairSampler, PoseDistribution
 from medrl.registration.synthesis import Synthesis
@@ -111,21 +111,3 @@ def fit_guard(
         assert known is not None  # there are pairs enough
         familiar.append(known)
     return replace(model, guard=Guard((training,)), familiarity=tuple(familiar))
-
-
-@torch.inference_mode()
-def strangeness(
-    model: RegistrationModel, dynamics: RegistrationDynamics, transform: Tensor
-) -> float:
-    """How unlike training a pair looks through an answer (4, 4), as a share of what is allowed.
-
-    That is the largest of all levels, so that more than 1 is unlike it; 0 without a guard.
-    """
-    pair = torch.zeros(1, dtype=torch.int64, device=dynamics.pivot.device)
-    through = transform.to(dynamics.pivot)[None]
-    shares = [0.0]
-    for level, known in enumerate(model.familiarity):
-        seen = model.networks[level].encode(dynamics.look(level, pair, through))
-        features = seen.double().numpy(force=True)
-        shares.append(known.typical(features, np.zeros(1, dtype=np.int64)) / known.limit)
-    return max(shares)

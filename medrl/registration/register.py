@@ -20,9 +20,8 @@ from medrl.bundles.guard import doubted, not_made_for
 from medrl.errors import MedrlError
 from medrl.files import joint_stem, prepare_folder
 from medrl.registration.checks import check_pair, name_of
-from medrl.registration.confidence import features
+from medrl.registration.confidence import features, strangeness
 from medrl.registration.dynamics import RegistrationDynamics
-from medrl.registration.guard import strangeness
 from medrl.registration.model import RegistrationModel
 from medrl.registration.refine import refine as refine_transform
 from medrl.registration.results import (
@@ -348,8 +347,9 @@ class Registrar:
             # Kept or not: where the answer is wrong, refinement wanders off.
             apart = apply_affine(refined, around) - apply_affine(agent, around)
             moved = float(np.linalg.norm(apart, axis=1).mean())
-            described = features(dynamics, model.networks, torch.from_numpy(final), moved)
-            strange = strangeness(model, dynamics, torch.from_numpy(final))
+            through = torch.from_numpy(final)
+            described = features(dynamics, model.networks, through, moved)
+            strange = strangeness(dynamics, model.networks, model.familiarity, through)
             found.append(Candidate(walk, agent, final, better, described, strange))
         return found
 

@@ -10,7 +10,7 @@ from torch import Generator
 
 from medrl import Registrar, read
 from medrl.registration.cases import make_case
-from medrl.registration.guard import strangeness
+from medrl.registration.confidence import strangeness
 from medrl.registration.model import RegistrationModel
 from medrl.volume.space import apply_affine
 
@@ -24,7 +24,8 @@ def registrar():
 def strange(registrar, fixed, moving, transform):
     model = registrar.model
     dynamics = model.dynamics(model.prepare(fixed), model.prepare(moving))
-    return strangeness(model, dynamics, torch.from_numpy(np.asarray(transform, dtype=np.float64)))
+    through = torch.from_numpy(np.asarray(transform, dtype=np.float64))
+    return strangeness(dynamics, model.networks, model.familiarity, through)
 
 
 def test_mouse_skulls_are_too_small(registrar, data_root):
@@ -71,7 +72,7 @@ def test_a_model_without_a_guard_is_as_it_was(registrar, tmp_path, data_root):
     bare = replace(registrar.model, guard=None, familiarity=())
     scan = read(data_root / "afids_templates" / "images" / "MNI152Lin_T1w.nii.gz")
     dynamics = bare.dynamics(bare.prepare(scan), bare.prepare(scan))
-    assert strangeness(bare, dynamics, torch.eye(4, dtype=torch.float64)) == 0
+    assert strangeness(dynamics, bare.networks, bare.familiarity, torch.eye(4).double()) == 0
 
 
 def test_the_guard_is_kept_with_the_model(registrar, tmp_path):
