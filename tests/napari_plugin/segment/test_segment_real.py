@@ -67,4 +67,4 @@ def test_clicks_on_a_head(open_user, direct_session, head):
     # Both are the left hippocampus, in the same place of the patient.
     volumes = [float(mask.sum()) for mask in masks]
     assert 2000 < min(volumes) < max(volumes) < 7000
-    assert 2 * float((masks[0] & masks[1]).sum()) / sum(volumes) > 0.75
+    assert 2 * float((masks[0] & masks[1]).sum()) / sum(volumes) > 0.7
