@@ -30,6 +30,9 @@ DEADLINE, PATIENCE = 10.0, 60.0
 #: An input may take this many times its size in memory, and the slack, which is about twice what
 #: the whole seeds take beyond that (their reading, two copies of an interpreter's odds and ends).
 FACTOR, SLACK = 4, 64 * 2**20
+#: A command also brings scans to the grid of a model, however few voxels they have: what a header
+#: says is a metre long may take so much.
+RESAMPLED = 256 * 2**20
 #: Inputs that a process reads before another takes its place; what is found ends it at once.
 _LIFE = 25
 #: Beyond this the process is refused memory, so that the machine goes on.
@@ -180,7 +183,8 @@ class Workplace:
                 how = f"ended by signal {os.WTERMSIG(status)}: {said[-600:]}"
             return Outcome(how, True, seconds, most, said)
         what, finding, excess = answer["what"], answer["finding"], answer["excess"]
-        if not finding and excess > FACTOR * size + SLACK:
+        allowed = FACTOR * size + SLACK + (RESAMPLED if command_line else 0)
+        if not finding and excess > allowed:
             what = f"takes {excess / 2**20:.0f} MiB for {size / 2**20:.3f} MiB"
             finding = True
         if finding or self._reader.age >= _LIFE:
