@@ -131,7 +131,7 @@ class Training:
 
     def has_contrast_of(self, scan: Appearance) -> bool:
         """Whether things are about as bright as in training."""
-        return self.contrast_distance(scan) <= self.contrast_limit
+        return self.unit == "any" or self.contrast_distance(scan) <= self.contrast_limit
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
     from numpy.typing import NDArray
 
+    from medrl.bundles.fit import Fit
+    from medrl.systems import System
     from medrl.volume.describe.modality import Modality
 
 #: Voxels of a scan that is not read to tell of it (1 GiB as float32).
@@ -231,8 +233,8 @@ def _labels(labels: dict[str, Any]) -> str:
 
 
 def _models(scan: MetaTensor, kind: Modality, contrast: str) -> list[dict[str, Any]]:
-    """Which trained models a scan fits."""
-    from medrl.bundles import available
+    """Which trained models a scan fits; those that need nothing more are run where it is open."""
+    from medrl.bundles import available, guard_of
     from medrl.bundles.fit import fit_of
     from medrl.systems import get
 
@@ -243,6 +245,8 @@ def _models(scan: MetaTensor, kind: Modality, contrast: str) -> list[dict[str, A
         fit = fit_of(
             bundle.manifest, scan, labels=kind.labels, modality=modality, contrast=contrast
         )
+        if fit.fits is None and system.several and guard_of(bundle.manifest) is not None:
+            fit = _by_running(system, bundle.path, scan) or fit
         found.append(
             {
                 "name": bundle.name,
@@ -253,6 +257,21 @@ def _models(scan: MetaTensor, kind: Modality, contrast: str) -> list[dict[str, A
             }
         )
     return found
+
+
+def _by_running(system: System, bundle: Path, scan: MetaTensor) -> Fit | None:
+    """Whether a model finds that it was made for a scan; None if it cannot say."""
+    from medrl.bundles.fit import Fit
+
+    options = system.options()
+    try:
+        predictor = system.load(bundle, device="cpu")
+        data = system.read(predictor, {system.roles[-1]: scan}, system.given(), options)
+        (result,) = system.predict(predictor, [data], options)
+        unfit = tuple(result.unfit)
+    except Exception:
+        return None  # what else is known of the scan is told all the same
+    return Fit(not unfit, unfit)
 
 
 def _times(numbers: list[float]) -> str:

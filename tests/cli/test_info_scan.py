@@ -406,3 +406,14 @@ def test_a_link_and_a_strange_name(medrl, tmp_path):
     brain = next(model for model in facts["models"] if model["name"] == "brain-t1")
     assert brain["fits"] is False
     assert "T2w" in brain["reasons"][0]
+
+
+@pytest.mark.parametrize("contrast", ["T1w", "T2w", "PDw"])
+def test_a_contrast_that_no_name_tells_is_told_by_the_model(medrl, data_root, tmp_path, contrast):
+    templates = data_root / "afids_templates" / "images"
+    path = tmp_path / "head.nii.gz"
+    path.write_bytes((templates / f"MNI152Lin_{contrast}.nii.gz").read_bytes())
+    models = {one["name"]: one for one in medrl("info", path, "--json").json()["models"]}
+    assert models["brain-t1"]["fits"] is (contrast == "T1w")
+    assert ("contrast" in " ".join(models["brain-t1"]["reasons"])) == (contrast != "T1w")
+    assert models["rigid-head"]["fits"] is True
