@@ -121,20 +121,7 @@ def train(
 def refit_guard(
     bundle: Path, *, data: Path, out: Path | None = None, report: Report | None = None
 ) -> Path:
-    """Fit the guard of a model that is there already; its weights stay as they are.
-
-    Args:
-        bundle: Its folder.
-        data: Datalist with the scans that it was trained on.
-        out: Where the model is written; over the one that is there if None.
-        report: Called now and then.
-
-    Returns:
-        The bundle's folder.
-
-    Raises:
-        MedrlError: If the data or the model are unusable.
-    """
+    """See :meth:`medrl.systems.System.refit_guard`."""
     model, _ = LandmarkModel.load(bundle)
     guarded = _guarded(model, data, TrainSettings(), report)
     seen = {} if guarded.familiarity is None else guarded.familiarity.tensors()

@@ -134,20 +134,7 @@ def train(
 def refit_guard(
     bundle: Path, *, data: Path, out: Path | None = None, report: Progress | None = None
 ) -> Path:
-    """Fit the guard of a model that is there already; its weights stay as they are.
-
-    Args:
-        bundle: Its folder.
-        data: Datalist with the scans that it was trained on.
-        out: Where the model is written; over the one that is there if None.
-        report: Called now and then.
-
-    Returns:
-        The bundle's folder.
-
-    Raises:
-        MedrlError: If the data or the model are unusable.
-    """
+    """See :meth:`medrl.systems.System.refit_guard`."""
     model, _ = RegistrationModel.load(bundle)
     scans = read_datalist(data)["training"]
     guarded = _guarded(model, scans, TrainSettings(), report or (lambda *_: None))

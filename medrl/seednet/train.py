@@ -165,20 +165,7 @@ def train(
 def refit_guard(
     bundle: Path, *, data: Path, out: Path | None = None, report: Progress | None = None
 ) -> Path:
-    """Fit the guard and the confidence of a model that is there already; its weights stay.
-
-    Args:
-        bundle: Its folder.
-        data: Datalist with the cases that it was trained and tuned on.
-        out: Where the model is written; over the one that is there if None.
-        report: Called now and then.
-
-    Returns:
-        The bundle's folder.
-
-    Raises:
-        MedrlError: If the data or the model are unusable.
-    """
+    """See :meth:`medrl.systems.System.refit_guard`; the confidence is fitted anew, too."""
     told = report or (lambda *_: None)
     model, _ = SeedModel.load(bundle)
     settings = model.settings
