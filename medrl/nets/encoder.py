@@ -27,17 +27,20 @@ class WindowEncoder(nn.Module):
     a thousandth of a second on one CPU core.
     """
 
-    def __init__(self, *, window: int, channels: Sequence[int], features: int) -> None:
+    def __init__(
+        self, *, window: int, channels: Sequence[int], features: int, inputs: int = 1
+    ) -> None:
         """Build the trunk.
 
         Args:
             window: Side of the cubic windows, in voxels.
             channels: Channels of each convolution.
             features: Length of the feature vector.
+            inputs: Channels of a window, C.
         """
         super().__init__()
         layers: list[nn.Module] = []
-        before, side = 1, window
+        before, side = inputs, window
         for index, after in enumerate(channels):
             padding = 0 if index == len(channels) - 1 else 1
             layers += [
@@ -64,6 +67,6 @@ class WindowEncoder(nn.Module):
         self.convolutions = nn.Sequential(*fused)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Encode windows (N, 1, s, s, s) to features (N, F)."""
+        """Encode windows (N, C, s, s, s) to features (N, F)."""
         features: Tensor = self.project(self.convolutions(windows))
         return features
