@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 
-from medrl.landmark.augment import Augmentation, augment
+from medrl.data.augment import Augmentation, augment
 from medrl.landmark.confidence import Confidence
 from medrl.landmark.data import LabelledScan
 from medrl.landmark.detect import LandmarkDetector

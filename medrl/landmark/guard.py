@@ -10,7 +10,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 
 from medrl.bundles import Guard, Training
-from medrl.landmark.augment import Augmentation, augment
+from medrl.data.augment import Augmentation, augment
 from medrl.landmark.data import LabelledScan
 from medrl.landmark.inference import around
 from medrl.landmark.model import LandmarkModel

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from medrl.agents import EpsilonGreedy, Space, Task
-from medrl.landmark.augment import Augmentation
+from medrl.data.augment import Augmentation
 from medrl.landmark.data import LabelledScan
 from medrl.landmark.dynamics import SearchDynamics, SearchState
 from medrl.landmark.model import ModelSettings

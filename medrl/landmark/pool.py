@@ -9,7 +9,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from torch import Generator, Tensor
 
-from medrl.landmark.augment import Augmentation, augment
+from medrl.data.augment import Augmentation, augment
 from medrl.landmark.data import LabelledScan
 from medrl.rl.pool import Pool
 from medrl.volume.intensity import NormalizeForeground

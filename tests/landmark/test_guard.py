@@ -10,7 +10,7 @@ from monai.data.meta_tensor import MetaTensor
 from scipy.spatial.transform import Rotation
 
 from medrl.bundles import guard_of
-from medrl.landmark.augment import Augmentation
+from medrl.data.augment import Augmentation
 from medrl.landmark.data import LabelledScan
 from medrl.landmark.detect import LandmarkDetector
 from medrl.landmark.guard import fit_guard

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from medrl.landmark.augment import Augmentation
+from medrl.data.augment import Augmentation
 from medrl.landmark.data import LabelledScan
 from medrl.landmark.pool import ScanPool
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from medrl.landmark.augment import Augmentation, augment, random_field_of_view
+from medrl.data.augment import Augmentation, augment, random_field_of_view
 from medrl.volume.augment import rotation_matrix
 
 SHAPE = (72, 64, 56)
