@@ -15,7 +15,7 @@ from medrl_datasets.card import Boxes, Card
 from medrl_datasets.local import DataSet, read_table
 
 #: Vertebrae, and their values in the masks.
-TARGETS = {"L1": (1,), "L2": (2,), "L3": (3,), "L4": (4,), "L5": (5,)}
+TARGETS: dict[str, tuple[int, ...]] = {"L1": (1,), "L2": (2,), "L3": (3,), "L4": (4,), "L5": (5,)}
 
 CARD = Card(
     name="spine_mr_lumbar",
