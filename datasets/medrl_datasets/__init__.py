@@ -23,6 +23,7 @@ _NAMES = (
     "mni152",
     "ms_multimodal",
     "msd_hippocampus",
+    "spine_mr_lumbar",
     "sts_ct_pet",
     "vertebra_ct_mr",
 )

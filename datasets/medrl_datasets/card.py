@@ -19,6 +19,10 @@ Splits = dict[str, tuple[str, ...]]
 #: Landmarks of each subject: position in RAS+ millimetres, shape (3,), by name.
 Landmarks = dict[str, dict[str, NDArray[np.float64]]]
 
+#: Boxes of each subject: smallest and largest coordinates of the outer faces in RAS+ millimetres,
+#: shape (2, 3), by name.
+Boxes = dict[str, dict[str, NDArray[np.float64]]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Card:

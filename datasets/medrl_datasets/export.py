@@ -41,13 +41,14 @@ def export(
         seed: Seed of the shifts of `msd_hippocampus`.
         brains: Add a skull-stripped copy of every second training and validation scan; only for
             sets with label maps of the brain.
-        masks: Instead of the landmarks, name image and mask of every subject that has one; with
-            several modalities `image` is an object of files by channel.
+        masks: Instead of the landmarks, name image and mask of every subject that has one, and
+            what the masks hold; with several modalities `image` is an object of files by channel.
         as_published: Leave the crops of `msd_hippocampus` as they are, too.
 
     Returns:
         Path of `datalist.json`: MONAI's datalist with the keys `training`, `validation` and `test`
-        (the holdout), and the card's name, licence, citation and landmark names.
+        (the holdout), and the card's name, licence, citation and landmark names, or with `masks`
+        the data set's `targets`, lists of labels by name.
 
     Raises:
         MedrlError: If the copy is not whole, there are no masks, or the folder cannot be written.
@@ -82,6 +83,8 @@ def export(
             "reference": card.citation,
         }
         if masks:
+            if dataset.targets:
+                content["targets"] = {name: list(some) for name, some in dataset.targets.items()}
             content |= _masks(datalist, dataset.channels, out)
         else:
             files = _write_points(landmarks, out / "landmarks", points)

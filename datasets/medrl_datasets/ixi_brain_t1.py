@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -42,6 +43,32 @@ EXTREMES = (
     "LatVent_L_anterior_tip",
     "LatVent_R_anterior_tip",
 )
+
+#: What a model can be asked for, and the values of its label maps (labels.csv): the regions of
+#: `CENTROIDS`, and the whole brain, which is every value above 0.
+TARGETS: dict[str, tuple[int, ...]] = {
+    "3rdVentricle": (4,),
+    "4thVentricle": (11,),
+    "Accumbens_L": (30,),
+    "Accumbens_R": (23,),
+    "Amygdala_L": (32,),
+    "Amygdala_R": (31,),
+    "BrainStem": (35,),
+    "Caudate_L": (37,),
+    "Caudate_R": (36,),
+    "Hippocampus_L": (48,),
+    "Hippocampus_R": (47,),
+    "Pallidum_L": (56,),
+    "Pallidum_R": (55,),
+    "Putamen_L": (58,),
+    "Putamen_R": (57,),
+    "Thalamus_L": (60,),
+    "Thalamus_R": (59,),
+    "VermisI-V": (71,),
+    "VermisVI-VII": (72,),
+    "VermisVIII-X": (73,),
+    "Brain": tuple(range(1, 208)),
+}
 
 HOLDOUT = (
     "IXI015-HH-1258", "IXI034-HH-1260", "IXI067-HH-1356", "IXI137-HH-1472", "IXI146-HH-1389",
@@ -90,6 +117,9 @@ CARD = Card(
         "The heads are whole, not defaced: do not show their surface",
         "The ends of regions depend on how far the parcellation reaches and scatter more than "
         "the centroids",
+        "The label maps hold three values that labels.csv does not name: 1 (fluid around the brain "
+        "and in its sulci), 46 and 69. The brain's box, drawn around every value, is in some heads "
+        "a voxel larger for them",
     ),
     landmarks=tuple(sorted((*CENTROIDS, *EXTREMES))),
     holdout=HOLDOUT,
@@ -100,6 +130,7 @@ class IxiBrainT1(DataSet):
     """The scans with their label maps; `landmarks` has the points."""
 
     card = CARD
+    targets: ClassVar[dict[str, tuple[int, ...]]] = TARGETS
 
     def files(self, root: Path, subject: str) -> dict[str, Path]:
         """Return the files of a subject."""

@@ -27,11 +27,14 @@ class DataSet(ABC):
             None if `splits.csv` of the copy says who is.
         channels: Of a set with several images of each patient, the name of each for a model, and
             the key of its file in an entry; a model works on the grid of the first.
+        targets: Of a set with masks, what a model can be asked for, and the values of the masks
+            that make up each.
     """
 
     card: ClassVar[Card]
     subjects: ClassVar[tuple[str, ...] | None] = None
     channels: ClassVar[Mapping[str, str]] = {}
+    targets: ClassVar[Mapping[str, tuple[int, ...]]] = {}
 
     @abstractmethod
     def files(self, root: Path, subject: str) -> dict[str, Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
+from typing import ClassVar
 
 import nibabel as nib
 import numpy as np
@@ -206,6 +207,11 @@ class MsdHippocampus(DataSet):
     """The crops as published, with their masks."""
 
     card = CARD
+    targets: ClassVar[dict[str, tuple[int, ...]]] = {
+        "whole": (ANTERIOR, POSTERIOR),
+        "anterior": (ANTERIOR,),
+        "posterior": (POSTERIOR,),
+    }
 
     def files(self, root: Path, subject: str) -> dict[str, Path]:
         """Return the files of a subject."""

@@ -41,6 +41,7 @@ class StsCtPet(DataSet):
 
     card = CARD
     channels: ClassVar[dict[str, str]] = {"PET": "pet", "CT": "image"}
+    targets: ClassVar[dict[str, tuple[int, ...]]] = {"tumour": (1,)}
 
     def files(self, root: Path, subject: str) -> dict[str, Path]:
         """Return the files of a subject."""

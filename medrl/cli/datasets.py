@@ -47,7 +47,7 @@ class Export:
     """Write the datalist.json that `medrl train` takes.
 
     For `medrl train landmark`, with a file of landmarks per subject; with --masks for
-    `medrl train seednet`.
+    `medrl train seednet` and `medrl train localization`.
     """
 
     name: Name

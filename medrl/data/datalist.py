@@ -165,6 +165,29 @@ def read_content(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_targets(path: Path) -> dict[str, tuple[int, ...]]:
+    """Read what the masks of a datalist hold: ``"targets": {"L1": [1], "whole": [1, 2]}``.
+
+    Args:
+        path: The JSON file.
+
+    Returns:
+        Values of the masks, above 0, by the name of what they make up; empty if it does not say.
+
+    Raises:
+        MedrlError: If the file cannot be read, or its targets are not lists of labels by name.
+    """
+    content = read_content(path).get("targets") or {}
+    if not isinstance(content, dict) or not all(
+        isinstance(labels, list)
+        and labels
+        and all(type(label) is int and label > 0 for label in labels)
+        for labels in content.values()
+    ):
+        raise MedrlError(f'{path}: "targets" is not an object of lists of labels above 0')
+    return {name: tuple(labels) for name, labels in content.items()}
+
+
 def _objects(entries: list[Any]) -> Iterator[Any]:
     """The entries of a list, plain names as objects, without those of shadow files."""
     for entry in entries:

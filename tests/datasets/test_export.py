@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from monai.data import load_decathlon_datalist
 
+import medrl_datasets
+from medrl.data.datalist import read_targets
 from medrl.errors import MedrlError
 from medrl.seednet.data import read_datalist
 from medrl.volume.points import read_points
@@ -144,6 +146,29 @@ def test_pet_and_ct_come_together(data_root: Path, tmp_path: Path) -> None:
             ("ct_gtv", case.mask),
         ):
             assert file.samefile(root / folder / f"{subject}.nii.gz")
+
+
+def test_a_datalist_says_what_its_masks_hold(data_root: Path, tmp_path: Path) -> None:
+    exported = {
+        name: export(name, data_root / name, tmp_path / name, masks=True)
+        for name in ("spine_mr_lumbar", "ixi_brain_t1", "sts_ct_pet", "body_ct_mr")
+    }
+    for name in ("spine_mr_lumbar", "ixi_brain_t1", "sts_ct_pet"):
+        targets = read_targets(exported[name])
+        assert targets == medrl_datasets.get(name).targets
+        entry = json.loads(exported[name].read_text())["training"][0]
+        held = set(np.unique(nib.load(tmp_path / name / entry["label"]).get_fdata()).astype(int))
+        assert all(held & set(labels) for labels in targets.values())
+        assert set.union(*map(set, targets.values())) >= held - {0}
+    assert read_targets(exported["body_ct_mr"]) == {}
+
+
+@pytest.mark.parametrize("targets", [["L1"], {"L1": 1}, {"L1": []}, {"L1": [0]}, {"L1": [True]}])
+def test_targets_that_are_no_labels_are_refused(targets: object, tmp_path: Path) -> None:
+    path = tmp_path / "datalist.json"
+    path.write_text(json.dumps({"training": [], "targets": targets}))
+    with pytest.raises(MedrlError, match="labels above 0"):
+        read_targets(path)
 
 
 def test_masks_of_a_set_without_any_are_refused(data_root: Path, tmp_path: Path) -> None:

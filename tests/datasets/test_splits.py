@@ -11,7 +11,7 @@ import SimpleITK as sitk
 import medrl_datasets
 from medrl.errors import MedrlError
 
-WITH_SPLITS = ("ixi_brain_t1", "msd_hippocampus", "sts_ct_pet")
+WITH_SPLITS = ("ixi_brain_t1", "msd_hippocampus", "spine_mr_lumbar", "sts_ct_pet")
 LOCAL = tuple(name for name in medrl_datasets.names() if name != "mni152")
 
 
