@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medrl.errors import MedrlError
+from medrl.files import file_and_name
 from medrl.volume import _markups
 from medrl.volume._tables import read_table, write_table
 from medrl.volume.space import (
@@ -162,7 +163,7 @@ def parse_box(text: str, *, space: str = "RAS") -> Points:
         corners = numbers.reshape(2, 3)
         corners = lps_to_ras(corners) if space.upper() == "LPS" else corners
         return as_box(np.sort(corners, axis=0), name=text)
-    file, name = split_name(text)
+    file, name = file_and_name(text)
     if not os.path.exists(file) and not file.lower().endswith((".json", ".csv", ".tsv")):
         raise MedrlError(
             f"box {text!r} is neither x0,y0,z0,x1,y1,z1 (mm) nor a file of boxes (.mrk.json, .csv)"
@@ -179,19 +180,6 @@ def parse_box(text: str, *, space: str = "RAS") -> Points:
     if name not in boxes:
         raise MedrlError(f"{file}: has no box {name!r}; it has {', '.join(boxes)}")
     return boxes[name]
-
-
-def split_name(text: str) -> tuple[str, str | None]:
-    """A file, and the name of what is meant in it, of ``FILE:NAME`` or ``FILE``."""
-    if os.path.exists(text):
-        return text, None
-    # The first colon behind a file that is there: names may have colons, too.
-    parts = text.split(":")
-    for count in range(1, len(parts)):
-        file, name = ":".join(parts[:count]), ":".join(parts[count:])
-        if name and (os.path.isfile(file) or file.lower().endswith((".json", ".csv", ".tsv"))):
-            return file, name
-    return text, None
 
 
 # -------------------------------------------------------------------------------------------------
