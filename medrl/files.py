@@ -17,6 +17,8 @@ from medrl.errors import MedrlError
 
 #: Endings of scans' names, that of their format.
 SCAN_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".dcm")
+#: Endings of files that may hold several things, each with a name.
+_NAMING = (".json", ".csv", ".tsv")
 #: Bytes that names of results may have: 255 is what file systems take, endings need the rest.
 _LONGEST = 190
 #: Letters that some file systems refuse.
@@ -189,6 +191,22 @@ def result_name(text: str) -> str:
         digest = hashlib.sha256(_as_bytes(text)).hexdigest()[:8]
         known = known[:_LONGEST].decode("utf-8", "ignore").encode() + f"~{digest}".encode()
     return os.fsdecode(known)
+
+
+def file_and_name(text: str) -> tuple[str, str | None]:
+    """What ``FILE:NAME`` means: a file, and the name of one thing in it; None if none is named.
+
+    A file that is not there is known by the ending of tables and of JSON.
+    """
+    if os.path.isfile(text):
+        return text, None
+    parts = text.split(":")
+    # Names may have colons, too, and so may files.
+    for count in range(1, len(parts)):
+        file, name = ":".join(parts[:count]), ":".join(parts[count:])
+        if name and (os.path.isfile(file) or file.lower().endswith(_NAMING)):
+            return file, name
+    return text, None
 
 
 def absence(path: str | os.PathLike[str]) -> str | None:

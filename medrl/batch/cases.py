@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medrl.engines.payload import copy_of
 from medrl.errors import MedrlError
-from medrl.files import has_odd_letters, place_of, printable, result_name, stem_of
+from medrl.files import file_and_name, has_odd_letters, place_of, printable, result_name, stem_of
 
 if TYPE_CHECKING:
     from medrl.dicom import Pseudonyms
@@ -112,8 +112,9 @@ class Case:
         for source in self.sources.values():
             yield from source.files()
         for value in self.options.values():
-            if os.path.isfile(value):
-                yield Path(value).absolute()
+            file, _ = file_and_name(value)
+            if os.path.isfile(file):
+                yield Path(file).absolute()
 
     def relocated(self, folder: Path) -> Case:
         """The case with copies of its files below a folder; its paths and results are the same."""
@@ -131,7 +132,7 @@ class Case:
         from medrl.dicom.deidentify import without_paths
 
         paths = [source.path for source in self.sources.values()]
-        paths += [Path(value) for value in self.options.values() if os.sep in value]
+        paths += [Path(file_and_name(v)[0]) for v in self.options.values() if os.sep in v]
         return without_paths(line, paths, self.name)
 
     def plain(self) -> dict[str, Any]:

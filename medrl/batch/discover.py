@@ -19,7 +19,7 @@ from medrl.batch.cases import Case, Source, name_of
 from medrl.batch.found import Found, LeftOut, in_words, no_scan, odd_kind, walk
 from medrl.data.datalist import SPLITS
 from medrl.errors import MedrlError
-from medrl.files import SCAN_ENDINGS, absence, alike, place_of, without_ending
+from medrl.files import SCAN_ENDINGS, absence, alike, file_and_name, place_of, without_ending
 from medrl.systems import System
 from medrl.volume.dicom_files import may_be_dicom
 
@@ -200,7 +200,9 @@ def _in_manifest(
                     raise MedrlError(f"{path}: entry {number}: {target} does not exist")
                 sources[key] = Source(target, entry.get("series") if key == "scan" else None)
             elif key not in _WORDS:
-                options[key] = str(target.absolute()) if os.path.isfile(target) else value
+                file, part = file_and_name(str(target.absolute()))
+                text = file if part is None else f"{file}:{part}"
+                options[key] = text if os.path.isfile(file) else value
         name = entry.get("name") or name_of(sources[system.roles[-1]].path, path.parent)
         cases.append(Case(name, sources, options))
     if not cases:

@@ -19,7 +19,7 @@ from medrl.batch.cases import Case, Source
 from medrl.batch.derivatives import arrange
 from medrl.batch.store import Record, Store
 from medrl.engines import Processor, Progress, Task
-from medrl.files import without_ending
+from medrl.files import file_and_name, without_ending
 from medrl.systems import System, get
 
 if TYPE_CHECKING:
@@ -236,9 +236,10 @@ def parse_given(kind: type[Any], case: Case) -> Any:
     for name in (field.name for field in fields(kind) if field.name in case.options):
         text, hint = case.options[name], hints[name]
         parts = (hint, *get_args(hint))
-        value: Any = text
-        if Path in parts:
-            value = case.here(text) if os.path.exists(case.here(text)) else Path(text)
+        file, part = file_and_name(text)
+        if case.copies is not None and os.path.exists(case.here(file)):
+            text = str(case.here(file)) + ("" if part is None else f":{part}")
+        value: Any = Path(text) if Path in parts else text
         values[name] = (value,) if tuple in parts or Ellipsis in parts else value
     return kind(**values)
 

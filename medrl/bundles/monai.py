@@ -61,7 +61,7 @@ def export(bundle: Path, folder: Path) -> Path:
     """
     manifest = read_manifest(bundle)
     system = systems.get(manifest["task"])
-    if len(system.roles) != 1 or system.given is not systems.NoOptions:
+    if len(system.roles) != 1 or not _needs_no_more(system):
         raise MedrlError(
             f"{bundle} is a {system.name} model: only models that take one scan and nothing else "
             "are exported"
@@ -84,6 +84,15 @@ def export(bundle: Path, folder: Path) -> Path:
         if (bundle / LICENCE_FILE).is_file():
             shutil.copyfile(bundle / LICENCE_FILE, new / "LICENSE")
     return folder
+
+
+def _needs_no_more(system: System) -> bool:
+    """Whether a scan is all that has to come with a case."""
+    try:
+        system.check_given(system.given(), system.roles)
+    except MedrlError:
+        return False
+    return True
 
 
 def inference_config() -> dict[str, Any]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from medrl.errors import MedrlError
 from medrl.systems import Artifact, Progress, System
 
 if TYPE_CHECKING:
+    import numpy as np
     from monai.data.meta_tensor import MetaTensor
+    from numpy.typing import NDArray
     from rich.table import Table
 
     from medrl.evaluation import Evaluation
@@ -31,11 +33,30 @@ class DetectOptions:
 
 
 @dataclass(frozen=True)
+class Given:
+    """What comes with a scan."""
+
+    box: str | None = None
+    """Search in this box only: x0,y0,z0,x1,y1,z1 (world millimetres), or a file of boxes
+    (.mrk.json, .csv), with :NAME if it holds several."""
+
+    space: Literal["RAS", "LPS"] = "RAS"
+    """Space of the coordinates of --box; files state their own."""
+
+
+@dataclass(frozen=True)
 class EvaluateOptions:
     """What may be chosen in an evaluation."""
 
     atlases: int = 0
     """Training scans to carry over by affine registration as a baseline (7 s a scan and atlas)."""
+
+
+class _Case(NamedTuple):
+    """A scan, and the box (2, 3; RAS mm) to search in; None for all of it."""
+
+    scan: MetaTensor
+    box: NDArray[np.float64] | None
 
 
 class LandmarkSystem(System):
@@ -50,6 +71,7 @@ Writes for each scan a 3D Slicer point list (.mrk.json), a table (.csv; RAS mm),
 (.trajectory.json) and a picture (.png), and of a DICOM series a DICOM SR (.sr.dcm)."""
     default_model = "brain-t1"
     options = DetectOptions
+    given = Given
     several = True
     artifacts: ClassVar[Mapping[str, Artifact]] = {
         ".mrk.json": Artifact(
@@ -74,6 +96,10 @@ Writes for each scan a 3D Slicer point list (.mrk.json), a table (.csv; RAS mm),
 
     # Using a model ------------------------------------------------------------------------------
 
+    def check_given(self, given: Given, scans: Collection[str]) -> None:
+        """Refuse what is no box."""
+        _box_of(given)
+
     def load(self, bundle: Path, *, device: str = "cpu") -> LandmarkDetector:
         """The detector of a trained model."""
         from medrl.landmark.detect import LandmarkDetector
@@ -84,10 +110,20 @@ Writes for each scan a 3D Slicer point list (.mrk.json), a table (.csv; RAS mm),
         """Refuse landmarks that a model does not know."""
         predictor.check(options.landmarks)
 
+    def read(
+        self,
+        predictor: LandmarkDetector,
+        scans: Mapping[str, MetaTensor],
+        given: Given,
+        options: DetectOptions,
+    ) -> _Case:
+        """The scan and its box."""
+        return _Case(scans[self.roles[0]], _box_of(given))
+
     def predict(
         self,
         predictor: LandmarkDetector,
-        data: Sequence[MetaTensor],
+        data: Sequence[_Case],
         options: DetectOptions,
         *,
         progress: Progress | None = None,
@@ -96,10 +132,13 @@ Writes for each scan a 3D Slicer point list (.mrk.json), a table (.csv; RAS mm),
         """Search scans, at the same time if there are several."""
         wanted = options.landmarks or None
         if len(data) > 1:
-            return predictor.detect_many(data, landmarks=wanted, batch_size=len(data))
+            scans, boxes = zip(*data, strict=True)
+            return predictor.detect_many(scans, landmarks=wanted, boxes=boxes, batch_size=len(data))
         return [
-            predictor.detect(scan, landmarks=wanted, progress=progress, watch=watch)
-            for scan in data
+            predictor.detect(
+                case.scan, landmarks=wanted, box=case.box, progress=progress, watch=watch
+            )
+            for case in data
         ]
 
     def batch_size(self, device: str) -> int:
@@ -199,6 +238,13 @@ Writes for each scan a 3D Slicer point list (.mrk.json), a table (.csv; RAS mm),
             "presence": summary["presence"],
             "confidence_auc": summary["confidence"]["auc"],
         }
+
+
+def _box_of(given: Given) -> NDArray[np.float64] | None:
+    """Where to search, if it is said."""
+    from medrl.volume.box_files import parse_box
+
+    return None if given.box is None else parse_box(given.box, space=given.space)
 
 
 def _landmark_table(name: str, detection: Detection) -> Table:

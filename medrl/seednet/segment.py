@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import ArrayLike
+
 from medrl.bundles.guard import not_made_for
 from medrl.results import SavedFiles
 from medrl.seednet.model import SeedModel
@@ -15,6 +17,8 @@ from medrl.seednet.seeds import Seed, parse_seed
 from medrl.seednet.session import SeedSession
 from medrl.trajectory import Trajectory, Watch
 from medrl.volume.read import scan_of
+from medrl.volume.space import as_box
+from medrl.walker.segmenter import FOREGROUND
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
@@ -109,8 +113,9 @@ class SeedSegmenter:
     def segment(
         self,
         scan: MetaTensor | str | Path | Mapping[str, MetaTensor | str | Path],
-        seeds: Sequence[Seed | str],
+        seeds: Sequence[Seed | str] = (),
         *,
+        box: ArrayLike | None = None,
         target: str | None = None,
         channel: str | None = None,
         agent: bool = True,
@@ -123,8 +128,11 @@ class SeedSegmenter:
         Args:
             scan: A file, or MetaTensor (1, I, J, K) with a voxel-to-world affine (RAS mm); or
                 several of one patient by channel name. The mask comes in the grid of the first.
-            seeds: The user's, at least one in the foreground: as text ``fg:x,y,z`` or
-                ``bg:x,y,z``, RAS mm.
+            seeds: The user's, at least one in the foreground unless there is a box: as text
+                ``fg:x,y,z`` or ``bg:x,y,z``, RAS mm.
+            box: (2, 3) RAS mm, smallest and largest coordinates of a box that the object lies in:
+                all else is background. Without a foreground seed, one is placed where the model
+                sees the object in it.
             target: Which of the model's kinds of object; the first if None.
             channel: What a single scan is, for a model that looks at several.
             agent: Let the agent add seeds.
@@ -136,7 +144,8 @@ class SeedSegmenter:
             The mask, and the session that made it.
 
         Raises:
-            MedrlError: If the scan cannot be what the model was trained for, or a seed cannot be.
+            MedrlError: If the scan cannot be what the model was trained for, or a seed or the box
+                cannot be.
         """
         began = time.perf_counter()
         images = scan if isinstance(scan, Mapping) else {"": scan}
@@ -144,7 +153,12 @@ class SeedSegmenter:
         session = self.session()
         session.set_scan(read if isinstance(scan, Mapping) else read[""], channel=channel)
         session.new_object(target=target)
-        session.add_seeds([parse_seed(s) if isinstance(s, str) else s for s in seeds])
+        if box is not None:
+            session.set_limits(as_box(box))
+        own = [parse_seed(s) if isinstance(s, str) else s for s in seeds]
+        session.add_seeds(own)
+        if box is not None and not any(seed.label == FOREGROUND for seed in own):
+            session.add_seed_in_limits()
         if agent:
             session.accept_all(max_seeds=max_seeds, progress=progress, watch=watch)
         remarks = [str(line) for image in read.values() for line in image.meta.get("remarks", ())]

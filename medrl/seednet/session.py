@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medrl.errors import MedrlError
 from medrl.results.provenance import provenance
+from medrl.seednet.boxed import first_seed
 from medrl.seednet.editor import Editor
 from medrl.seednet.images import name_images
 from medrl.seednet.model import SeedModel
@@ -265,6 +266,22 @@ class SeedSession:
             for seed in obj.seeds:
                 self._ready().output.check_place(seed, limits)
         self._change(obj, limits_world=limits)
+
+    def add_seed_in_limits(self) -> int:
+        """Place a foreground seed where the model sees the object in its limits.
+
+        Returns:
+            Its place among the user's :attr:`seeds`.
+
+        Raises:
+            MedrlError: If there are no limits, or they hold nothing of the scan.
+        """
+        obj = self._changing()
+        if obj.limits_world is None:
+            raise MedrlError("the object has no limits yet: set_limits() first")
+        first = next(iter(self._images.values()))
+        self.add_seeds([first_seed(self._ready(), first, obj)])
+        return len(self._named(None).obj.seeds) - 1
 
     def undo(self) -> None:
         """Take back the last change to the current object."""

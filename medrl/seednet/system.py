@@ -12,7 +12,9 @@ from medrl.errors import MedrlError
 from medrl.systems import Artifact, Progress, System
 
 if TYPE_CHECKING:
+    import numpy as np
     from monai.data.meta_tensor import MetaTensor
+    from numpy.typing import NDArray
 
     from medrl.evaluation import Evaluation
     from medrl.results.findings import Finding
@@ -50,8 +52,13 @@ class Given:
     seeds: tuple[Path, ...] = ()
     """3D Slicer points (.mrk.json) whose names, or whose list's name, say fg or bg."""
 
+    box: str | None = None
+    """The box that the object lies in: x0,y0,z0,x1,y1,z1 (world millimetres), or a file of boxes
+    (.mrk.json, .csv), with :NAME if it holds several. It takes the place of seeds, or limits them.
+    """
+
     space: Literal["RAS", "LPS"] = "RAS"
-    """Space of the coordinates of --seed; files state their own."""
+    """Space of the coordinates of --seed and --box; files state their own."""
 
     channel: str | None = None
     """What SCAN is, such as PET, for a model that looks at several images."""
@@ -78,10 +85,11 @@ class EvaluateOptions:
 
 
 class _Case(NamedTuple):
-    """Images by channel, the first of which gives the grid, and the user's seeds."""
+    """Images by channel, the first of which gives the grid, the user's seeds, and a box."""
 
     images: dict[str, MetaTensor]
     seeds: list[Seed]
+    box: NDArray[np.float64] | None
 
 
 class SeedNetSystem(System):
@@ -89,14 +97,15 @@ class SeedNetSystem(System):
 
     name = "seednet"
     verb = "segment"
-    summary = "segment an object of a scan from seeds, with an agent that adds its own"
-    description = """Segment an object of a scan from seeds; an agent adds its own until it stops.
+    summary = "segment an object of a scan from seeds or a box, with an agent that adds its own"
+    description = """Segment an object from seeds or a box; an agent adds its own until it stops.
 
 Writes a mask in the scan's own grid (.seg.nii.gz), the seeds as 3D Slicer points
 (.seeds.mrk.json), what the agent did (.trajectory.json) and a picture (.png), and of a DICOM series
 the mask as a DICOM SEG (.seg.dcm). SCAN may be left out where --image names the scans; the mask
 then comes in the grid of the first. In a batch, seeds of a.nii.gz are read from a.seeds.mrk.json
-beside it, or named in the column `seeds` of a manifest: a file, or fg:x,y,z (RAS mm)."""
+beside it, or named in the column `seeds` of a manifest: a file, or fg:x,y,z (RAS mm); boxes in the
+column `box`."""
     images = True
     options = SegmentOptions
     given = Given
@@ -114,16 +123,17 @@ beside it, or named in the column `seeds` of a manifest: a file, or fg:x,y,z (RA
     evaluate_options = EvaluateOptions
 
     def check_given(self, given: Given, scans: Collection[str]) -> None:
-        """Refuse a case without a seed in the foreground."""
+        """Refuse a case without a seed in the foreground or a box."""
         if given.channel is not None and "scan" not in scans:
             raise MedrlError("--channel says what SCAN is: name one, or use --image")
         if given.channel in scans:
             raise MedrlError("two images are of the same channel")
-        if not any(seed.label for seed in _seeds(given)):
+        seeds, box = _seeds(given), _box_of(given)
+        if box is None and not any(seed.label for seed in seeds):
             raise MedrlError(
                 "comes with no foreground seed: place at least one seed inside the object "
-                "(--seed fg:x,y,z), put NAME.seeds.mrk.json beside the scan, or give a manifest "
-                "with a column seeds"
+                "(--seed fg:x,y,z) or a box around it (--box), put NAME.seeds.mrk.json beside the "
+                "scan, or give a manifest with a column seeds or box"
             )
 
     def choose_model(self, given: Given, scans: Collection[str]) -> str:
@@ -181,7 +191,7 @@ beside it, or named in the column `seeds` of a manifest: a file, or fg:x,y,z (RA
             scan = images.pop("scan")
             left = [channel for channel in channels if channel.name not in images]
             images = {**name_images(scan, left or channels, channel=given.channel), **images}
-        return _Case(images, _seeds(given))
+        return _Case(images, _seeds(given), _box_of(given))
 
     def predict(
         self,
@@ -197,6 +207,7 @@ beside it, or named in the column `seeds` of a manifest: a file, or fg:x,y,z (RA
             predictor.segment(
                 case.images,
                 case.seeds,
+                box=case.box,
                 target=options.target,
                 agent=options.agent,
                 max_seeds=options.max_seeds,
@@ -317,6 +328,13 @@ beside it, or named in the column `seeds` of a manifest: a file, or fg:x,y,z (RA
     def metrics(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         """Figures by target."""
         return dict(summary["targets"])
+
+
+def _box_of(given: Given) -> NDArray[np.float64] | None:
+    """The box that the object lies in, if one is given."""
+    from medrl.volume.box_files import parse_box
+
+    return None if given.box is None else parse_box(given.box, space=given.space)
 
 
 def _seeds(given: Given) -> list[Seed]:

@@ -1,8 +1,9 @@
-"""What a 3D Slicer markups file (.mrk.json) says of its coordinates, and of which points it has."""
+"""3D Slicer markups files (.mrk.json): what is in them, in which coordinates, and how to write."""
 
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
+from medrl.files import atomic_path
 
+_SCHEMA = (
+    "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/"
+    "Resources/Schema/markups-schema-v1.0.3.json#"
+)
 #: Millimetres.
 _UNITS = {"nm": 1e-6, "um": 0.001, "µm": 0.001, "mm": 1.0, "cm": 10.0, "m": 1000.0}
 #: Whether a coordinate system is LPS, by its name or Slicer's number; IJK (2) means nothing alone.
@@ -20,6 +26,9 @@ SYSTEMS = {"ras": False, "0": False, "lps": True, "1": True}
 #: What Slicer calls the position of a point that is placed, and its number in tables.
 _PLACED = ("defined", "2")
 _MOST_NAMES = 8
+#: Axes further than this from right angles (as a cosine) are sheared.
+SHEARED = 1e-4
+_FLAT = 1e-6
 
 
 def read_text(file: Path) -> str:
@@ -62,6 +71,43 @@ def load(file: Path, text: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if not isinstance(points, list) or not all(isinstance(p, dict) for p in points):
             raise MedrlError(f"{file}: its controlPoints are not a list of points")
     return content, markups
+
+
+def markup_of(
+    kind: str, name: str, control: list[dict[str, Any]], *, locked: bool = True, **more: Any
+) -> dict[str, Any]:
+    """A markup as 3D Slicer writes it.
+
+    Args:
+        kind: Its type.
+        name: What Slicer calls it.
+        control: Its points: id, label, description and position (LPS mm) of each.
+        locked: Whether the mouse leaves it alone.
+        **more: What else it consists of.
+    """
+    for point in control:
+        point.update(selected=True, locked=locked, visibility=True, positionStatus="defined")
+    return {
+        "type": kind,
+        "name": name,
+        "coordinateSystem": "LPS",
+        "coordinateUnits": "mm",
+        "locked": locked,
+        "labelFormat": "%N-%d",
+        **more,
+        "controlPoints": control,
+    }
+
+
+def write(path: str | os.PathLike[str], markups: Sequence[dict[str, Any]]) -> None:
+    """Write markups as one file; 3D Slicer makes a node of each.
+
+    Raises:
+        MedrlError: If it cannot be written.
+    """
+    content = {"@schema": _SCHEMA, "markups": markups}
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def to_world(file: Path, markup: Mapping[str, Any]) -> NDArray[np.float64]:
@@ -126,13 +172,56 @@ def finite(values: Any, count: int) -> NDArray[np.float64] | None:
     return numbers if np.isfinite(numbers).all() else None
 
 
-def tell_left_out(file: Path, names: Iterable[str]) -> None:
-    """Warn of points that have no position."""
+def numbers(
+    file: Path, what: str, holder: Mapping[str, Any], key: str, count: int
+) -> NDArray[np.float64]:
+    """So many finite numbers of a field.
+
+    Raises:
+        MedrlError: If it holds anything else; `what` it is said of.
+    """
+    found = finite(holder[key], count)
+    if found is None:
+        raise MedrlError(f"{file}: {key} of {what} is not {count} finite numbers")
+    return found
+
+
+def square(
+    file: Path, what: str, holder: Mapping[str, Any], key: str, size: int
+) -> NDArray[np.float64]:
+    """A matrix whose axes span the space.
+
+    Raises:
+        MedrlError: If the field holds anything else.
+    """
+    matrix = numbers(file, what, holder, key, size * size).reshape(size, size)
+    lengths = np.linalg.norm(matrix[:3, :3], axis=0)
+    if (lengths <= 0).any() or abs(np.linalg.det(matrix[:3, :3] / lengths)) < _FLAT:
+        raise MedrlError(f"{file}: {key} of {what} is singular")
+    return matrix
+
+
+def box_axes(file: Path, what: str, markup: Mapping[str, Any]) -> NDArray[np.float64]:
+    """The axes (3, 3) of a box (ROI), unit vectors in its columns, in the file's coordinates.
+
+    Raises:
+        MedrlError: If they are no such matrix.
+    """
+    if "orientation" not in markup:
+        return np.eye(3)
+    axes = square(file, what, markup, "orientation", 3)
+    if np.abs(np.linalg.norm(axes, axis=0) - 1).max() > SHEARED:
+        raise MedrlError(f"{file}: the orientation of {what} is no matrix of unit vectors")
+    return axes
+
+
+def tell_left_out(file: Path, names: Iterable[str], *, what: str = "points") -> None:
+    """Warn of points, or of other things, that have no position."""
     left_out = [repr(name) for name in names]
     if left_out:
         more = len(left_out) - _MOST_NAMES
         named = ", ".join(left_out[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-        tell(file, f"points that are not placed are left out: {named}")
+        tell(file, f"{what} that are not placed are left out: {named}")
 
 
 def tell(file: Path, remark: str) -> None:

@@ -27,9 +27,6 @@ _MATRICES = ("objectToBase", "baseToNode")
 #: Fields with so many numbers may be places; those that are known are moved.
 _PLACES = (3, 9, 16)
 _MOVED = ("center", "normal", "orientation", "size", *_MATRICES)
-#: Axes further than this from right angles (as a cosine) are sheared.
-_SHEARED = 1e-4
-_FLAT = 1e-6
 
 
 def move_markups(
@@ -105,7 +102,7 @@ def _moved_point(file: Path, point: Mapping[str, Any], matrix: Matrix) -> dict[s
     position = _markups.three(file, label, point["position"])
     out = {**point, "position": _plain(apply_affine(matrix, position))}
     if point.get("orientation") is not None:
-        axes = _field(file, f"the point {label!r}", point, "orientation", 9).reshape(3, 3)
+        axes = _markups.numbers(file, f"the point {label!r}", point, "orientation", 9).reshape(3, 3)
         # The nearest turn: axes of a point stay at right angles.
         left, _, right = np.linalg.svd(matrix[:3, :3] @ axes)
         turn = left @ np.diag([1.0, 1.0, np.sign(np.linalg.det(left @ right)) or 1.0]) @ right
@@ -117,16 +114,14 @@ def _moved_box(file: Path, what: str, markup: Mapping[str, Any], matrix: Matrix)
     """Centre, axes and size of a box along axes of its own."""
     out: dict[str, Any] = {}
     if "center" in markup:
-        out["center"] = _plain(apply_affine(matrix, _field(file, what, markup, "center", 3)))
-    axes = np.eye(3)
-    if "orientation" in markup:
-        axes = _square(file, what, markup, "orientation", 3)
+        out["center"] = _plain(
+            apply_affine(matrix, _markups.numbers(file, what, markup, "center", 3))
+        )
+    axes = _markups.box_axes(file, what, markup)
     turned = matrix[:3, :3] @ axes
     lengths = np.linalg.norm(turned, axis=0)
-    if np.abs(np.linalg.norm(axes, axis=0) - 1).max() > _SHEARED:
-        raise MedrlError(f"{file}: the orientation of {what} is no matrix of unit vectors")
     turned /= lengths
-    if np.abs(turned.T @ turned - np.eye(3)).max() > _SHEARED:
+    if np.abs(turned.T @ turned - np.eye(3)).max() > _markups.SHEARED:
         raise MedrlError(
             f"{file}: {what} would be sheared, and boxes have right angles only: move it by a "
             "rigid transform, or as a mask"
@@ -135,7 +130,7 @@ def _moved_box(file: Path, what: str, markup: Mapping[str, Any], matrix: Matrix)
         turned[:, 0] *= -1  # the same box, with axes of the same hand
     out["orientation"] = _plain(turned)
     if "size" in markup:
-        out["size"] = _plain(_field(file, what, markup, "size", 3) * lengths)
+        out["size"] = _plain(_markups.numbers(file, what, markup, "size", 3) * lengths)
     return out
 
 
@@ -155,20 +150,22 @@ def _moved_plane(
     out: dict[str, Any] = {}
     linear, within, axes, place = matrix[:3, :3], np.eye(4), None, None
     if "objectToBase" in markup:
-        within = flip @ _square(file, what, markup, "objectToBase", 4)
+        within = flip @ _markups.square(file, what, markup, "objectToBase", 4)
     if "baseToNode" in markup:
-        base = _square(file, what, markup, "baseToNode", 4)
+        base = _markups.square(file, what, markup, "baseToNode", 4)
         if rigid:
             out["baseToNode"] = _plain(matrix @ base)
         place = base @ within
         axes = place[:3, :3]
     if "orientation" in markup:
-        axes = _square(file, what, markup, "orientation", 3)
+        axes = _markups.square(file, what, markup, "orientation", 3)
     if "center" in markup:
-        out["center"] = _plain(apply_affine(matrix, _field(file, what, markup, "center", 3)))
+        out["center"] = _plain(
+            apply_affine(matrix, _markups.numbers(file, what, markup, "center", 3))
+        )
     normal = np.array([0.0, 0.0, 1.0]) if axes is None else axes[:, 2]
     if "normal" in markup:
-        normal = _field(file, what, markup, "normal", 3)
+        normal = _markups.numbers(file, what, markup, "normal", 3)
     normal = np.linalg.inv(linear).T @ normal
     length = np.linalg.norm(normal)
     if not length:
@@ -196,7 +193,7 @@ def _moved_plane(
     if not rigid:
         scales = np.array([along @ first, across @ second, linear @ axes[:, 2] @ normal])
         _scale_plane(file, what, markup, scales, out)
-        if abs(across @ first) > _SHEARED * np.linalg.norm(across):
+        if abs(across @ first) > _markups.SHEARED * np.linalg.norm(across):
             _markups.tell(file, f"{what} keeps its place and normal, but its edges are sheared")
     return out
 
@@ -207,10 +204,11 @@ def _scale_plane(
     """Size and bounds of a plane whose axes have been scaled; mirrored ones are negative."""
     if "size" in markup:
         count = len(markup["size"]) if isinstance(markup["size"], list) else 3
-        size = _field(file, what, markup, "size", 2 if count == 2 else 3)
+        size = _markups.numbers(file, what, markup, "size", 2 if count == 2 else 3)
         out["size"] = _plain(size * np.abs(scales[: len(size)]))
     if "planeBounds" in markup:
-        bounds = _field(file, what, markup, "planeBounds", 4).reshape(2, 2) * scales[:2, None]
+        bounds = _markups.numbers(file, what, markup, "planeBounds", 4).reshape(2, 2)
+        bounds = bounds * scales[:2, None]
         # Slicer's empty bounds run backwards.
         mirrored = scales[:2] < 0
         bounds[mirrored] = bounds[mirrored, ::-1]
@@ -225,22 +223,6 @@ def _unmeasured(file: Path, what: str, measurements: Any) -> list[Any]:
     if any(key in one for one in measurements for key in values):
         _markups.tell(file, f"measurements of {what} are left out: the transform changes sizes")
     return [{k: v for k, v in one.items() if k not in values} for one in measurements]
-
-
-def _field(file: Path, what: str, holder: Mapping[str, Any], key: str, count: int) -> Matrix:
-    numbers = _markups.finite(holder[key], count)
-    if numbers is None:
-        raise MedrlError(f"{file}: {key} of {what} is not {count} finite numbers")
-    return numbers
-
-
-def _square(file: Path, what: str, holder: Mapping[str, Any], key: str, size: int) -> Matrix:
-    """A matrix whose axes span the space."""
-    matrix = _field(file, what, holder, key, size * size).reshape(size, size)
-    lengths = np.linalg.norm(matrix[:3, :3], axis=0)
-    if (lengths <= 0).any() or abs(np.linalg.det(matrix[:3, :3] / lengths)) < _FLAT:
-        raise MedrlError(f"{file}: {key} of {what} is singular")
-    return matrix
 
 
 def _is_place(value: Any) -> bool:

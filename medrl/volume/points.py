@@ -7,10 +7,8 @@ coordinates converted by :mod:`medrl.volume.space`.
 from __future__ import annotations
 
 import csv
-import json
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medrl.errors import MedrlError
-from medrl.files import atomic_path
 from medrl.volume import _markups
+from medrl.volume._tables import read_table, write_table
 from medrl.volume.space import Points, apply_affine, lps_to_ras, ras_to_lps
 
-_SCHEMA = (
-    "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/"
-    "Resources/Schema/markups-schema-v1.0.3.json#"
-)
 _NAME_COLUMNS = ("name", "label", "landmark", "point")
 #: Coordinate columns of a table, and whether they are LPS. Slicer's own tables have r,a,s or l,p,s.
 _AXIS_COLUMNS = ((("x", "y", "z"), False), (("r", "a", "s"), False), (("l", "p", "s"), True))
@@ -139,8 +133,8 @@ def write_markup_lists(path: str | os.PathLike[str], markups: Iterable[Markup]) 
             {"id": str(n), "label": label, "description": text, "position": xyz}
             for n, (label, text, xyz) in enumerate(texts, 1)
         ]
-        content.append(_markup(markup.kind, markup.name, control))
-    _write_json(path, content)
+        content.append(_markups.markup_of(markup.kind, markup.name, control))
+    _markups.write(path, content)
 
 
 def write_markups(
@@ -199,22 +193,7 @@ def write_points_csv(path: str | os.PathLike[str], rows: Iterable[Mapping[str, A
     Raises:
         MedrlError: If the rows differ in their keys or the file cannot be written.
     """
-    table = list(rows)
-    header = list(table[0]) if table else ["name", "x", "y", "z"]
-    if any(list(row) != header for row in table):
-        raise MedrlError(f"cannot write {path}: its rows differ in their columns")
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows([_cell(value) for value in row.values()] for row in table)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float | np.floating):
-        return "" if math.isnan(value) else f"{value:.4f}"
-    return str(value)
+    write_table(path, rows, header=("name", "x", "y", "z"))
 
 
 def _lps(name: str, points_world: ArrayLike) -> list[list[float]]:
@@ -229,26 +208,6 @@ def _lps(name: str, points_world: ArrayLike) -> list[list[float]]:
         raise MedrlError(f"a position of {name!r} is not finite: leave such points out")
     # Adding zero turns -0 into 0.
     return (ras_to_lps(positions) + 0.0).reshape(-1, 3).tolist()
-
-
-def _markup(kind: str, name: str, control: list[dict[str, Any]]) -> dict[str, Any]:
-    for point in control:
-        point.update(selected=True, locked=True, visibility=True, positionStatus="defined")
-    return {
-        "type": kind,
-        "name": name,
-        "coordinateSystem": "LPS",
-        "coordinateUnits": "mm",
-        "locked": True,
-        "labelFormat": "%N-%d",
-        "controlPoints": control,
-    }
-
-
-def _write_json(path: str | os.PathLike[str], markups: Sequence[dict[str, Any]]) -> None:
-    content = {"@schema": _SCHEMA, "markups": markups}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def _from_markups(file: Path, text: str) -> list[Markup]:
@@ -311,14 +270,7 @@ def _from_fcsv(file: Path, text: str) -> list[tuple[str, Points]]:
 
 
 def _from_table(file: Path, text: str, delimiter: str | None) -> list[tuple[str, Points]]:
-    first = next(line for line in text.splitlines() if line.strip())
-    delimiter = delimiter or max(",;\t", key=first.count)
-    table = csv.reader(
-        (line for line in text.splitlines() if line.strip()),
-        delimiter=delimiter,
-        skipinitialspace=True,
-    )
-    header = [cell.strip().lower() for cell in next(table)]
+    header, table = read_table(text, delimiter)
     name = next((header.index(c) for c in _NAME_COLUMNS if c in header), None)
     axes = next(((c, lps) for c, lps in _AXIS_COLUMNS if set(c) <= set(header)), None)
     if name is None or axes is None:
@@ -329,13 +281,13 @@ def _from_table(file: Path, text: str, delimiter: str | None) -> list[tuple[str,
     columns, lps = [header.index(axis) for axis in axes[0]], axes[1]
     found, left_out = [], []
     for row in table:
-        cells = [row[c].strip() if c < len(row) else "" for c in [name, *columns]]
-        told = {key: cell.strip().lower() for key, cell in zip(header, row, strict=False)}
+        cells = [row[c] for c in [name, *columns]]
+        told = {key: cell.lower() for key, cell in zip(header, row, strict=True)}
         placed = _markups.is_placed(
             {"position": cells[1:], "positionStatus": told.get("positionstatus") or None}
         )
         if not placed or told.get("defined") in _NOT_PLACED or not any(cells[1:]):
-            if any(cell.strip() for cell in row):
+            if any(row):
                 left_out.append(cells[0])
             continue
         position = _markups.three(file, cells[0], cells[1:])

@@ -181,6 +181,38 @@ def inside(points_world: ArrayLike, affine: ArrayLike, shape: tuple[int, ...]) -
     return np.asarray(depth_inside(points_world, affine, shape) >= 0)
 
 
+def as_box(corners_world: ArrayLike, *, name: str = "") -> Points:
+    """Check a box along the world's axes and return it as float64.
+
+    Args:
+        corners_world: (2, 3), smallest and largest coordinates of its outer faces.
+        name: What errors call it.
+
+    Returns:
+        The same, (2, 3) float64.
+
+    Raises:
+        MedrlError: If it is no such array, not finite, inverted or flat.
+    """
+    what = f"the box {name!r}" if name else "the box"
+    try:
+        corners = np.array(corners_world, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise MedrlError(f"the corners of {what} are not numbers") from error
+    if corners.shape != (2, 3):
+        raise MedrlError(
+            f"{what} is not two corners of three numbers each: it is of shape {corners.shape}"
+        )
+    if not np.isfinite(corners).all():
+        raise MedrlError(f"the corners of {what} are not finite")
+    if (corners[0] >= corners[1]).any():
+        raise MedrlError(
+            f"{what} is inverted or flat: each coordinate of its first corner must be below that "
+            "of its second"
+        )
+    return corners
+
+
 def voxels_in_box(
     corners_world: ArrayLike, affine: ArrayLike, shape: tuple[int, ...]
 ) -> NDArray[np.bool_]:

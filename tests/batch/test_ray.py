@@ -14,12 +14,13 @@ from medrl import LandmarkDetector, read
 from medrl.batch.cases import Case, Source
 from medrl.batch.discover import discover
 from medrl.batch.run import run
-from medrl.batch.task import SystemTask
+from medrl.batch.task import SystemTask, parse_given
 from medrl.cli.demo import write_template
 from medrl.engines.payload import are_here, pack, stamps, unpack
 from medrl.engines.pipeline import depth
 from medrl.errors import MedrlError
 from medrl.landmark.system import DetectOptions
+from medrl.seednet.system import Given
 from medrl.systems import by_verb
 from medrl.trajectory import read_trajectory
 from medrl.volume.points import read_points
@@ -206,22 +207,29 @@ def test_a_payload_holds_what_belongs_to_a_scan(tmp_path):
     dicom = tmp_path / "dicom"
     (dicom / "deep").mkdir(parents=True)
     (dicom / "deep" / "1.dcm").write_bytes(b"image")
-    case = Case("a", {"scan": Source(scan), "CT": Source(dicom)}, {"seeds": str(seeds), "n": "1"})
+    boxes = tmp_path / "in" / "b.json"
+    boxes.write_text("[]")
+    options = {"seeds": str(seeds), "n": "1", "box": f"{boxes}:L3"}
+    case = Case("a", {"scan": Source(scan), "CT": Source(dicom)}, options)
     payload = pack(case)
     assert sorted(Path(name).name for name in payload) == [
         "1.dcm",
         "a.nhdr",
         "a.raw",
         "a.seeds.mrk.json",
+        "b.json",
     ]
     there = unpack(case, payload, tmp_path / "copies")
     assert there == case
     assert there.here(dicom).is_relative_to(tmp_path / "copies")
     assert (there.here(scan).parent / "a.raw").read_bytes() == b"voxels"
     assert there.here(case.options["seeds"]).read_text() == "{}"
+    given = parse_given(Given, there)
+    assert given.seeds == (there.here(seeds),)
+    assert given.box == f"{there.here(boxes)}:L3"
     # The same files are known again; changed ones are not.
     known = stamps(case)
-    assert len(known) == 4
+    assert len(known) == 5
     assert are_here(known)
     seeds.write_text("{ }")
     assert not are_here(known)

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from medrl.files import distinct_stems
+from medrl.volume.boxes import write_boxes
 
 KINDS = (".mrk.json", ".csv", ".trajectory.json", ".png")
 NAMES = ("AC", "PC", "Putamen_L_centroid", "Putamen_R_centroid", "Genu of CC")
@@ -66,6 +67,44 @@ def test_agents_start_in_the_middle_of_the_scan(medrl, bundle: Path, head: Path,
     for agent in record["agents"]:
         start = np.array(agent["steps"][0]["position_world"])
         assert np.linalg.norm(start - middle) < 8
+
+
+def test_a_box(medrl, bundle: Path, head: Path, tmp_path: Path):
+    """Where agents start and what is absent; typed, in a file, and in a manifest."""
+    image = nib.load(head)
+    middle = nib.affines.apply_affine(image.affine, (20, 45, 25))
+    low, high = middle - np.array([12, 10, 8]), middle + np.array([10, 11, 9])
+    boxes = tmp_path / "boxes.mrk.json"
+    write_boxes(boxes, {"here": [low, high], "there": [low, high + 1]})
+    typed = ",".join(map(str, (*low, *high)))
+    (tmp_path / "list.csv").write_text(f"scan,box\n{head},boxes.mrk.json:here\n")
+    runs = {
+        "a": ("detect", head, "--box", typed, "-o", tmp_path / "a"),
+        "b": ("detect", head, "--box", f"{boxes}:here", "-o", tmp_path / "b"),
+        "c": ("batch", "detect", tmp_path / "list.csv", tmp_path / "c"),
+    }
+    rows = {}
+    for name, run in runs.items():
+        ended = medrl(*run, "--model", bundle, "--no-picture")
+        assert ended.code == 0, ended.err
+        (table,) = (tmp_path / name).rglob("head.csv")
+        rows[name] = read_csv(table)
+        (path,) = (tmp_path / name).rglob("head.trajectory.json")
+        for agent in json.loads(path.read_text())["agents"]:
+            start = np.array(agent["steps"][0]["position_world"])
+            assert np.linalg.norm(start - middle) < 8
+    assert rows["a"] == rows["b"] == rows["c"]
+    for row in rows["a"].values():
+        if row["status"] != "absent":
+            point = np.array([float(row[axis]) for axis in "xyz"])
+            assert (point >= low - 1e-3).all()
+            assert (point <= high + 1e-3).all()
+    wrong = {str(boxes): (2, "name one, as in"), "9000,0,0,9001,1,1": (1, "outside the scan")}
+    for box, (code, message) in wrong.items():
+        ended = medrl("detect", head, "--box", box, "--model", bundle, "-o", tmp_path / "bad")
+        assert ended.code == code
+        (line,) = ended.err.splitlines()
+        assert message in line
 
 
 def test_json_report(medrl, bundle: Path, head: Path, tmp_path: Path):

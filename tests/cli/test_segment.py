@@ -14,6 +14,7 @@ from medrl.seednet.data import Target
 from medrl.seednet.model import ModelSettings, SeedModel
 from medrl.seednet.windows import Channel
 from medrl.systems import by_verb
+from medrl.volume.boxes import box_row, write_boxes, write_boxes_csv
 
 CENTER = np.array([-8.0, 22.0, 15.0])
 SEED = "fg:-8,22,15"
@@ -149,6 +150,53 @@ def test_images_of_several_channels(medrl, scan: Path, tmp_path: Path):
     }
     for images, (code, message) in bad.items():
         assert_one_line(medrl("segment", *images, *run, "-o", tmp_path / "bad"), code, message)
+
+
+def test_a_box_in_place_of_seeds(medrl, seeder: Path, scan: Path, tmp_path: Path):
+    """Typed in both spaces, in files, in a manifest: the same mask, with nothing outside it."""
+    low, high = CENTER - np.array([14, 12, 10]), CENTER + np.array([13, 12, 11])
+    boxes, table = tmp_path / "boxes.mrk.json", tmp_path / "one.csv"
+    write_boxes(boxes, {"ball": [low, high], "other": [low - 5, high]})
+    write_boxes_csv(table, [box_row("ball", [low, high])])
+    typed = ",".join(map(str, (*low, *high)))
+    flipped = ",".join(map(str, (*(low * (-1, -1, 1)), *(high * (-1, -1, 1)))))
+    options = ("--model", seeder, "--no-picture", "--json")
+    forms = {
+        "a": (typed,),
+        "b": (flipped, "--space", "LPS"),
+        "c": (f"{boxes}:ball",),
+        "d": (table,),
+    }
+    masks = []
+    for name, form in forms.items():
+        ended = medrl("segment", scan, "--box", *form, "-o", tmp_path / name, *options)
+        assert ended.code == 0, ended.err
+        report = ended.json()
+        assert report["objects"][0]["user_seeds"] == 1
+        masks.append(nib.load(report["files"]["mask"]).get_fdata())
+    (tmp_path / "list.csv").write_text(f"scan,box\n{scan},boxes.mrk.json:ball\n")
+    batch = ("--model", seeder, "--no-picture")
+    ended = medrl("batch", "segment", tmp_path / "list.csv", tmp_path / "e", *batch)
+    assert ended.code == 0, ended.err
+    (mask,) = (tmp_path / "e").rglob("*.seg.nii.gz")
+    for other in (*masks[1:], nib.load(mask).get_fdata()):
+        np.testing.assert_array_equal(other, masks[0])
+    assert masks[0].any()
+    where = nib.affines.apply_affine(nib.load(scan).affine, np.argwhere(masks[0]))
+    assert (where >= low).all()
+    assert (where <= high).all()
+    seeded = ("--seed", SEED, "--box", typed, "--no-agent")
+    report = medrl("segment", scan, *seeded, "-o", tmp_path / "f", *options).json()
+    assert [seed["points"] for seed in report["seeds"]] == [[CENTER.tolist()]]
+    wrong = {
+        boxes: (2, "name one, as in"),
+        f"{boxes}:none": (2, "no box 'none'; it has ball, other"),
+        "1,2,3": (2, "neither x0,y0,z0,x1,y1,z1"),
+        "500,0,0,600,1,1": (1, "outside the scan, which covers"),
+    }
+    for box, (code, message) in wrong.items():
+        ended = medrl("segment", scan, "--box", box, "-o", tmp_path / "bad", *options)
+        assert_one_line(ended, code, message)
 
 
 def test_wrong_usage(medrl, seeder: Path, bundle: Path, scan: Path, tmp_path: Path):
