@@ -88,7 +88,7 @@ class Twins:
                 self._mark("data", but=self._drawn)
                 self._drawn = None
             for number, (twin, names) in enumerate(zip(self.twins, self._pending, strict=True)):
-                self._cut_windows(number)
+                self._cut_boxes(number)
                 if names and not _is_busy(twin):
                     wanted = sorted(names)
                     names.clear()
@@ -222,11 +222,11 @@ class Twins:
         if not self._busy:
             self.layer.events.paint(value=event.value)
 
-    def _cut_windows(self, number: int) -> None:
-        """Show the windows of agents where a twin's own plane cuts them, not the viewer's."""
+    def _cut_boxes(self, number: int) -> None:
+        """Show boxes, which are other lines in each plane, where a twin's own plane cuts them."""
         known, names = self.layer.metadata.get(KEY), self._pending[number]
-        view = known.get("view") if isinstance(known, dict) else None
-        if view is None or known["kind"] != "windows" or self._dims.ndim < 3:
+        cut = known.get("cut") if isinstance(known, dict) else None
+        if cut is None or self._dims.ndim < 3:
             return
         across = self._across[number]
         at = self._dims.point[across - 3]
@@ -234,10 +234,7 @@ class Twins:
             return
         names -= {"data", "refresh", "edge_color"}
         self._cut_at[number] = at
-        twin = cast("Vectors", self.twins[number])
-        twin.data, colors = view.window_edges(across, at)
-        if len(colors):
-            twin.edge_color = colors
+        cut(self.twins[number], across, at)
 
     def _renew(self, twin: Layer, names: list[str]) -> None:
         """Bring some things of a twin up to date."""
