@@ -96,6 +96,10 @@ def _changed(box: Box, corners_world: ArrayLike | None) -> Box:
 
 def _checked(name: str, corners_world: ArrayLike) -> Array:
     corners = np.asarray(corners_world, dtype=np.float64)
-    if corners.shape != (2, 3) or not np.isfinite(corners).all() or (corners[0] >= corners[1]).any():
+    if (
+        corners.shape != (2, 3)
+        or not np.isfinite(corners).all()
+        or (corners[0] >= corners[1]).any()
+    ):
         raise MedrlError(f"the box {name!r} is not two corners, the smallest coordinates first")
     return corners

@@ -273,7 +273,9 @@ class AgentsView:
                 "vector_style": "line",
                 "opacity": 0.7,
                 "blending": "translucent_no_depth",
-                "metadata": {KEY: {"kind": "windows", "frame": self.frame, "cut": self._cut_windows}},
+                "metadata": {
+                    KEY: {"kind": "windows", "frame": self.frame, "cut": self._cut_windows}
+                },
                 **AXES,
             }
             self._adding = True

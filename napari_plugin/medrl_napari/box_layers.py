@@ -162,7 +162,8 @@ class BoxLayers:
 
     def _events(self) -> tuple[Any, ...]:
         dims = self._viewer.dims.events
-        return dims.point, dims.order, dims.ndisplay, self.layer.events.visible
+        visible = self.layer.events.visible, self.labels.events.visible
+        return dims.point, dims.order, dims.ndisplay, *visible
 
     def _draw(self, _event: Any = None) -> None:
         """Show what the viewer's slice cuts."""

@@ -1,4 +1,4 @@
-"""A tool that a widget lends to a layer: the left button draws in slices while the layer is chosen."""
+"""A tool that a widget lends to a layer: what the left button does in slices while it is chosen."""
 
 from __future__ import annotations
 

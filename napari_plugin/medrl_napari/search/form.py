@@ -1,4 +1,4 @@
-"""What is on a widget that searches a scan; what it does is in :mod:`medrl_napari.search.widget`."""
+"""What is on a widget that searches a scan; :mod:`medrl_napari.search.widget` does the rest."""
 
 from __future__ import annotations
 

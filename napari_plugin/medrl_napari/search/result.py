@@ -118,7 +118,9 @@ class Search:
         items = self.items
         there = {name: items[name] for name in names if items[name].status != "absent"}
         if not there:
-            raise MedrlError(f"Tick the {self.kind.several} that are right: they go into the datalist.")
+            raise MedrlError(
+                f"Tick the {self.kind.several} that are right: they go into the datalist."
+            )
         if not all(shown.file for shown in self.scans.values()):
             raise MedrlError("This scan is not in a file: save it, open that, and search it.")
         return {name: self.kind.value(item) for name, item in there.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
@@ -67,6 +68,14 @@ class FoundTable(Table):
             self.setCurrentCell(-1, -1)
             self.setSortingEnabled(True)
 
+    def renew_items(self, items: Sequence[Any]) -> None:
+        """Show other items; those that were there stay ticked or not."""
+        there, ticked = self.names, self.ticked
+        self.show_items(items)
+        for name in set(there) & set(self.names):
+            state = Qt.CheckState.Checked if name in ticked else Qt.CheckState.Unchecked
+            self.item(self._row(name), 0).setCheckState(state)
+
     def update_item(self, item: Any) -> None:
         """Show an item that has changed, on its row."""
         with QSignalBlocker(self):
@@ -100,9 +109,16 @@ class FoundTable(Table):
         row = self._row(name)
         return tuple(self.item(row, column).text() for column in range(self.columnCount()))
 
-    def choose(self, name: str) -> None:
-        """Make an item the current one."""
-        self.setCurrentCell(self._row(name), 0)
+    def choose(self, name: str, *, quietly: bool = False) -> None:
+        """Make an item the current one.
+
+        Args:
+            name: Which.
+            quietly: Tell nobody.
+        """
+        with QSignalBlocker(self) if quietly else nullcontext():
+            self.setCurrentCell(self._row(name), 0)
+        self.viewport().update()
 
     def step(self, by: int) -> None:
         """Go on by some rows, round and round."""

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Image, Layer
 
-    from medrl.bundles.manifest import Manifest
     from medrl.trajectory import Step, Trajectory
 
 #: How soon agents are shown where they begin.
@@ -114,7 +113,9 @@ class SearchWidget(SearchForm):
 
         def work(report: Any) -> Search:
             images = {role: shown.scan for role, shown in scans.items()}
-            return Search(kind, scans, layer.name, kind.search(load_model(model), images, names, report))
+            return Search(
+                kind, scans, layer.name, kind.search(load_model(model), images, names, report)
+            )
 
         self._searched = layer
         window = manifest["settings"].get("window")
@@ -222,12 +223,14 @@ class SearchWidget(SearchForm):
         try:
             self.search.change(corrections)
         except MedrlError as error:
+            self.show_corrections(())
             self.status.error(str(error))
+            return
         name = list(corrections)[-1]
         self.show_corrections(list(corrections))
         items = self.search.items
         if name in items:
-            self.table.choose(name)
+            self.choose(name)
             item = items[name]
             self.status.say(f"{self.kind.title(name)}: {item.status}, {item.note}.")
 
@@ -242,7 +245,7 @@ class SearchWidget(SearchForm):
         items = self.search.items
         self.editor.show(list(items.values()))
         if set(items) != set(self.table.names):
-            self.table.show_items(list(items.values()))
+            self.table.renew_items(list(items.values()))
         for name in names:
             if name in items:
                 self.table.update_item(items[name])
@@ -250,16 +253,16 @@ class SearchWidget(SearchForm):
         self.corrected()
 
     def look_at(self, name: str) -> None:
-        """Bring an item into view and point out its agent."""
-        if self.agents is not None:
-            self.agents.select(name)
-        if self.editor is not None:
-            place = self.editor.place(name)
-            if place is not None:
-                center_views(self.viewer, place)
-            self.editor.select(name)
-        self._allow_reset()
-        self.corrected()
+        """Bring an item into view and point it out, and its agent."""
+        place = self.editor.place(name) if self.editor is not None else None
+        if place is not None:
+            center_views(self.viewer, place)
+        self._point_out(name)
+
+    def choose(self, name: str) -> None:
+        """Make an item the current one, where somebody looks at it already."""
+        self.table.choose(name, quietly=True)
+        self._point_out(name)
 
     def enable(self) -> None:
         """Allow what can be done now."""
@@ -304,6 +307,14 @@ class SearchWidget(SearchForm):
         self._let_go()
 
     # ---------------------------------------------------------------------------------------------
+
+    def _point_out(self, name: str) -> None:
+        if self.agents is not None:
+            self.agents.select(name)
+        if self.editor is not None:
+            self.editor.select(name)
+        self._allow_reset()
+        self.corrected()
 
     def _ask_for_datalist(self) -> Path | None:
         chosen, _ = QFileDialog.getSaveFileName(

@@ -19,7 +19,7 @@ from medrl_napari.scans import KEY
 
 if TYPE_CHECKING:
     from napari.components import Dims
-    from napari.layers import Labels, Layer, Points, Shapes, Tracks, Vectors
+    from napari.layers import Labels, Layer, Points, Shapes, Tracks
 
 #: Settable attributes with an event that mean nothing to a twin, or come with something else.
 _OWN = {
@@ -88,11 +88,13 @@ class Twins:
                 self._mark("data", but=self._drawn)
                 self._drawn = None
             for number, (twin, names) in enumerate(zip(self.twins, self._pending, strict=True)):
-                self._cut_boxes(number)
+                cut = self._cut_of(number)
                 if names and not _is_busy(twin):
                     wanted = sorted(names)
                     names.clear()
                     self._renew(twin, wanted)
+                if cut is not None:
+                    cut()
 
     # ---------------------------------------------------------------------------------------------
 
@@ -222,19 +224,23 @@ class Twins:
         if not self._busy:
             self.layer.events.paint(value=event.value)
 
-    def _cut_boxes(self, number: int) -> None:
-        """Show boxes, which are other lines in each plane, where a twin's own plane cuts them."""
+    def _cut_of(self, number: int) -> Callable[[], None] | None:
+        """What shows boxes, which are other lines in each plane, where a twin's own one cuts them.
+
+        None if the layer has none, or they are shown as they are.
+        """
         known, names = self.layer.metadata.get(KEY), self._pending[number]
         cut = known.get("cut") if isinstance(known, dict) else None
         if cut is None or self._dims.ndim < 3:
-            return
+            return None
         across = self._across[number]
         at = self._dims.point[across - 3]
         if "data" not in names and at == self._cut_at[number]:
-            return
-        names -= {"data", "refresh", "edge_color"}
+            return None
+        if self.layer._type_string == "vectors":
+            names -= {"data", "refresh", "edge_color"}
         self._cut_at[number] = at
-        cut(self.twins[number], across, at)
+        return partial(cut, self.twins[number], across, at)
 
     def _renew(self, twin: Layer, names: list[str]) -> None:
         """Bring some things of a twin up to date."""
