@@ -150,7 +150,8 @@ class BoxLayers:
         if across is not None:
             edges, owners = cut_edges(self._corners, across, at)
             for box in np.unique(owners):
-                places[box] = edges[owners == box, 0].min(axis=0)
+                mine = edges[owners == box]
+                places[box] = np.minimum(mine[:, 0], mine.sum(axis=1)).min(axis=0)
         return places
 
     def set_aside(self) -> None:
