@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 #: Of boxes about which nothing else is known.
 COLORS = ("#39d98a", "#48dbfb", "#ff9f43", "#c8a2ff", "#ffd43b", "#f783ac")
-_EDGE_MM = 0.7
+_EDGE_MM = 1.0
 #: How opaque the others are while one box is pointed out.
-_BEHIND = 0.5
+_BEHIND = 0.6
 
 
 class BoxLayers:
@@ -66,7 +66,7 @@ class BoxLayers:
             "features": {"name": np.array([], dtype=object)},
             "size": 0.1,
             "face_color": "transparent",
-            "border_width": 0.0,
+            "border_color": "transparent",
             "projection_mode": "none",
             "blending": "translucent_no_depth",
             "metadata": {KEY: {**known, "kind": "box names", "cut": self._cut_labels}},
@@ -214,6 +214,7 @@ def _edges_layer(edges: Floats, *, name: str) -> LayerData:
         "edge_color": COLORS[0],
         "edge_width": _EDGE_MM,
         "vector_style": "line",
+        "opacity": 1.0,
         "blending": "translucent_no_depth",
         "ndim": 3,
         **AXES,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.path import Path as Polygon
+from medrl.volume.boxes import read_boxes, write_boxes
 from monai.data.meta_tensor import MetaTensor
 from napari.components import ViewerModel
 from qtpy.QtCore import Qt
@@ -18,14 +19,18 @@ from scipy.spatial import ConvexHull
 
 from medrl import systems
 from medrl.bundles.manifest import FORMAT, VERSION
+from medrl.errors import MedrlError
 from medrl.volume.read import read
 from medrl_napari import models
 from medrl_napari.box_layers import BoxLayers
+from medrl_napari.launch import middle_of_points
 from medrl_napari.localize.grip import LEAST_MM, drawn_box, grip_at, lie_of
 from medrl_napari.localize.widget import LocalizeWidget
-from medrl_napari.scans import add, image_layer, show
+from medrl_napari.readers import read_layers
+from medrl_napari.scans import add, image_layer, show, shown_of
 from medrl_napari.space import STRAIGHT, frame_of
 from medrl_napari.views.widget import OrthoViews
+from medrl_napari.writers import write_box_layer
 from tests.napari_plugin.conftest import made_scan
 from tests.napari_plugin.localizer import ABSENT, BOXES, SURE, corners_of
 
@@ -258,11 +263,10 @@ def test_a_search_shows_boxes_with_names_and_how_sure_they_are(widget, qtbot):
     ]
 
 
-@pytest.mark.parametrize("turn_deg", [(0, 0, 0), (10, 20, 5)])
 @pytest.mark.parametrize(("order", "axis"), [((1, 2, 3), 0), ((2, 1, 3), 2), ((3, 1, 2), 1)])
-def test_a_dragged_face_moves_and_no_other(widget, qtbot, mouse, turn_deg, order, axis):
+def test_a_dragged_face_moves_and_no_other(widget, qtbot, mouse, order, axis):
     viewer = widget.viewer
-    search(qtbot, widget, spine(turn_deg=turn_deg))
+    search(qtbot, widget, spine(turn_deg=(10, 20, 5)))
     viewer.dims.order = (0, *order)
     widget.table.choose("L3")
     viewer.scene.camera.zoom = 4
@@ -412,7 +416,6 @@ def test_a_box_is_drawn_for_an_absent_one_and_without_any_model(widget, qtbot, m
 
 
 def test_results_and_corrections_are_saved(widget, qtbot, tmp_path):
-    boxes = pytest.importorskip("medrl.volume.boxes")
     path = tmp_path / "scans" / "s1.nii.gz"
     path.parent.mkdir()
     scan = spine(turn_deg=(10, 20, 5))
@@ -425,7 +428,7 @@ def test_results_and_corrections_are_saved(widget, qtbot, tmp_path):
     assert "2 boxes of s1" in widget.status.text()
     (entry,) = json.loads(datalist.read_text())["training"]
     assert entry == {"image": "../scans/s1.nii.gz", "boxes": "s1.mrk.json"}
-    kept = boxes.read_boxes(datalist.parent / "s1.mrk.json")
+    kept = read_boxes(datalist.parent / "s1.mrk.json")
     assert set(kept) == set(SURE) - {ABSENT}
     expected = corners_of("L4")
     expected[0, 0] = -25
@@ -436,5 +439,54 @@ def test_results_and_corrections_are_saved(widget, qtbot, tmp_path):
     qtbot.waitUntil(lambda: not widget.running, timeout=30_000)
     endings = {".mrk.json", ".csv", ".trajectory.json", ".png"}
     assert {p.name for p in (tmp_path / "out").iterdir()} == {f"s1{e}" for e in endings}
-    kept = boxes.read_boxes(tmp_path / "out" / "s1.mrk.json")
+    kept = read_boxes(tmp_path / "out" / "s1.mrk.json")
     np.testing.assert_allclose(kept["L4"], expected, atol=1e-6)
+
+
+def test_boxes_of_a_file_are_shown_and_saved_as_they_are(widget, qtbot, tmp_path):
+    viewer = widget.viewer
+    scan = spine(turn_deg=(10, 20, 5))
+    write_boxes(tmp_path / "a.mrk.json", {name: corners_of(name) for name in ("L3", "L4")})
+    # Without a viewer that they could follow: whole wire frames.
+    ((edges, settings, kind),) = layers_without_viewer(tmp_path / "a.mrk.json")
+    assert (len(edges), kind, settings["name"]) == (24, "vectors", "a")
+    add(viewer, image_layer(show(scan), name="spine"))
+    assert read_layers(str(tmp_path / "a.mrk.json")) == [(None,)]
+    layer = viewer.layers["a"]
+    np.testing.assert_allclose(
+        show(scan).frame.to_world(middle_of_points(viewer)),
+        np.median([corners_of(name).mean(axis=0) for name in ("L3", "L4")], axis=0),
+        atol=1e-9,
+    )
+    data, meta, _ = layer.as_layer_data_tuple()
+    write_box_layer(str(tmp_path / "b.mrk.json"), data, meta)
+    back = read_boxes(tmp_path / "b.mrk.json")
+    for name in ("L3", "L4"):
+        np.testing.assert_allclose(back[name], corners_of(name), atol=1e-6)
+    with pytest.raises(MedrlError, match="does not show boxes"):
+        write_box_layer(str(tmp_path / "c.mrk.json"), data, {"name": "x"})
+
+
+def layers_without_viewer(path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(napari, "current_viewer", lambda: None)
+        return read_layers(str(path))
+
+
+def test_the_scan_is_cropped_to_a_box(widget, qtbot):
+    scan = spine(turn_deg=(10, 20, 5))
+    layer = search(qtbot, widget, scan)
+    widget.table.choose("L3")
+    click(qtbot, widget.crop_button)
+    cut = shown_of(widget.viewer.layers["spine L3"])
+    # What is cut out lies where it lay, and holds all voxels whose middle is in the box.
+    own = np.argwhere(np.ones(scan.shape[1:]))
+    world = own @ scan.affine.numpy()[:3, :3].T + scan.affine.numpy()[:3, 3]
+    inside = ((world >= BOXES["L3"][0]) & (world <= BOXES["L3"][1])).all(axis=1)
+    assert 0 < inside.sum() < len(own)
+    there = np.linalg.inv(cut.scan.affine.numpy())
+    voxels = world[inside] @ there[:3, :3].T + there[:3, 3]
+    at = tuple(np.rint(voxels).astype(int).T)
+    np.testing.assert_array_equal(cut.scan.numpy()[0][at], scan.numpy()[0][tuple(own[inside].T)])
+    assert cut.scan.numpy().size < scan.numpy().size / 4
+    assert cut.frame.same_as(shown_of(layer).frame)

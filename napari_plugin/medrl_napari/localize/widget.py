@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from medrl.volume.boxes import crop_to_box
+
 import medrl
 from medrl.errors import MedrlError
 from medrl.localization.answer import Localization
@@ -12,7 +14,7 @@ from medrl_napari.box_layers import BoxLayers
 from medrl_napari.localize.editor import BoxEditor, Mode
 from medrl_napari.localize.faces import FacesForm
 from medrl_napari.localize.kind import BOXES
-from medrl_napari.scans import KEY
+from medrl_napari.scans import KEY, add_beside, image_layers, show
 from medrl_napari.search.result import Search
 from medrl_napari.search.widget import SearchWidget
 from medrl_napari.space import Floats
@@ -48,13 +50,16 @@ class LocalizeWidget(SearchWidget):
         self.delete_button = button(
             "Delete", "The chosen box is not in the scan (Del)", self.delete
         )
+        self.crop_button = button(
+            "Crop scan", "The scan cut to the chosen box, as a layer of its own", self.crop
+        )
         self.faces = FacesForm()
         self.faces.changed.connect(self._type)
         self.faces.renamed.connect(self.rename)
         self._keys["Delete"] = self.delete
         self.arrange(
             self.faces,
-            row(self.move_button, self.draw_button, stretch=(1, 1)),
+            row(self.move_button, self.draw_button, self.crop_button, stretch=(1, 1, 1)),
             row(self.delete_button, self.reset_button, self.undo_button, stretch=(1, 1, 1)),
         )
         self.status.say("Choose a scan and find its organs, or draw their boxes.")
@@ -101,6 +106,22 @@ class LocalizeWidget(SearchWidget):
             return
         self.correct({before: None, name: items[before].corners_world})
 
+    def crop(self) -> None:
+        """Show the scan cut to the current box."""
+        name = self.table.current
+        if self.search is None or name is None:
+            return
+        try:
+            cut = crop_to_box(self.search.shown.scan, self.search.items[name].corners_world)
+            shown = show(cut, frame=self.search.shown.frame)
+        except MedrlError as error:
+            self.status.error(str(error))
+            return
+        title = f"{self.search.name} {self.kind.title(name)}"
+        for layer in image_layers(shown, name=title):
+            add_beside(self.viewer, layer)
+        self.status.say(f"{title} is a layer of its own.")
+
     def enable(self) -> None:
         """Allow what can be done now."""
         super().enable()
@@ -130,7 +151,9 @@ class LocalizeWidget(SearchWidget):
         name = self.table.current if self.search is not None and not self.running else None
         item = None if self.search is None or name is None else self.search.items.get(name)
         self.faces.show_box(item and item.name, item and item.corners_world)
-        self.delete_button.setEnabled(item is not None and item.status != "absent")
+        there = item is not None and item.status != "absent"
+        self.delete_button.setEnabled(there)
+        self.crop_button.setEnabled(there)
 
     # ---------------------------------------------------------------------------------------------
 
