@@ -89,8 +89,8 @@ def draw_detection() -> None:
     widget = DetectWidget(viewer)
     dock(viewer, widget, "Detect landmarks", width=400)
     widget.run_button.click()
-    wait(lambda: not widget.running and widget.detection is not None)
-    names = [landmark.name for landmark in widget.detection.landmarks]
+    wait(lambda: not widget.running and widget.result is not None)
+    names = [landmark.name for landmark in widget.result.landmarks]
     widget.table.selectRow(names.index(LANDMARK))
     finish("napari-detect.png", viewer)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +13,11 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from medrl.data.datalist import SPLITS, read_content, read_samples
+from medrl.data import adding
+from medrl.data.datalist import read_samples
 from medrl.data.loading import load_samples
 from medrl.errors import MedrlError
-from medrl.files import all_or_nothing, prepare_folder, stem_of
+from medrl.files import stem_of
 from medrl.volume.points import read_points, write_markups
 from medrl.volume.prepare import Preprocessing, ResampleIsotropic
 from medrl.volume.read import read
@@ -106,56 +105,15 @@ def add_sample(
         MedrlError: If the scan is not there, a position is not three finite numbers, the datalist
             is none, or the files cannot be written.
     """
-    if split not in SPLITS:
-        raise MedrlError(f"there is no split {split!r}: choose one of {', '.join(SPLITS)}")
-    if not points_world:
-        raise MedrlError(f"no landmark of {image} to add to {datalist}")
-    if not image.exists():
-        raise MedrlError(f"{image} does not exist, so no datalist can name it")
-    folder = prepare_folder(datalist.absolute().parent)
-    content = read_content(datalist) if datalist.exists() else {name: [] for name in SPLITS}
-    entries = [
-        entry for name in SPLITS for entry in content.get(name) or [] if isinstance(entry, dict)
-    ]
-    points = dict(points_world)
-    own = None
-    for entry in entries:
-        if _home_of(folder / str(entry.get("image"))) == _home_of(image):
-            own = entry
-    if own is None:
-        own = {"image": _path_from(folder, image)}
-        content[split] = [*(content.get(split) or []), own]
-    elif "landmarks" in own:
-        points = {**read_points(folder / str(own["landmarks"])), **points}
-    markups = _free_name(folder, image, own.get("landmarks"))
-    own["landmarks"] = markups.name
-    with all_or_nothing({"markups": markups, "datalist": datalist.absolute()}) as drafts:
-        write_markups(drafts["markups"], points, name=stem_of(image))
-        drafts["datalist"].write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return markups
-
-
-def _home_of(image: Path) -> Path:
-    """Where a scan lies; links to one file are scans of their own."""
-    return image.parent.resolve() / image.name
-
-
-def _path_from(folder: Path, image: Path) -> str:
-    """How a datalist names a scan: relative to itself if they are neighbours, else in full."""
-    whole = image.absolute()
-    if whole.is_relative_to(folder.parent) and folder.parent != folder.parent.parent:
-        return Path(os.path.relpath(whole, folder)).as_posix()
-    return str(whole)
-
-
-def _free_name(folder: Path, image: Path, taken_by_itself: str | None) -> Path:
-    """A file for a scan's landmarks that holds no other scan's."""
-    stem, number = stem_of(image), 1
-    path = folder / f"{stem}.mrk.json"
-    while path.exists() and path.name != taken_by_itself:
-        number += 1
-        path = folder / f"{stem}_{number}.mrk.json"
-    return path
+    return adding.add_sample(
+        datalist,
+        image,
+        points_world,
+        key="landmarks",
+        read=read_points,
+        write=lambda path, points: write_markups(path, points, name=stem_of(image)),
+        split=split,
+    )
 
 
 def landmark_names(samples: Sequence[Sample]) -> tuple[str, ...]:

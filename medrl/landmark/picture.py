@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medrl.results.picture import (
+    BY_HAND,
     FAIR,
     GAP,
     GOOD,
     POOR,
     SCALE_COLORS,
     TOP,
+    UNJUDGED,
     Sheet,
+    answer_color,
     line_handle,
     marker_handle,
     projected_handle,
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
 
     from medrl.landmark.detect import Detection, Landmark
 
-_CORRECTED, _UNJUDGED, _BY_HAND = "#d98cff", "#48dbfb", "#ffffff"
+_CORRECTED = "#d98cff"
 #: Width of a picture, what is left below, and the space for a line of text (inches).
 _WIDTH, _BOTTOM, _LINE = 15.0, 0.62, 0.3
 _TILE_MM = 64.0
@@ -213,8 +216,8 @@ def _handles(detection: Detection) -> list[Any]:
         "50 to 80 %": (FAIR, "o"),
         "below 50 %: check": (POOR, "o"),
         "corrected by the shape prior": (_CORRECTED, "D"),
-        "placed by hand": (_BY_HAND, "s"),
-        "confidence unknown": (_UNJUDGED, "o"),
+        "placed by hand": (BY_HAND, "s"),
+        "confidence unknown": (UNJUDGED, "o"),
     }
     used = {landmark_style(lm) for lm in detection.landmarks if lm.status != "absent"}
     for label, (color, marker) in styles.items():
@@ -230,15 +233,10 @@ def short_name(name: str) -> str:
 
 def landmark_style(landmark: Landmark) -> tuple[str, str]:
     """Colour and marker (matplotlib's) of a landmark that is there, by how sure it is."""
-    if landmark.status == "by hand":
-        return _BY_HAND, "s"
     if landmark.status == "corrected":
         return _CORRECTED, "D"
-    if math.isnan(landmark.confidence):
-        return _UNJUDGED, "o"
-    if landmark.confidence >= 0.8:
-        return GOOD, "o"
-    return (FAIR if landmark.confidence >= 0.5 else POOR), "o"
+    marker = "s" if landmark.status == "by hand" else "o"
+    return answer_color(landmark.status, landmark.confidence), marker
 
 
 def _scale_colors(detection: Detection) -> dict[float, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 SCALE_COLORS = ("#ff9f43", "#48dbfb", "#ffffff", "#c8a2ff", "#7bed9f")
 #: Colours of what is good, to be looked at, and bad or background.
 GOOD, FAIR, POOR = "#39d98a", "#ffd43b", "#ff5c5c"
+#: Of an answer that nobody judged, and of one by hand.
+UNJUDGED, BY_HAND = "#48dbfb", "#ffffff"
 
 #: Space between panels, above all of them, and below (inches).
 GAP, TOP, BOTTOM = 0.12, 0.62, 0.68
@@ -25,6 +28,17 @@ _DISCLAIMER = "For research; not for diagnosis."
 _DPI = 110
 #: zlib's level: a third of the time of the usual 6, for 7 % more bytes.
 _PNG_EFFORT = 3
+
+
+def answer_color(status: str, confidence: float) -> str:
+    """Colour of something that is in the scan, by who placed it and how sure that is."""
+    if status == "by hand":
+        return BY_HAND
+    if math.isnan(confidence):
+        return UNJUDGED
+    if confidence >= 0.8:
+        return GOOD
+    return FAIR if confidence >= 0.5 else POOR
 
 
 def row_height(shown: DisplayVolume, width: float, *, most: float = 8.0) -> float:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from medrl.trajectory import Recording, Step, Trajectory
 from medrl_napari.agent_table import AgentTable, scale_colormap
-from medrl_napari.boxes import cube_corners, cut_edges, whole_edges
+from medrl_napari.boxes import cube_corners, cut_edges, slice_of, whole_edges
 from medrl_napari.scans import KEY, LayerData, add, add_beside
 from medrl_napari.space import AXES, AXES_4D, Floats, Frame
 
@@ -165,6 +165,12 @@ class AgentsView:
         edges, owners = cut_edges(corners, across, at)
         return edges, colors[owners]
 
+    def _cut_windows(self, layer: Vectors, across: int | None, at: float) -> None:
+        """Show the windows on a layer, for a slice or whole."""
+        layer.data, colors = self.window_edges(across, at)
+        if len(colors):
+            layer.edge_color = colors
+
     def remove(self) -> None:
         """Take the layers away, and follow the viewer no more."""
         for event in self._dims_events():
@@ -255,11 +261,9 @@ class AgentsView:
         # Adding a layer moves the sliders, which leads here again.
         if dims.ndim < 4 or self._adding:
             return
-        across = None if dims.ndisplay == 3 else dims.order[-3] - 1
-        vectors, colors = self.window_edges(
-            across, 0.0 if across is None else dims.point[across + 1]
-        )
+        across, at = slice_of(dims)
         if self._windows is None:
+            vectors, colors = self.window_edges(across, at)
             if not len(vectors) or self._points is None:
                 return
             settings = {
@@ -269,7 +273,9 @@ class AgentsView:
                 "vector_style": "line",
                 "opacity": 0.7,
                 "blending": "translucent_no_depth",
-                "metadata": {KEY: {"kind": "windows", "frame": self.frame, "view": self}},
+                "metadata": {
+                    KEY: {"kind": "windows", "frame": self.frame, "cut": self._cut_windows}
+                },
                 **AXES,
             }
             self._adding = True
@@ -280,9 +286,7 @@ class AgentsView:
         if not self._windows.visible:
             # napari does not slice a hidden layer anew, so other data would not fit its slice.
             return
-        self._windows.data = vectors
-        if len(vectors):
-            self._windows.edge_color = colors
+        self._cut_windows(self._windows, across, at)
 
 
 @contextmanager

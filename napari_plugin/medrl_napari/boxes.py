@@ -1,4 +1,4 @@
-"""Boxes as wire frames: whole, or where a slice cuts them.
+"""The geometry of boxes as wire frames: whole, or where a slice cuts them.
 
 A box is given by its eight corners (2, 2, 2, 3), so that it may lie askew in napari's world.
 """
@@ -6,15 +6,33 @@ A box is given by its eight corners (2, 2, 2, 3), so that it may lie askew in na
 from __future__ import annotations
 
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from medrl_napari.space import Floats, Frame
 
+if TYPE_CHECKING:
+    from napari.components import Dims
+
 _AXES = (0, 1, 2)
 #: The faces of a box as the numbers of their corners, one after the other round the face.
 _ROUND = ((0, 0), (0, 1), (1, 1), (1, 0))
+
+
+def slice_of(dims: Dims) -> tuple[int | None, float]:
+    """The slice that a viewer shows.
+
+    Args:
+        dims: The viewer's.
+
+    Returns:
+        The axis of (z, y, x) across it, and where it lies on that; None and 0 in 3D.
+    """
+    first = dims.ndim - 3
+    across = dims.order[-3] - first if first >= 0 and dims.ndisplay == 2 else -1
+    return (None, 0.0) if across < 0 else (across, float(dims.point[first + across]))
 
 
 def box_corners(opposite_world: ArrayLike, frame: Frame) -> Floats:

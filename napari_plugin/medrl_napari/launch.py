@@ -103,13 +103,16 @@ def run() -> None:
 
 
 def _places(layer: Any) -> NDArray[np.float64]:
-    """Landmarks (P, 3) that a layer holds, RAS mm: its points, or what its agents answered."""
+    """Landmarks (P, 3) that a layer holds, RAS mm: points, middles of boxes, agents' answers."""
     known = layer.metadata.get(KEY)
     if not isinstance(known, dict):
         return np.empty((0, 3))
     if known.get("kind") == "agents":
         answers = [a.answer_world for a in known["trajectory"].agents if a.answer_world is not None]
         return np.array(answers).reshape(-1, 3)
+    if known.get("kind") == "boxes" and "view" in known:
+        corners = known["view"].boxes_world.values()
+        return np.array([box.mean(axis=0) for box in corners]).reshape(-1, 3)
     if known.get("kind") in ("landmarks", "seeds"):
         return layer_positions_world(layer, known["frame"])
     return np.empty((0, 3))

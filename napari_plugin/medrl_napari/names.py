@@ -74,13 +74,13 @@ def name_boxes(viewer: ViewerModel, layer: Points, rows: Sequence[int]) -> tuple
     """
     world = np.asarray(layer.data)[rows] * layer.scale + layer.translate
     dims = viewer.dims
+    first = dims.ndim - layer.ndim
     if dims.ndisplay == 3:
         camera = viewer.scene.camera
         forth, up = np.array(camera.view_direction), np.array(camera.up_direction)
         axes = np.stack([np.cross(forth, up), -up, forth])
-        right, down, depth = axes @ world[:, list(dims.displayed)].T
+        right, down, depth = axes @ world[:, [axis - first for axis in dims.displayed]].T
     else:
-        first = dims.ndim - layer.ndim
         down, right = (world[:, axis - first] for axis in dims.displayed)
         hidden = [axis for axis in dims.not_displayed if axis >= first]
         at = np.array([dims.point[axis] for axis in hidden])

@@ -1,4 +1,4 @@
-"""Files into layers: scans, masks, points, agents' paths and transforms."""
+"""Files into layers: scans, masks, points, boxes, agents' paths and transforms."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from medrl.volume.boxes import read_boxes
 
 from medrl.errors import MedrlError
 from medrl.files import stem_of
@@ -18,6 +19,7 @@ from medrl.volume.points import Markup, read_markups, read_points
 from medrl.volume.read import SUFFIXES, read
 from medrl.volume.series import list_series
 from medrl_napari.agents import AgentsView, trajectory_layers
+from medrl_napari.box_layers import COLORS, BoxLayers, boxes_layer
 from medrl_napari.label_maps import label_map_layers
 from medrl_napari.names import thin_names
 from medrl_napari.points import points_layer
@@ -40,8 +42,8 @@ Reader = Callable[[str | Sequence[str]], list[LayerData]]
 _TRAJECTORY = ".trajectory.json"
 _POINTS = (".mrk.json", ".fcsv")
 _TRANSFORMS = (".tfm", ".h5", ".lta")
-#: Markups that are more than their control points.
-_SHAPES = ("ROI", "Plane")
+#: Markups that are more than their control points, but for boxes.
+_SHAPES = ("Plane",)
 #: Scouts and reconstructions beyond these would fill the memory.
 _MOST_SERIES = 8
 #: What tells napari that a reader has done all that there was to do.
@@ -117,7 +119,7 @@ def _read_one(path: Path, frame: Frame | None, viewer: ViewerModel | None) -> li
         title = path.name[: -len(_TRAJECTORY)]
         return _read_agents(path, frame or STRAIGHT, viewer, name=f"{title} agents")
     if name.endswith(_POINTS):
-        return _read_points(path, frame or STRAIGHT)
+        return _read_points(path, frame or STRAIGHT, viewer)
     if name.endswith(_TRANSFORMS):
         from medrl_napari.transforms import read_transform_file
 
@@ -163,17 +165,31 @@ def _read_agents(
     return []
 
 
-def _read_points(path: Path, frame: Frame) -> list[LayerData]:
+def _read_points(path: Path, frame: Frame, viewer: ViewerModel | None) -> list[LayerData]:
     title = path.name.split(".")[0]
     if path.name.lower().endswith(".fcsv"):
         points = read_points(path)
         return [points_layer(list(points), np.array(list(points.values())), frame, name=title)]
-    markups = [markup for markup in read_markups(path) if len(markup.labels)]
+    read = read_markups(path)
+    boxes = _read_boxes(path, frame, viewer) if any(m.kind == "ROI" for m in read) else []
+    markups = [markup for markup in read if markup.kind != "ROI" and len(markup.labels)]
     for markup in markups:
         if markup.kind in _SHAPES:
             line = f"{path}: of the {markup.kind} {markup.name!r} only the control points are shown"
             warnings.warn(line, UserWarning, stacklevel=2)
-    return [_markup_layer(markup, frame, name=markup.name or title) for markup in markups]
+    return boxes + [_markup_layer(m, frame, name=m.name or title) for m in markups]
+
+
+def _read_boxes(path: Path, frame: Frame, viewer: ViewerModel | None) -> list[LayerData]:
+    name = path.name.split(".")[0]
+    boxes = read_boxes(path)
+    corners = np.array(list(boxes.values())).reshape(-1, 2, 3)
+    if viewer is None:
+        return [boxes_layer(corners, frame, name=name)]
+    # With a viewer, the boxes are shown where its slices cut them, with their names.
+    colors = [COLORS[number % len(COLORS)] for number in range(len(boxes))]
+    BoxLayers(viewer, frame, name=name).show(list(boxes), corners, colors)
+    return []
 
 
 def _markup_layer(markup: Markup, frame: Frame, *, name: str) -> LayerData:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from medrl.volume.boxes import write_boxes
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
 
@@ -15,6 +16,7 @@ from medrl.trajectory import Trajectory, write_trajectory
 from medrl.volume.grid import on_grid_of
 from medrl.volume.points import Markup, write_markup_lists
 from medrl.volume.read import write_nifti
+from medrl_napari.box_layers import BoxLayers
 from medrl_napari.points import names_of, positions_world
 from medrl_napari.scans import KEY, Shown, frame_known, frame_of_viewer, scan_layers, shown_of
 from medrl_napari.space import Frame
@@ -97,6 +99,28 @@ def write_points(path: str, data: Any, meta: Meta) -> list[str]:
     told = [str(text) for text in table.get("description", [""] * len(names))]
     title = str(meta.get("name", "points"))
     write_markup_lists(path, [Markup("Fiducial", title, world, tuple(names), tuple(told))])
+    return [path]
+
+
+def write_box_layer(path: str, data: Any, meta: Meta) -> list[str]:
+    """Write a layer of boxes as 3D Slicer ROIs.
+
+    Args:
+        path: File to write, .mrk.json.
+        data: Edges; what is written are the boxes themselves.
+        meta: The layer's settings.
+
+    Returns:
+        The file.
+
+    Raises:
+        MedrlError: If the layer shows none, or the file cannot be written.
+    """
+    known = meta.get("metadata", {}).get(KEY)
+    boxes = known.get("view") if isinstance(known, dict) else None
+    if not isinstance(boxes, BoxLayers):
+        raise MedrlError(f"the layer {meta.get('name')!r} does not show boxes of medrl")
+    write_boxes(path, boxes.boxes_world)
     return [path]
 
 

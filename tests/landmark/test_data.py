@@ -144,7 +144,7 @@ def test_scans_of_the_same_name_keep_their_own_points(tmp_path):
         ("not json", {"a": (1, 2, 3)}, {}, "not a JSON datalist"),
         ('{"training": 3}', {"a": (1, 2, 3)}, {}, "is not a list"),
         ("{}", {"a": (1, 2, np.nan)}, {}, "not finite"),
-        ("{}", {}, {}, "no landmark"),
+        ("{}", {}, {}, "no landmarks of"),
         ("{}", {"a": (1, 2, 3)}, {"split": "holdout"}, "no split 'holdout'"),
     ],
 )

@@ -22,10 +22,10 @@ from medrl.landmark.detect import Detection, Landmark, LandmarkDetector
 from medrl.landmark.model import LandmarkModel, ModelSettings
 from medrl.trajectory import Recording, Step
 from medrl.volume.read import read
-from medrl_napari.detect import widget as module
 from medrl_napari.detect.points import LandmarkPoints
 from medrl_napari.detect.widget import DetectWidget
 from medrl_napari.scans import add, image_layer, show
+from medrl_napari.search import widget as module
 
 STEPS = 6
 #: RAS mm, in the scan of `head`; the last one is absent.
@@ -120,12 +120,12 @@ def docked(viewer, qtbot):
     widget = DetectWidget(viewer)
     viewer.window.add_dock_widget(widget, name="detect", area="right")
     qtbot.waitExposed(widget)
-    click(qtbot, widget.landmarks.none)
+    click(qtbot, widget.targets.none)
     for word in ("putamen", "thalamus"):
-        qtbot.keyClicks(widget.landmarks.filter, word)
-        click(qtbot, widget.landmarks.all)
-        widget.landmarks.filter.clear()
-    assert set(widget.landmarks.names) == set(POINTS)
+        qtbot.keyClicks(widget.targets.filter, word)
+        click(qtbot, widget.targets.all)
+        widget.targets.filter.clear()
+    assert set(widget.targets.names) == set(POINTS)
     return widget
 
 
@@ -241,15 +241,15 @@ def test_keys_run_and_cancel(viewer, widget, scripted, qtbot):
     gate = threading.Semaphore(0)
     scripted(gate=gate)
     open_scan(viewer, head())
-    qtbot.keyClick(widget.landmarks.list, Qt.Key.Key_Return)
+    qtbot.keyClick(widget.targets.list, Qt.Key.Key_Return)
     assert widget.running
     job = widget.job
     qtbot.keyClick(widget, Qt.Key.Key_Escape)
     assert not widget.running
     gate.release(100)
     qtbot.waitUntil(lambda: not job.working)
-    qtbot.keyClick(widget.landmarks.filter, Qt.Key.Key_Return)
-    qtbot.waitUntil(lambda: widget.detection is not None and not widget.running)
+    qtbot.keyClick(widget.targets.filter, Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: widget.result is not None and not widget.running)
 
 
 def test_the_scan_is_seen_sharp_and_from_where_it_was_after_a_search(
@@ -290,7 +290,7 @@ def test_an_oblique_scan_gives_what_the_library_gives(viewer, widget, qtbot, mon
     search(qtbot, widget)
     direct = detector.detect(scan, landmarks=wanted)
     for landmark in direct.landmarks:
-        mine = widget.detection[landmark.name]
+        mine = widget.result[landmark.name]
         np.testing.assert_array_equal(mine.position_world, landmark.position_world)
         assert mine.status == landmark.status
     # The layer's points are the same ones, seen along the scan's own axes.
@@ -397,10 +397,10 @@ class TestAResult:
         goal = np.add(POINTS[name], (6.0, -8.0, 0))
         drag(viewer, POINTS[name], goal)
         np.testing.assert_allclose(landmarks_of(viewer)[name], goal, atol=0.5)
-        assert np.linalg.norm(widget.detection[name].position_world - goal) < 0.5
+        assert np.linalg.norm(widget.result[name].position_world - goal) < 0.5
         text = widget.table.text_of(name)
         assert text[1:3] == ("", "by hand")
-        moved = np.linalg.norm(widget.detection[name].position_world - POINTS[name])
+        moved = np.linalg.norm(widget.result[name].position_world - POINTS[name])
         assert text[3] == f"moved {moved:.1f} mm"
         for other in set(SURE) - {name}:
             np.testing.assert_allclose(landmarks_of(viewer)[other], POINTS[other], atol=1e-9)
@@ -473,7 +473,7 @@ def test_a_search_cancelled_halfway_leaves_nothing(viewer, widget, scripted, qtb
     click(qtbot, widget.cancel_button)
     assert names(viewer) == ["head"]
     assert widget.table.rowCount() == 0
-    assert widget.detection is None
+    assert widget.result is None
     assert not widget.save_button.isEnabled()
     assert widget.status.text() == "Cancelled."
     gate.release(100)
@@ -548,7 +548,7 @@ def test_what_cannot_be_searched_is_said_in_one_line(viewer, widget, scripted, q
     click(qtbot, widget.run_button)
     assert status.text() == "Open a 3D scan first: a flat or coloured image is none."
     open_scan(viewer, head())
-    click(qtbot, widget.landmarks.none)
+    click(qtbot, widget.targets.none)
     click(qtbot, widget.run_button)
     assert status.text() == "Tick at least one landmark."
     assert detector.calls == 0
@@ -573,7 +573,7 @@ def test_a_folder_without_a_landmark_model_is_refused(widget, tmp_path):
     widget.models.model = "rigid-head"
     assert "finds no landmarks" in widget.status.text()
     widget.models.model = "brain-t1"
-    assert len(widget.landmarks.names) == 25
+    assert len(widget.targets.names) == 25
 
 
 def test_the_widget_closed_while_agents_walk(viewer, widget, scripted, qtbot):
@@ -705,14 +705,14 @@ def test_the_model_that_ships_finds_in_napari_what_it_finds_without(viewer, widg
     values = torch.from_numpy(image.get_fdata().astype(np.float32))[None]
     scan = MetaTensor(values, affine=torch.from_numpy(image.affine))
     open_scan(viewer, scan, name="MNI152")
-    click(qtbot, widget.landmarks.all)
+    click(qtbot, widget.targets.all)
     search(qtbot, widget)
     direct = LandmarkDetector.load("brain-t1").detect(scan)
     assert len(direct.landmarks) == 25
     shown = landmarks_of(viewer)
     assert set(shown) == {lm.name for lm in direct.landmarks if lm.status != "absent"}
     for landmark in direct.landmarks:
-        mine = widget.detection[landmark.name]
+        mine = widget.result[landmark.name]
         assert mine.status == landmark.status
         np.testing.assert_allclose(mine.position_world, landmark.position_world, atol=1e-6)
         np.testing.assert_allclose(mine.confidence, landmark.confidence, atol=1e-6)

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from medrl_napari.detect.widget import DetectWidget
+from medrl_napari.localize.widget import LocalizeWidget
 from medrl_napari.names import name_boxes, thin_names, without_overlap
 from medrl_napari.panel.widget import AgentPanel
 from medrl_napari.points import points_layer
@@ -30,7 +31,7 @@ from medrl_napari.widgets import WholeRows
 from tests.napari_plugin.conftest import made_scan
 
 SIZES = [(900, 700), (1600, 1200)]
-KINDS = [DetectWidget, SegmentWidget, RegisterWidget, AgentPanel, OrthoViews]
+KINDS = [DetectWidget, LocalizeWidget, SegmentWidget, RegisterWidget, AgentPanel, OrthoViews]
 PARTS = (QAbstractButton, QAbstractSpinBox, QComboBox, QLabel, QSlider, WholeRows)
 
 
@@ -72,9 +73,7 @@ def assert_apart(boxes):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(
-    "kind", [DetectWidget, SegmentWidget, RegisterWidget, AgentPanel, OrthoViews]
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_everything_is_in_its_place(viewer, qtbot, kind, size):
     widget = kind(viewer)
     docked(viewer, widget, size, qtbot)

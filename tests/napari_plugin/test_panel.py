@@ -22,7 +22,7 @@ from medrl import read, systems
 from medrl.bundles.manifest import FORMAT, VERSION
 from medrl.cli.demo import write_template
 from medrl.errors import MedrlError
-from medrl.results.findings import Boxes, Mask, Motion, Points
+from medrl.results.findings import Mask, Motion, Points
 from medrl.trajectory import AgentPath, Trajectory, read_trajectory
 from medrl.volume.resample import resample_isotropic
 from medrl_napari import models
@@ -31,7 +31,7 @@ from medrl_napari.boxes import box_corners, cut_edges, whole_edges
 from medrl_napari.panel.findings import layers_of
 from medrl_napari.panel.form import OptionsForm, field_tips
 from medrl_napari.panel.widget import AgentPanel
-from medrl_napari.scans import add, image_layer, show, shown_of
+from medrl_napari.scans import KEY, add, image_layer, show, shown_of
 from medrl_napari.space import STRAIGHT, frame_of
 from medrl_napari.tick_list import TickList
 from tests.napari_plugin.conftest import made_scan
@@ -211,7 +211,7 @@ def test_a_system_of_another_package_walks_in_the_panel(viewer, boxer, qtbot, tm
     frame = frame_of(scan.affine)
     np.testing.assert_allclose(frame.to_world(points.data[0]), darkest, atol=1e-9)
     assert list(points.features["name"]) == ["heart"]
-    edges = viewer.layers["box: boxes"].data
+    edges, _ = viewer.layers["box: boxes"].metadata[KEY]["view"].edges(None, 0.0)
     assert len(edges) == 12
     ends = frame.to_world(np.concatenate([edges[:, 0], edges.sum(axis=1)]))
     np.testing.assert_allclose(ends.min(axis=0), darkest - 5, atol=1e-9)
@@ -387,7 +387,7 @@ def test_a_motion_is_the_scan_where_it_belongs():
     image = add(model, image_layer(show(scan), name="moving"))
     turn = np.eye(4)
     turn[:3, 3] = (5.0, -7.0, 2.0)
-    found = [Motion("moving", turn), Points((), np.empty((0, 3))), Boxes((), np.empty((0, 2, 3)))]
+    found = [Motion("moving", turn), Points((), np.empty((0, 3)))]
     layers = layers_of(found, STRAIGHT, {"moving": image}, name="align")
     moved = add(model, layers[0])
     # A voxel at x in its own world is shown at x minus the way.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from medrl.landmark.detect import Landmark
 from medrl.landmark.picture import landmark_style, short_name
 from medrl_napari.scans import KEY, Shown, add
+from medrl_napari.search.kind import Corrections
 from medrl_napari.space import AXES, Floats
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ _SYMBOLS = {"o": "disc", "D": "diamond", "s": "square"}
 #: Corrections smaller than this are none (mm).
 _STILL_MM = 1e-6
 _POINT_MM = 5.0
-
-#: Landmarks that a person moved, added (RAS mm) or took away (None).
-Corrections = dict[str, Floats | None]
 
 
 class LandmarkPoints:
@@ -43,6 +41,7 @@ class LandmarkPoints:
         *,
         changed: Callable[[Corrections], None],
         missing: Callable[[], str | None],
+        mode: Callable[[str], None] = lambda _mode: None,
         name: str = "landmarks",
     ) -> None:
         """Add the layer.
@@ -53,9 +52,11 @@ class LandmarkPoints:
             landmarks: Of any status; absent ones are not shown.
             changed: Called with what a person changed.
             missing: Which absent landmark a point is that a person adds, if any.
+            mode: Called with the layer's mode when it is another.
             name: What to call the layer.
         """
         self.shown = shown
+        self._mode = mode
         self._changed = changed
         self._missing = missing
         self._known: dict[str, Floats] = {}
@@ -81,6 +82,7 @@ class LandmarkPoints:
             "translation": (0.0, -_POINT_MM / 2, _POINT_MM / 2),
         }
         self.layer.events.data.connect(self._on_data)
+        self.layer.events.mode.connect(self._on_mode)
 
     def renew(self, shown: Shown, landmarks: Sequence[Landmark]) -> None:
         """Show the landmarks of another search."""
@@ -123,15 +125,27 @@ class LandmarkPoints:
         names = self._names()
         self.layer.selected_data = {names.index(name)} if name in names else set()
 
+    def drag(self, wanted: bool) -> None:
+        """Let the mouse move points, or the view."""
+        self.layer.mode = "select" if wanted else "pan_zoom"
+
+    def set_aside(self) -> None:
+        """Say that the points are of before."""
+        self.layer.name = f"{self.layer.name} before"
+
     def release(self) -> None:
         """Follow the layer no more."""
         self.layer.events.data.disconnect(self._on_data)
+        self.layer.events.mode.disconnect(self._on_mode)
 
     # ---------------------------------------------------------------------------------------------
 
     def _names(self) -> list[str]:
         features = self.layer.features
         return [str(name) for name in features["name"]] if "name" in features else []
+
+    def _on_mode(self, event: Any) -> None:
+        self._mode(str(event.mode))
 
     def _on_data(self, event: Any) -> None:
         """The layer's data changed; only what is over and done counts."""

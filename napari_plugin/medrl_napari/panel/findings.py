@@ -8,22 +8,47 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medrl.results.findings import Boxes, Finding, Mask, Motion, Points
-from medrl_napari.boxes import box_corners, whole_edges
+from medrl_napari.box_layers import COLORS, BoxLayers
 from medrl_napari.points import points_layer
-from medrl_napari.scans import KEY, LayerData, Shown, labels_layer, shown_of
-from medrl_napari.space import AXES, Frame
+from medrl_napari.scans import LayerData, Shown, add, labels_layer, shown_of
+from medrl_napari.space import Frame
 from medrl_napari.transforms import moved_image
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
     from napari.layers import Image
 
-_BOX_COLORS = ("#39d98a", "#48dbfb", "#ff9f43", "#c8a2ff", "#ffd43b", "#f783ac")
+
+def show_findings(
+    findings: Sequence[Finding],
+    viewer: ViewerModel,
+    frame: Frame,
+    images: Mapping[str, Image],
+    *,
+    name: str,
+) -> None:
+    """Add layers that show what a system has found; boxes follow the viewer's slices.
+
+    Args:
+        findings: What.
+        viewer: Where to.
+        frame: The viewer's.
+        images: The layers of the scans by role, as they lie.
+        name: What the layers' names begin with.
+    """
+    for finding in findings:
+        if isinstance(finding, Boxes):
+            colors = [COLORS[n % len(COLORS)] for n in range(len(finding.names))]
+            boxes = BoxLayers(viewer, frame, name=f"{name}: boxes")
+            boxes.show(finding.names, finding.corners_world, colors)
+        for layer in layers_of([finding], frame, images, name=name):
+            add(viewer, layer)
 
 
 def layers_of(
     findings: Sequence[Finding], frame: Frame, images: Mapping[str, Image], *, name: str
 ) -> list[LayerData]:
-    """Layers that show what a system has found.
+    """Layers that show what a system has found, but for boxes.
 
     Args:
         findings: What.
@@ -47,8 +72,6 @@ def layers_of(
             )
         elif isinstance(finding, Mask):
             layers.append(_mask_layer(finding, frame, name=f"{name}: mask"))
-        elif isinstance(finding, Boxes):
-            layers.append(_boxes_layer(finding, frame, name=f"{name}: boxes"))
         elif isinstance(finding, Motion):
             image = images[finding.role]
             back = np.linalg.inv(np.asarray(finding.transform_world, dtype=np.float64))
@@ -67,20 +90,3 @@ def _mask_layer(mask: Mask, frame: Frame, *, name: str) -> LayerData:
         "name": [mask.names.get(n, "") for n in numbers],
     }
     return data, settings, layer
-
-
-def _boxes_layer(boxes: Boxes, frame: Frame, *, name: str) -> LayerData:
-    count = len(boxes.names)
-    colors = [_BOX_COLORS[number % len(_BOX_COLORS)] for number in range(count)]
-    settings = {
-        "name": name,
-        "features": {"name": np.repeat(np.array(boxes.names, dtype=object), 12)},
-        "edge_color": np.repeat(np.array(colors), 12) if count else "white",
-        "edge_width": 1.0,
-        "vector_style": "line",
-        "blending": "translucent_no_depth",
-        "metadata": {KEY: {"kind": "boxes", "frame": frame, "scan": None}},
-        "ndim": 3,
-        **AXES,
-    }
-    return whole_edges(box_corners(boxes.corners_world, frame)), settings, "vectors"

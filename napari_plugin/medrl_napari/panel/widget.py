@@ -14,12 +14,12 @@ from qtpy.QtWidgets import QTableWidgetItem, QVBoxLayout, QWidget
 from medrl import systems
 from medrl.bundles import read_manifest
 from medrl.errors import MedrlError
-from medrl.results.findings import Points
+from medrl.results.findings import Boxes, Points
 from medrl_napari.dock import AgentsDock
 from medrl_napari.models import load_model
-from medrl_napari.panel.findings import layers_of
+from medrl_napari.panel.findings import show_findings
 from medrl_napari.panel.form import OptionsForm
-from medrl_napari.scans import Shown, add, center_views, shown_of
+from medrl_napari.scans import Shown, center_views, shown_of
 from medrl_napari.widgets import LayerChoices, Table, WholeRows, button, row
 
 if TYPE_CHECKING:
@@ -235,14 +235,14 @@ class AgentPanel(AgentsDock):
         if self._run is not run:
             return
         findings = run.system.findings(run.result)
-        self._points = {
-            name: position
-            for finding in findings
-            if isinstance(finding, Points)
-            for name, position in zip(finding.names, finding.positions_world, strict=True)
-        }
-        for layer in layers_of(findings, run.frame, run.images, name=run.system.verb):
-            add(self.viewer, layer)
+        self._points = {}
+        for finding in findings:
+            if isinstance(finding, Points):
+                self._points |= zip(finding.names, finding.positions_world, strict=True)
+            elif isinstance(finding, Boxes):
+                middles = finding.corners_world.mean(axis=1)
+                self._points |= zip(finding.names, middles, strict=True)
+        show_findings(findings, self.viewer, run.frame, run.images, name=run.system.verb)
         self.show_paths(run.result, run.frame, wanted=lambda: self._run is run)
 
     def _say(self, run: Run) -> None:

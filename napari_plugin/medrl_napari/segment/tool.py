@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medrl.volume.space import as_affine, spacing_of, world_to_voxel
+from medrl_napari.mouse import DragTool
 from medrl_napari.scans import Shown
 from medrl_napari.space import Floats
 
@@ -22,12 +23,12 @@ _CLICK_PX = 4.0
 _EQUAL = 1e-6
 
 
-class SeedTool:
+class SeedTool(DragTool):
     """Turns what the mouse does on a layer into strokes.
 
-    In a slice a click is a point and a drag a scribble; while Space is held a drag moves the
-    picture, as everywhere in napari. In 3D a click is the brightest voxel on the line of sight, as
-    a maximum projection shows it; a drag turns the scene, with Ctrl it is a scribble.
+    In a slice a click is a point and a drag a scribble. In 3D a click is the brightest voxel on the
+    line of sight, as a maximum projection shows it; a drag turns the scene, with Ctrl it is a
+    scribble.
     """
 
     def __init__(
@@ -47,48 +48,12 @@ class SeedTool:
                 it was drawn with Shift.
             on_draft: Called so with a stroke that is being drawn.
         """
-        self._viewer, self._shown = viewer, shown
+        super().__init__(viewer)
+        self._shown = shown
         self._on_stroke, self._on_draft = on_stroke, on_draft
-        self._layer: Points | None = None
-        self._moving = False
 
-    def attach(self, layer: Points) -> None:
-        """Work on a layer, whenever it is the selected one."""
-        self.release()
-        self._viewer.dims.events.ndisplay.connect(self._set_pan)
-        self._layer = layer
-        layer.mouse_drag_callbacks.append(self._drag)
-        layer.bind_key("Space", self._hold, overwrite=True)
-        self._set_pan()
-
-    def release(self) -> None:
-        """Leave viewer and layer alone again."""
-        layer, self._layer = self._layer, None
-        if layer is not None:
-            self._viewer.dims.events.ndisplay.disconnect(self._set_pan)
-            layer.mouse_drag_callbacks.remove(self._drag)
-            layer.bind_key("Space", None)
-            layer.mouse_pan = True
-
-    # ---------------------------------------------------------------------------------------------
-
-    def _set_pan(self, _event: Any = None) -> None:
-        """In a slice a drag draws, in 3D it turns the scene."""
-        if self._layer is not None and self._layer.mode == "pan_zoom":
-            self._layer.mouse_pan = self._moving or self._viewer.dims.ndisplay == 3
-
-    def _hold(self, _layer: Points) -> Iterator[None]:
-        self._moving = True
-        self._set_pan()
-        yield
-        self._moving = False
-        self._set_pan()
-
-    def _drag(self, layer: Points, event: Any) -> Iterator[None]:
+    def drag(self, layer: Points, event: Any) -> Iterator[None]:
         """From press to release."""
-        self._set_pan()
-        if self._moving or event.button != 1 or layer.mode != "pan_zoom":
-            return
         begin = np.array(event.pos, dtype=np.float64)
         # Of the canvas with the mouse on it, which may be one of the linked views.
         draws = len(event.dims_displayed) == 2 or "Control" in event.modifiers

@@ -19,7 +19,7 @@ from medrl_napari.scans import KEY
 
 if TYPE_CHECKING:
     from napari.components import Dims
-    from napari.layers import Labels, Layer, Points, Shapes, Tracks, Vectors
+    from napari.layers import Labels, Layer, Points, Shapes, Tracks
 
 #: Settable attributes with an event that mean nothing to a twin, or come with something else.
 _OWN = {
@@ -88,11 +88,13 @@ class Twins:
                 self._mark("data", but=self._drawn)
                 self._drawn = None
             for number, (twin, names) in enumerate(zip(self.twins, self._pending, strict=True)):
-                self._cut_windows(number)
+                cut = self._cut_of(number)
                 if names and not _is_busy(twin):
                     wanted = sorted(names)
                     names.clear()
                     self._renew(twin, wanted)
+                if cut is not None:
+                    cut()
 
     # ---------------------------------------------------------------------------------------------
 
@@ -222,22 +224,23 @@ class Twins:
         if not self._busy:
             self.layer.events.paint(value=event.value)
 
-    def _cut_windows(self, number: int) -> None:
-        """Show the windows of agents where a twin's own plane cuts them, not the viewer's."""
+    def _cut_of(self, number: int) -> Callable[[], None] | None:
+        """What shows boxes, which are other lines in each plane, where a twin's own one cuts them.
+
+        None if the layer has none, or they are shown as they are.
+        """
         known, names = self.layer.metadata.get(KEY), self._pending[number]
-        view = known.get("view") if isinstance(known, dict) else None
-        if view is None or known["kind"] != "windows" or self._dims.ndim < 3:
-            return
+        cut = known.get("cut") if isinstance(known, dict) else None
+        if cut is None or self._dims.ndim < 3:
+            return None
         across = self._across[number]
         at = self._dims.point[across - 3]
         if "data" not in names and at == self._cut_at[number]:
-            return
-        names -= {"data", "refresh", "edge_color"}
+            return None
+        if self.layer._type_string == "vectors":
+            names -= {"data", "refresh", "edge_color"}
         self._cut_at[number] = at
-        twin = cast("Vectors", self.twins[number])
-        twin.data, colors = view.window_edges(across, at)
-        if len(colors):
-            twin.edge_color = colors
+        return partial(cut, self.twins[number], across, at)
 
     def _renew(self, twin: Layer, names: list[str]) -> None:
         """Bring some things of a twin up to date."""
