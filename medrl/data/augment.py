@@ -30,6 +30,8 @@ class Augmentation:
         noise: Largest standard deviation of the noise, relative to bright tissue.
         thick_slice: Largest slice thickness, in voxels, one axis at random.
         scanner_probability: Share of scans that each scanner effect is applied to.
+        pad_probability: Share of faces that up to a fifth of air is added to.
+        flip: Mirror every second scan left to right, where sides do not matter.
     """
 
     rotation_deg: float = 35.0
@@ -41,6 +43,8 @@ class Augmentation:
     noise: float = 0.1
     thick_slice: float = 2.5
     scanner_probability: float = 0.4
+    pad_probability: float = 0.0
+    flip: bool = False
 
 
 def augment(
@@ -78,6 +82,12 @@ def augment(
         volume = (volume + sigma * noise).clamp(min=0)
     if chance(settings.crop_probability):
         volume, points_voxel = random_field_of_view(volume, points_voxel, generator)
+    if settings.pad_probability:
+        volume, points_voxel = _add_air(volume, points_voxel, settings.pad_probability, generator)
+    if settings.flip and chance(0.5):
+        mirror = torch.tensor([-1.0, 1.0, 1.0])
+        points_voxel = points_voxel * mirror + torch.tensor([volume.shape[1] - 1.0, 0.0, 0.0])
+        volume = volume.flip(1)
     return volume.contiguous(), points_voxel
 
 
@@ -108,6 +118,18 @@ def random_field_of_view(
         volume = volume.narrow(axis + 1, start, length)
         shift[axis] = start
     return volume, points_voxel - shift
+
+
+def _add_air(
+    volume: Tensor, points_voxel: Tensor, probability: float, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Pad random faces by up to a fifth of the length with the darkest value."""
+    added = torch.rand((3, 2), generator=generator) * 0.2
+    added = torch.where(torch.rand((3, 2), generator=generator) < probability, added, 0.0)
+    voxels = (added * torch.tensor(volume.shape[1:])[:, None]).long()
+    ends = voxels.flip(0).flatten().tolist()
+    moved = points_voxel + voxels[:, 0]
+    return F.pad(volume, ends, value=float(volume.min())), moved
 
 
 def _signed(generator: Generator) -> float:

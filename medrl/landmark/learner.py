@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from medrl.agents import EpsilonGreedy, Space, Task
 from medrl.data.augment import Augmentation
+from medrl.data.pool import ScanPool
 from medrl.landmark.data import LabelledScan
 from medrl.landmark.dynamics import SearchDynamics, SearchState
 from medrl.landmark.model import ModelSettings
 from medrl.landmark.network import Prediction, laplace_loss
-from medrl.landmark.pool import ScanPool
 from medrl.landmark.rewards import RewardForm, optimal_values, step_rewards
 from medrl.rl.checkpoint import State
 from medrl.rl.dqn import DQN

@@ -165,7 +165,9 @@ class BoxDynamics(Dynamics[BoxState]):
         self._shares = torch.tensor(self.view.shares, dtype=torch.float64, device=self.device)
         self._shifts = SHIFTS.double().to(self.device)
         self._growths = GROWTHS.double().to(self.device)
-        low, high = (end + sign * _TOLERANCE for end, sign in zip(intensities, (-1, 1), strict=True))
+        low, high = (
+            end + sign * _TOLERANCE for end, sign in zip(intensities, (-1, 1), strict=True)
+        )
         channels, s, w = scans[0].levels[0].shape[0], self.view.window, self.view.wide
         shares, history = len(self.view.shares), self.view.history
         self.observation_spaces: Mapping[str, Space] = {

@@ -149,11 +149,14 @@ class BoxTask(Task[BoxState]):
         start = disturbed(self.truth[scan, target], generator)
         return self.dynamics.reset(scan, target, start)
 
+    def worth(self, state: BoxState) -> Tensor:
+        """What every action would be worth, (N, A) float32."""
+        truth = self.truth[state.scan, state.target]
+        return action_rewards(self.dynamics, state.box, state.share, truth, self.rewards)[0].float()
+
     def reward(self, before: BoxState, action: Tensor, after: BoxState) -> Tensor:
         """What the step was worth."""
-        truth = self.truth[before.scan, before.target]
-        worth, _ = action_rewards(self.dynamics, before.box, before.share, truth, self.rewards)
-        return worth.gather(1, action[:, None])[:, 0].float()
+        return self.worth(before).gather(1, action[:, None])[:, 0]
 
     def info(self, state: BoxState) -> dict[str, Tensor]:
         """The overlap with the true box."""

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from medrl.data.augment import Augmentation
 from medrl.landmark.data import LabelledScan
-from medrl.landmark.pool import ScanPool
+from medrl.data.pool import ScanPool
 
 SPACINGS = (2.0, 4.0)
 

@@ -1,0 +1,164 @@
+"""A trained set of box agents, and how it is stored in a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from medrl.evaluation import LogisticRegression
+from medrl.localization.dynamics import BoxDynamics, View
+from medrl.localization.layout import Layout
+from medrl.localization.network import BoxNetwork, Proposer
+from medrl.volume.prepare import Preprocessing
+from medrl.volume.pyramid import Pyramid, level_strides
+
+if TYPE_CHECKING:
+    from medrl.bundles import Guard
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Everything that must be known to run the networks.
+
+    Attributes:
+        spacings: Voxel sizes of the pyramid in mm, finest first; the proposer looks at the second.
+        view: What agents see, and how they move.
+        widths: Channels of the convolutions of the network that walks.
+        features: Width of its shared layer.
+        dueling: Dueling heads.
+        proposer: Channels of the proposer's convolutions, finest first.
+        modality: ``MR``, ``CT`` or ``any``.
+        preprocessing: The chain before the pyramid.
+    """
+
+    spacings: tuple[float, ...] = (2.0, 4.0, 8.0)
+    view: View = field(default_factory=View)
+    widths: tuple[int, ...] = (16, 32, 64)
+    features: int = 256
+    dueling: bool = True
+    proposer: tuple[int, ...] = (16, 32, 64, 96)
+    modality: str = "any"
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+    @property
+    def proposal_level(self) -> int:
+        """Pyramid level that the proposer looks at."""
+        return 1
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Voxels of the finest level per voxel of each."""
+        return level_strides(self.spacings)
+
+    def build_network(self, targets: int) -> BoxNetwork:
+        """The network that walks, untrained."""
+        return BoxNetwork(
+            targets=targets,
+            view=self.view,
+            widths=self.widths,
+            features=self.features,
+            dueling=self.dueling,
+        )
+
+    def build_proposer(self, targets: int) -> Proposer:
+        """The network that looks at the whole scan, untrained."""
+        return Proposer(targets=targets, widths=self.proposer)
+
+
+@dataclass(frozen=True, eq=False)
+class BoxModel:
+    """Networks with what belongs to them.
+
+    Attributes:
+        names: Targets, in the order of the heads.
+        settings: How to run it.
+        network: What walks, in evaluation mode.
+        proposer: What says where to begin, in evaluation mode.
+        layout: How the targets lie relative to each other.
+        confidence: Probability that a box is good, and that it is there; None before calibration.
+        guard: What the training scans were like; None if nobody has measured them.
+    """
+
+    names: tuple[str, ...]
+    settings: ModelSettings
+    network: BoxNetwork
+    proposer: Proposer
+    layout: Layout
+    confidence: LogisticRegression | None = None
+    guard: Guard | None = None
+
+    def dynamics(self, scans: Sequence[Pyramid]) -> BoxDynamics:
+        """What the agents of this model live in, in some scans of its spacings."""
+        return BoxDynamics(scans, targets=len(self.names), view=self.settings.view)
+
+    def save(self, folder: Path, *, name: str, card: Mapping[str, Any]) -> Path:
+        """Write the model as a bundle; returns its folder."""
+        from medrl.bundles import new_manifest, save
+
+        manifest = new_manifest(
+            name=name,
+            task="localization",
+            settings=asdict(self.settings),
+            card=card,
+            guard=self.guard,
+        )
+        manifest["targets"] = list(self.names)
+        return save(folder, self.tensors(), manifest)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything learned, by name, as stored in ``model.safetensors``."""
+        from medrl.bundles import network_tensors
+
+        out = network_tensors(self.network, prefix="walker.")
+        out |= network_tensors(self.proposer, prefix="proposer.")
+        out |= self.layout.tensors()
+        if self.confidence is not None:
+            for name, value in asdict(self.confidence).items():
+                out[f"confidence.{name}"] = torch.as_tensor(value).float().reshape(-1)
+        return out
+
+    @staticmethod
+    def load(bundle: Path, *, device: str = "cpu") -> tuple[BoxModel, dict[str, Any]]:
+        """Load a bundle folder.
+
+        Raises:
+            MedrlError: If it is not a localization bundle of this version, or damaged.
+        """
+        from medrl.bundles import (
+            assemble,
+            check_names,
+            damaged,
+            guard_of,
+            read_model,
+            settings_from,
+        )
+
+        manifest, tensors = read_model(bundle, task="localization")
+        settings = settings_from(ModelSettings, manifest["settings"])
+        names = check_names(manifest, "targets", source=str(bundle))
+        count = len(names)
+        network = assemble(
+            partial(settings.build_network, count), tensors, source=bundle, prefix="walker."
+        )
+        proposer = assemble(
+            partial(settings.build_proposer, count), tensors, source=bundle, prefix="proposer."
+        )
+        confidence = None
+        with damaged("the model's layout or confidence is damaged"):
+            layout = Layout.from_tensors(tensors)
+            if "confidence.weights" in tensors:
+                center, scale, weights, bias = (
+                    tensors[f"confidence.{name}"].double().numpy()
+                    for name in ("center", "scale", "weights", "bias")
+                )
+                confidence = LogisticRegression(center, scale, weights, float(bias[0]))
+        model = BoxModel(
+            names, settings, network.to(device), proposer.to(device), layout, confidence
+        )
+        return replace(model, guard=guard_of(manifest)), dict(manifest)
