@@ -1,0 +1,243 @@
+"""Box what is in a scan: the public face of the box agents."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+
+from medrl.agents import Recorder, Transition
+from medrl.bundles.guard import doubted, not_made_for
+from medrl.errors import MedrlError
+from medrl.localization.answer import DOUBTFUL, Array, Box, Localization
+from medrl.localization.dynamics import BoxDynamics, BoxState
+from medrl.localization.model import BoxModel
+from medrl.localization.search import BoxPolicy, Candidates, choose, propose, walk
+from medrl.results.provenance import provenance
+from medrl.systems import Progress, check_device
+from medrl.trajectory.live import Watch
+from medrl.volume.boxes import box_of_scan
+from medrl.volume.pyramid import Pyramid, build_pyramid
+from medrl.volume.read import scan_of
+from medrl.volume.space import as_affine
+from medrl.volume.validation import check_volume, in_hounsfield
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What the agents say of one scan, before anyone judges how sure that is.
+
+    Attributes:
+        scan: As it was given.
+        there: (K,) bool, targets that are in it.
+        boxes_world: (K, 2, 3) RAS mm; of what is not there where it was looked for last.
+        proposed_world: (K, 2, 3) RAS mm, where the agents began.
+        features: (K, F) what a confidence is conditioned on; NaN of what is not there.
+        steps: (K,) int64, actions of each agent; 0 of what is not there.
+    """
+
+    scan: MetaTensor
+    there: np.ndarray[Any, np.dtype[np.bool_]]
+    boxes_world: Array
+    proposed_world: Array
+    features: Array
+    steps: np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Localizer:
+    """Boxes the targets of one trained model in scans.
+
+    >>> from medrl import Localizer
+    >>> localizer = Localizer.load("brain-boxes")
+    >>> localizer.localize(scan)["Hippocampus_L"].corners_world
+    """
+
+    def __init__(self, model: BoxModel, *, manifest: dict[str, Any] | None = None) -> None:
+        """Use a model that is in memory already.
+
+        Args:
+            model: The trained agents.
+            manifest: The bundle's ``model.json``, for provenance.
+        """
+        self.model = model
+        self.manifest = manifest or {"name": "unnamed"}
+        self._network = model.network.for_inference()
+        self._proposer = model.proposer.eval()
+        self._device = next(model.proposer.parameters()).device
+
+    @classmethod
+    def load(cls, name_or_dir: str | Path, *, device: str = "cpu") -> Localizer:
+        """Load a model that ships with medrl by its name, or any bundle folder.
+
+        Raises:
+            MedrlError: If there is no such model, it is damaged, or the device is not there.
+        """
+        from medrl.bundles import find
+
+        check_device(device)
+        model, manifest = BoxModel.load(find(name_or_dir), device=device)
+        return cls(model, manifest=manifest)
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names of everything the model boxes."""
+        return self.model.names
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The model card: training data, licence, intended use."""
+        return dict(self.manifest.get("card", {}))
+
+    def check(self, targets: Sequence[str] | None) -> tuple[str, ...]:
+        """Names of the targets that are to be reported: those asked for, or all.
+
+        Raises:
+            MedrlError: If one is unknown.
+        """
+        unknown = sorted(set(targets or ()) - set(self.model.names))
+        if unknown:
+            raise MedrlError(
+                f"the model does not know {', '.join(unknown)}; "
+                f"it knows {', '.join(self.model.names)}"
+            )
+        return tuple(targets or self.model.names)
+
+    def localize(
+        self,
+        scan: str | Path | MetaTensor,
+        *,
+        targets: Sequence[str] | None = None,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
+    ) -> Localization:
+        """Box targets.
+
+        Args:
+            scan: A file or folder (:func:`medrl.volume.read`), or a MetaTensor (1, I, J, K) with a
+                voxel-to-world affine (RAS mm); any orientation, spacing and field of view.
+            targets: Which to report; all if left out. All are looked for: which is which shows in
+                how they lie to each other.
+            progress: Called with the agents that have ended and their number.
+            watch: Called at every step of the agents; what it raises ends the search.
+
+        Returns:
+            Boxes along the world's axes, RAS mm, with status and confidence, and the paths.
+
+        Raises:
+            MedrlError: If the scan cannot be read, or cannot be what the model was trained for, or
+                a target is unknown.
+        """
+        names = self.check(targets)
+        volume = scan_of(scan)
+        began = time.perf_counter()
+        found, recorder = self._find(volume, progress=progress, watch=watch)
+        unfit = () if self.model.guard is None else self.model.guard.reasons(volume)
+        sure = np.full(len(self.model.names), np.nan)
+        if self.model.confidence is not None:
+            sure = self.model.confidence(found.features)
+        if unfit:
+            sure = np.array([doubted(one, threshold=DOUBTFUL) for one in sure])
+        view = box_of_scan(as_affine(volume.affine), tuple(volume.shape[1:]))
+        boxes = tuple(
+            _box(name, found.boxes_world[k], bool(found.there[k]), float(sure[k]), view)
+            for name in names
+            for k in [self.model.names.index(name)]
+        )
+        record = recorder.trajectory("localization", provenance(self.manifest, volume))
+        record = replace(record, agents=tuple(a for a in record.agents if a.name in names))
+        lines = [not_made_for(str(self.manifest.get("name")), unfit)] if unfit else []
+        lines += [str(remark) for remark in volume.meta.get("remarks", ())]
+        doubtful = [b.name for b in boxes if b.status == "found" and b.confidence < DOUBTFUL]
+        if doubtful and not unfit:
+            lines.append(f"more likely wrong than right: {', '.join(doubtful)}")
+        seconds = time.perf_counter() - began
+        return Localization(boxes, record, tuple(lines), seconds, volume, unfit)
+
+    def find(self, scan: MetaTensor) -> Found:
+        """Run proposer and agents, without judging how sure the answers are.
+
+        Raises:
+            MedrlError: As :meth:`localize`.
+        """
+        return self._find(scan)[0]
+
+    def prepare(self, scan: MetaTensor) -> Pyramid:
+        """A scan as the agents see it.
+
+        Raises:
+            MedrlError: If it cannot be what the model was trained for.
+        """
+        check_volume(scan)
+        if self.model.settings.modality == "MR" and in_hounsfield(scan):
+            raise MedrlError(
+                "this looks like a CT (values in Hounsfield units), but the model was trained on MR"
+            )
+        settings = self.model.settings
+        prepared = settings.preprocessing(scan)
+        return build_pyramid(prepared, spacings=settings.spacings).to(self._device)
+
+    def _find(
+        self, scan: MetaTensor, *, progress: Progress | None = None, watch: Watch | None = None
+    ) -> tuple[Found, Recorder]:
+        dynamics = self.model.dynamics([self.prepare(scan)])
+        candidates = propose(
+            self._proposer, dynamics, scan=0, level=self.model.settings.proposal_level
+        )
+        chosen = choose(self.model.layout, candidates, dynamics.spacing)
+        there = np.array([row is not None for row in chosen])
+        state, score = _starts(dynamics, candidates, chosen)
+        names = [self.model.names[k] for k in state.target.tolist()]
+        recorder = Recorder(dynamics, names, watch=watch)
+        count, ended = len(state), 0
+
+        def on_step(step: Transition[BoxState]) -> None:
+            nonlocal ended
+            recorder(step)
+            ended += int((~step.after.active).sum())
+            if progress is not None:
+                progress(ended, count)
+
+        walked = walk(dynamics, BoxPolicy(self._network), state, score, on_step=on_step)
+        recorder.end(walked.state)
+        rows = np.flatnonzero(there)
+        boxes = np.stack([box_of_scan(as_affine(scan.affine), tuple(scan.shape[1:]))] * len(there))
+        proposed, features = boxes.copy(), np.full((len(there), walked.features.shape[1]), np.nan)
+        boxes[rows] = dynamics.to_world(state.scan, walked.answer.box).numpy(force=True)
+        proposed[rows] = dynamics.to_world(state.scan, state.box).numpy(force=True)
+        features[rows] = walked.features
+        steps = np.zeros(len(there), dtype=np.int64)
+        steps[rows] = walked.state.steps.numpy(force=True)
+        return Found(scan, there, boxes, proposed, features, steps), recorder
+
+
+def _starts(
+    dynamics: BoxDynamics, candidates: Sequence[Candidates], chosen: Sequence[int | None]
+) -> tuple[BoxState, Array]:
+    """An agent at the chosen candidate of every target that is there, and their probabilities."""
+    rows = [(k, row) for k, row in enumerate(chosen) if row is not None]
+    target = torch.tensor([k for k, _ in rows], dtype=torch.int64, device=dynamics.device)
+    boxes = [candidates[k].box[row] for k, row in rows]
+    box = torch.stack(boxes) if boxes else torch.zeros((0, 2, 3), device=dynamics.device)
+    score = np.array([candidates[k].score[row] for k, row in rows], dtype=np.float64)
+    return dynamics.reset(torch.zeros_like(target), target, box), score
+
+
+def _box(name: str, corners: Array, there: bool, sure: float, view: Array) -> Box:
+    """A box as it is told: cut to the field of view, and so noted."""
+    if not there:
+        return Box(name, corners, "absent", 0.0)
+    cut = np.stack([np.maximum(corners[0], view[0]), np.minimum(corners[1], view[1])])
+    if (cut[1] <= cut[0]).any():
+        return Box(name, corners, "absent", 0.0)
+    beyond = float(np.abs(cut - corners).max())
+    note = f"reaches {beyond:.0f} mm beyond the scan" if beyond > 2.0 else ""
+    return Box(name, cut, "found", sure, note)
+
+
+__all__ = ["Box", "Found", "Localization", "Localizer"]

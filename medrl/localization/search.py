@@ -1,0 +1,157 @@
+"""From a prepared scan to boxes: proposals, which of them are meant, and the agents' walks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from medrl.agents import Decision, Transition, rollout
+from medrl.agents.policy import masked
+from medrl.localization.dynamics import TRIGGER, Answer, BoxDynamics, BoxState
+from medrl.localization.layout import Layout
+from medrl.localization.network import CELL, BoxNetwork, Proposer, padded
+
+Array = NDArray[np.float64]
+
+#: Candidates of a target, and the least probability that makes one.
+_MOST_CANDIDATES, _LEAST = 6, 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Where a target may be, C places, the likeliest first.
+
+    Attributes:
+        score: (C,) probability.
+        box: (C, 2, 3) float64, voxels of the finest level.
+    """
+
+    score: Array
+    box: Tensor
+
+
+@torch.inference_mode()
+def propose(
+    proposer: Proposer, dynamics: BoxDynamics, *, scan: int, level: int
+) -> list[Candidates]:
+    """Look at a whole scan once.
+
+    Args:
+        proposer: In evaluation mode.
+        dynamics: Holds the scan.
+        scan: Which.
+        level: Pyramid level that the proposer looks at.
+
+    Returns:
+        Candidates of each target: peaks of its heatmap that are inside the scan.
+    """
+    pyramid = dynamics.scans[scan]
+    volume = pyramid.levels[level]
+    heat, faces = (out[0] for out in proposer(padded(volume)[None]))
+    stride = CELL * pyramid.strides[level]
+    # Behind the end of the scan, nothing has its middle.
+    ends = [-(-side // CELL) for side in volume.shape[1:]]
+    heat = heat[:, : ends[0], : ends[1], : ends[2]].sigmoid()
+    faces = faces[:, :, : ends[0], : ends[1], : ends[2]]
+    axes = [torch.arange(side, device=heat.device).double() for side in heat.shape[1:]]
+    cell = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    low, high = cell - faces[:, :3], cell + faces[:, 3:]
+    # Each cell near a peak says where it sees the faces; the sure ones count more.
+    total = F.avg_pool3d(heat[:, None], 3, 1, 1)
+    boxes = [F.avg_pool3d(side * heat[:, None], 3, 1, 1) / total for side in (low, high)]
+    peak = heat * (F.max_pool3d(heat[None], 3, 1, 1)[0] == heat)
+    found = []
+    for target in range(len(heat)):
+        score, place = peak[target].flatten().topk(min(_MOST_CANDIDATES, peak[target].numel()))
+        place = place[score >= _LEAST]
+        own = torch.stack([side[target].flatten(1)[:, place].T for side in boxes], dim=1)
+        found.append(Candidates(score[: len(place)].double().numpy(force=True), own * stride))
+    return found
+
+
+def choose(layout: Layout, candidates: list[Candidates], spacing: float) -> list[int | None]:
+    """Which candidate of every target is meant, by how they lie to each other."""
+    centers = [(one.box.mean(dim=1) * spacing).double().numpy(force=True) for one in candidates]
+    return layout.choose([one.score for one in candidates], centers)
+
+
+class BoxPolicy:
+    """Greedy on the network, which also says where it sees the faces."""
+
+    def __init__(self, network: BoxNetwork, *, batch: int = 64) -> None:
+        """Decide by a network in evaluation mode, on so many boxes at a time."""
+        self._network = network
+        self._batch = batch
+        self.looks = 0
+
+    def __call__(self, dynamics: BoxDynamics, state: BoxState, memory: Tensor | None) -> Decision:
+        """Take the actions of the highest values."""
+        values, estimate = [], []
+        for rows in torch.arange(len(state), device=state.device).split(self._batch):
+            own = state.select(rows)
+            said = self._network(*dynamics.observe(own).values())
+            step = dynamics.window_step(own.box)[:, None].float()
+            error = said.log_error + step.log()
+            values.append(said.values)
+            estimate.append(torch.stack([said.offset * step, error], dim=1))
+        self.looks += len(state)
+        scores = masked(torch.cat(values), dynamics.allowed(state))
+        value, action = scores.max(dim=-1)
+        extras = {"estimate": torch.cat(estimate)}
+        return Decision(action, value, score=scores[:, TRIGGER], extras=extras)
+
+
+@dataclass(frozen=True, eq=False)
+class Walked:
+    """How N agents ended.
+
+    Attributes:
+        state: Where.
+        answer: Where they say that the boxes are.
+        trigger: (N,) what a trigger was worth at the end.
+        features: (N, F) what a confidence is conditioned on.
+    """
+
+    state: BoxState
+    answer: Answer
+    trigger: Tensor
+    features: Array
+
+
+@torch.inference_mode()
+def walk(
+    dynamics: BoxDynamics,
+    policy: BoxPolicy,
+    state: BoxState,
+    score: Array,
+    *,
+    on_step: Callable[[Transition[BoxState]], Any] | None = None,
+) -> Walked:
+    """Let agents walk until each has ended.
+
+    Args:
+        dynamics: What they live in.
+        policy: What decides.
+        state: N agents at their starts.
+        score: (N,) probability that their proposals had.
+        on_step: Called after every step.
+    """
+    end = rollout(dynamics, policy, state, on_step=on_step)
+    answer = dynamics.answer(end.state)
+    size = (answer.box[:, 1] - answer.box[:, 0]).log().mean(dim=1)
+    start = (answer.box - end.state.visited[:, 0]).abs().mean(dim=(1, 2)).clamp(min=1e-3).log()
+    columns = [
+        torch.from_numpy(np.log(score / (1 - np.minimum(score, 1 - 1e-6)))),
+        end.score.cpu(),
+        (answer.log_error - size).cpu(),
+        (answer.spread.clamp(min=1e-3).log() - size).cpu(),
+        (start - size).cpu(),
+    ]
+    return Walked(end.state, answer, end.score, torch.stack(columns, dim=1).double().numpy())

@@ -1,0 +1,183 @@
+"""Train box agents on a user's own scans with masks or boxes: the whole recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+
+from medrl.bundles import Guard, Training, save_guard
+from medrl.localization.calibrate import calibrate
+from medrl.localization.data import boxes_of, load_labelled, read_datalist, target_names
+from medrl.localization.layout import Layout
+from medrl.localization.learner import BoxLearner, LearnerSettings, ProposerLearner
+from medrl.localization.model import BoxModel, ModelSettings
+from medrl.rl.checkpoint import load_module
+from medrl.rl.jobs import Job, run_jobs
+from medrl.rl.stage import checkpoint_folder, run_stage
+from medrl.seednet.data import parse_target
+from medrl.systems import Report
+from medrl.volume.appearance import appearance
+
+if TYPE_CHECKING:
+    from medrl.engines import Engine
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The recipe; the defaults train ``spine-boxes``.
+
+    Attributes:
+        name: Name of the model.
+        modality: ``MR``, ``CT`` or ``any``; scans that plainly are the other will be refused.
+        targets: What the values of masks are called, ``NAME=LABEL,LABEL,...``; as the datalist says
+            if left out.
+        proposer_steps: Batches of the network that looks at the whole scan.
+        imitation_steps: Batches of imitation of the network that walks.
+        dqn_steps: Batches of DQN after that.
+        model: What is trained.
+        learner: How.
+        device: Torch device.
+        seed: Fixes every random choice.
+        resume: Go on from the checkpoints in the output folder.
+    """
+
+    name: str = "my-boxes"
+    modality: str = "any"
+    targets: tuple[str, ...] = ()
+    proposer_steps: int = 2500
+    imitation_steps: int = 5000
+    dqn_steps: int = 800
+    model: ModelSettings = field(default_factory=ModelSettings)
+    learner: LearnerSettings = field(default_factory=LearnerSettings)
+    device: str = "cpu"
+    seed: int = 0
+    resume: bool = False
+
+
+def train(
+    settings: TrainSettings,
+    *,
+    data: Path,
+    out: Path,
+    card: Mapping[str, Any] | None = None,
+    report: Report | None = None,
+    engine: Engine | None = None,
+) -> Path:
+    """Train a model and save it as a bundle.
+
+    The network that looks at the whole scan and the one that walks are trained by themselves.
+    Checkpoints are written to ``out/checkpoints`` and TensorBoard logs to ``out/logs``.
+
+    Args:
+        settings: The recipe.
+        data: Datalist, see :func:`medrl.localization.data.read_datalist`. Only its training and
+            validation scans are looked at.
+        out: Output folder.
+        card: Model card: what users should know of the data, the licence and the limits.
+        report: Called now and then.
+        engine: Where both networks are trained side by side, on one CPU thread each; None for this
+            process, one after the other.
+
+    Returns:
+        The bundle's folder, ``out/<name>``.
+
+    Raises:
+        MedrlError: If the data or settings are unusable.
+    """
+    checkpoints = checkpoint_folder(out, resume=settings.resume)
+    report = report or (lambda *_: None)
+    samples = read_datalist(data, _targets(settings))
+    names = target_names(samples["training"])
+    arguments = {"settings": settings, "data": data.absolute(), "logs": out.absolute() / "logs"}
+    jobs = [Job(part, train_part, {**arguments, "part": part}) for part in ("walker", "proposer")]
+    run_jobs(jobs, checkpoints, engine, report=report)
+
+    known = replace(settings.model, modality=settings.modality)
+    walker, proposer = known.build_network(len(names)), known.build_proposer(len(names))
+    load_module(_checkpoint(checkpoints / "walker"), walker)
+    load_module(_checkpoint(checkpoints / "proposer"), proposer)
+    scans = load_labelled(samples["training"], names, known.preprocessing)
+    spacing = known.spacings[0]
+    centers = np.stack([boxes_of(s.shapes).mean(dim=1).double().numpy() for s in scans])
+    model = BoxModel(names, known, walker.eval(), proposer.eval(), Layout.fit(centers * spacing))
+    model = replace(model, guard=_guard([s.volume for s in scans], spacing))
+    if samples["validation"]:
+        model = calibrate(
+            model,
+            load_labelled(samples["validation"], names, known.preprocessing),
+            augmentation=settings.learner.augmentation,
+            seed=settings.seed,
+            progress=lambda done, total: report("calibration", done, total, {}),
+        )
+    return model.save(out / settings.name, name=settings.name, card=dict(card or {}))
+
+
+def refit_guard(
+    bundle: Path, *, data: Path, out: Path | None = None, report: Report | None = None
+) -> Path:
+    """See :meth:`medrl.systems.System.refit_guard`."""
+    model, _ = BoxModel.load(bundle)
+    samples = read_datalist(data)["training"]
+    scans = load_labelled(samples, model.names, model.settings.preprocessing)
+    guard = _guard([scan.volume for scan in scans], model.settings.spacings[0])
+    return save_guard(bundle, guard, {}, out=out)
+
+
+def train_part(
+    folder: Path, report: Report, *, settings: TrainSettings, part: str, data: Path, logs: Path
+) -> None:
+    """Train one of the two networks, from its checkpoint if there is one.
+
+    Args:
+        folder: For the checkpoint; named after the part.
+        report: Called now and then.
+        settings: The recipe.
+        part: ``walker`` or ``proposer``.
+        data: Datalist.
+        logs: Folder for TensorBoard.
+    """
+    samples = read_datalist(data, _targets(settings))["training"]
+    scans = load_labelled(samples, target_names(samples), settings.model.preprocessing)
+    learner: BoxLearner | ProposerLearner
+    if part == "walker":
+        learner = BoxLearner(
+            scans,
+            model=settings.model,
+            settings=settings.learner,
+            imitation_steps=settings.imitation_steps,
+            dqn_steps=settings.dqn_steps,
+            seed=settings.seed,
+            device=settings.device,
+        )
+    else:
+        learner = ProposerLearner(
+            scans,
+            model=settings.model,
+            settings=settings.learner,
+            steps=settings.proposer_steps,
+            seed=settings.seed + 1000,
+            device=settings.device,
+        )
+    run_stage(learner, _checkpoint(folder), logs=logs, resume=True, report=report)
+
+
+def _targets(settings: TrainSettings) -> dict[str, tuple[int, ...]]:
+    targets = [parse_target(text) for text in settings.targets]
+    return {target.name: target.labels for target in targets}
+
+
+def _checkpoint(folder: Path) -> Path:
+    return folder / f"{folder.name}.safetensors"
+
+
+def _guard(volumes: list[torch.Tensor], spacing: float) -> Guard:
+    """What the training scans were like; cut to 0.6 of the length they were in training, too."""
+    affine = torch.diag(torch.tensor([spacing] * 3 + [1.0], dtype=torch.float64))
+    looks = [appearance(MetaTensor(volume, affine=affine)) for volume in volumes]
+    return Guard((Training.fit(looks, least_view=0.4),))
