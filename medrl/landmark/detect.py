@@ -36,8 +36,8 @@ _DOUBTFUL = 0.5
 _CORRECTED_AT_MOST = 0.4
 #: How near to a face of the scan a doubtful answer counts as a landmark beyond it (mm).
 _NEAR_FACE_MM = 20.0
-#: What is seen around a box (mm). On 34 heads cut to their brains, 10 mm were enough for the errors
-#: of whole heads; with less than the above, doubtful landmarks in the box would be absent.
+#: What is seen around a box (mm). With less than the above, doubtful landmarks in the box would be
+#: absent.
 _MARGIN_MM = _NEAR_FACE_MM
 
 

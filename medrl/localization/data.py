@@ -87,8 +87,8 @@ class LabelledScan:
     Attributes:
         name: Subject, for messages.
         volume: (1, I, J, K) float32, isotropic at the finest spacing, not yet normalised.
-        shapes: (K, P, 3) float32, outermost points of every target, voxels of that grid; the box of
-            a target is that of its points, whichever way they are turned. NaN where it is not there.
+        shapes: (K, P, 3) float32, outermost points of every target, voxels of that grid; its box is
+            that of its points, whichever way they are turned. NaN where it is not there.
     """
 
     name: str

@@ -23,8 +23,10 @@ from medrl.volume.pyramid import Pyramid
 #: What an agent can do: move the middle of its box by a share of its size, or change the size.
 SHIFTS = torch.cat([torch.eye(3), -torch.eye(3), torch.zeros(9, 3)])
 GROWTHS = torch.cat(
-    [torch.zeros(6, 3), torch.ones(1, 3), -torch.ones(1, 3), torch.eye(3), -torch.eye(3)]
-    + [torch.zeros(1, 3)]
+    [
+        *(torch.zeros(6, 3), torch.ones(1, 3), -torch.ones(1, 3)),
+        *(torch.eye(3), -torch.eye(3), torch.zeros(1, 3)),
+    ]
 )
 ACTIONS = (
     *("right", "forward", "up", "left", "back", "down", "grow", "shrink"),

@@ -60,7 +60,7 @@ class Layout:
                 spread[a, b] = np.sqrt(own.var(axis=0).mean() + room**2 + 1.0)
         tree = minimum_spanning_tree(spread)
         _, parent = breadth_first_order(tree, _middle(tree.toarray()), directed=False)
-        parent = np.where(parent < 0, -1, parent).astype(np.int64)
+        parent = np.maximum(np.asarray(parent), -1).astype(np.int64)
         rows = np.arange(count)
         return Layout(parent, mean[parent, rows], spread[parent, rows])
 
@@ -124,5 +124,5 @@ class Layout:
 
 def _middle(tree: Array) -> int:
     """The node of a tree with most neighbours."""
-    joined = (tree > 0) | (tree.T > 0)
+    joined = np.asarray(tree + tree.T > 0)
     return int(joined.sum(axis=0).argmax())

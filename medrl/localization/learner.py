@@ -158,6 +158,7 @@ class BoxLearner(Learner):
         )
         self._env: AgentsEnv[BoxState] | None = None
         self._begun: BoxDynamics | None = None
+        self._kept_versions = torch.zeros(0, dtype=torch.int64)
 
     def signature(self) -> State:
         """Settings, and how much of what is learned."""

@@ -121,9 +121,9 @@ class Proposer(nn.Module):
         self.from_coarse, self.at_middle = nn.Conv3d(d, c, 1), _convolution(c, c)
         self.from_middle, self.at_fine = nn.Conv3d(c, b, 1), _convolution(b, b)
         self.head = nn.Conv3d(b, targets * 7, 1)
-        with torch.no_grad():  # Nothing is most often anywhere.
-            self.head.bias.zero_()
-            self.head.bias.view(targets, 7)[:, 0] = -4.0
+        # Nothing is most often anywhere.
+        start = torch.tensor([-4.0] + [0.0] * 6).repeat(targets)
+        self.head.bias = nn.Parameter(start)
 
     def forward(self, scans: Tensor) -> tuple[Tensor, Tensor]:
         """Look at scans.
@@ -162,7 +162,7 @@ def padded(volume: Tensor) -> Tensor:
 
 
 def laplace_loss(prediction: Prediction, offset: Tensor) -> Tensor:
-    """Negative log-likelihood of the true offsets (N, 2, 3) in window steps; (N,), up to a constant.
+    """Negative log-likelihood of true offsets (N, 2, 3) in window steps; (N,), up to a constant.
 
     Errors are Laplacian with the predicted scale.
     """

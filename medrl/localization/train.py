@@ -12,6 +12,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 
 from medrl.bundles import Guard, Training, save_guard
+from medrl.data.targets import parse_target
 from medrl.localization.calibrate import calibrate
 from medrl.localization.data import boxes_of, load_labelled, read_datalist, target_names
 from medrl.localization.layout import Layout
@@ -20,7 +21,6 @@ from medrl.localization.model import BoxModel, ModelSettings
 from medrl.rl.checkpoint import load_module
 from medrl.rl.jobs import Job, run_jobs
 from medrl.rl.stage import checkpoint_folder, run_stage
-from medrl.seednet.data import parse_target
 from medrl.systems import Report
 from medrl.volume.appearance import appearance
 

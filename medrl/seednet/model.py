@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from medrl.agents import Decision, Space
+from medrl.data.targets import Target
 from medrl.errors import MedrlError
 from medrl.evaluation import LogisticRegression
 from medrl.nets.familiarity import PREFIX, Familiarity
 from medrl.seednet.confidence import PREFIX as CONFIDENCE
 from medrl.seednet.confidence import confidence_of, confidence_tensors
-from medrl.seednet.data import Target
 from medrl.seednet.dynamics import SeedDynamics, SeedState, Windows
 from medrl.seednet.network import STRIDE, VIEW_CHANNELS, WIDTHS, Features, SeedNetwork, Widths
 from medrl.seednet.view import agent_view, nearness

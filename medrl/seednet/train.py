@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Generator
 
 from medrl.bundles import save_guard
+from medrl.data.targets import parse_target
 from medrl.errors import MedrlError
 from medrl.rl.stage import Progress, checkpoint_folder, reproducible, run_stage
-from medrl.seednet.data import LabelledGrid, load_labelled, parse_target, read_datalist
+from medrl.seednet.data import LabelledGrid, load_labelled, read_datalist
 from medrl.seednet.guard import fit_guard
 from medrl.seednet.learner import AgentLearner, AgentSettings
 from medrl.seednet.model import ModelSettings, SeedModel

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from medrl.volume.boxes import read_boxes
 
 from medrl.errors import MedrlError
 from medrl.files import stem_of
 from medrl.trajectory import read_trajectory
+from medrl.volume.boxes import read_boxes
 from medrl.volume.dicom_files import may_be_dicom
 from medrl.volume.labels import judge_labels, stated_as_labels
 from medrl.volume.points import Markup, read_markups, read_points

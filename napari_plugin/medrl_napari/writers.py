@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from medrl.volume.boxes import write_boxes
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
 
 from medrl.errors import MedrlError
 from medrl.seednet.seeds import write_seeds
 from medrl.trajectory import Trajectory, write_trajectory
+from medrl.volume.boxes import write_boxes
 from medrl.volume.grid import on_grid_of
 from medrl.volume.points import Markup, write_markup_lists
 from medrl.volume.read import write_nifti

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from medrl.bundles import network_tensors, save
-from medrl.seednet.data import Target
+from medrl.data.targets import Target
 from medrl.seednet.model import ModelSettings, SeedModel
 from medrl.seednet.windows import Channel
 from medrl.systems import by_verb

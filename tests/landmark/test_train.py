@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from medrl.data.augment import Augmentation
 from medrl.engines.local import LocalEngine
 from medrl.errors import MedrlError
-from medrl.data.augment import Augmentation
 from medrl.landmark.data import LabelledScan
 from medrl.landmark.detect import LandmarkDetector
 from medrl.landmark.learner import LearnerSettings, ScaleLearner

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.path import Path as Polygon
-from medrl.volume.boxes import read_boxes, write_boxes
 from monai.data.meta_tensor import MetaTensor
 from napari.components import ViewerModel
 from qtpy.QtCore import Qt
@@ -20,6 +19,7 @@ from scipy.spatial import ConvexHull
 from medrl import systems
 from medrl.bundles.manifest import FORMAT, VERSION
 from medrl.errors import MedrlError
+from medrl.volume.boxes import read_boxes, write_boxes
 from medrl.volume.read import read
 from medrl_napari import models
 from medrl_napari.box_layers import BoxLayers

@@ -7,7 +7,7 @@ from monai.data.meta_tensor import MetaTensor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medrl.seednet.data import Target
+from medrl.data.targets import Target
 from medrl.seednet.model import GAIN_UNIT, ModelSettings, SeedModel
 from medrl.seednet.network import Features
 from medrl.seednet.session import SeedSession

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from medrl.volume.boxes import crop_to_box
-
 import medrl
 from medrl.errors import MedrlError
 from medrl.localization.answer import Localization
 from medrl.trajectory import Trajectory
+from medrl.volume.boxes import crop_to_box
 from medrl_napari.box_layers import BoxLayers
 from medrl_napari.localize.editor import BoxEditor, Mode
 from medrl_napari.localize.faces import FacesForm

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medrl.seednet.data import Target
+from medrl.data.targets import Target
 from medrl.seednet.segment import SeedSegmenter
 from medrl.seednet.session import SeedSession
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from medrl.seednet.data import LabelledGrid, Target
+from medrl.data.targets import Target
+from medrl.seednet.data import LabelledGrid
 from medrl.seednet.model import ModelSettings, SeedModel
 from medrl.seednet.windows import Channel, Grid
 
