@@ -22,6 +22,8 @@ Array = NDArray[np.float64]
 
 #: Candidates of a target, and the least probability that makes one.
 _MOST_CANDIDATES, _LEAST = 6, 0.02
+#: How much larger than the answer boxes are that an agent looks at once more.
+_ZOOMS = (1.0, 1.15, 0.9)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +91,16 @@ class BoxPolicy:
         """Decide by a network in evaluation mode, on so many boxes at a time."""
         self._network = network
         self._batch = batch
-        self.looks = 0
 
     def __call__(self, dynamics: BoxDynamics, state: BoxState, memory: Tensor | None) -> Decision:
         """Take the actions of the highest values."""
+        values, estimate = self.look(dynamics, state)
+        scores = masked(values, dynamics.allowed(state))
+        value, action = scores.max(dim=-1)
+        return Decision(action, value, score=scores[:, TRIGGER], extras={"estimate": estimate})
+
+    def look(self, dynamics: BoxDynamics, state: BoxState) -> tuple[Tensor, Tensor]:
+        """What the network says of N boxes: action values (N, A), and estimates (N, 2, 2, 3)."""
         values, estimate = [], []
         for rows in torch.arange(len(state), device=state.device).split(self._batch):
             own = state.select(rows)
@@ -101,11 +109,7 @@ class BoxPolicy:
             error = said.log_error + step.log()
             values.append(said.values)
             estimate.append(torch.stack([said.offset * step, error], dim=1))
-        self.looks += len(state)
-        scores = masked(torch.cat(values), dynamics.allowed(state))
-        value, action = scores.max(dim=-1)
-        extras = {"estimate": torch.cat(estimate)}
-        return Decision(action, value, score=scores[:, TRIGGER], extras=extras)
+        return torch.cat(values), torch.cat(estimate)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +149,8 @@ def walk(
     """
     end = rollout(dynamics, policy, state, on_step=on_step)
     answer = dynamics.answer(end.state)
+    if len(state):
+        answer = looked_again(dynamics, policy, end.state, answer)
     size = (answer.box[:, 1] - answer.box[:, 0]).log().mean(dim=1)
     start = (answer.box - end.state.visited[:, 0]).abs().mean(dim=(1, 2)).clamp(min=1e-3).log()
     columns = [
@@ -155,3 +161,35 @@ def walk(
         (start - size).cpu(),
     ]
     return Walked(end.state, answer, end.score, torch.stack(columns, dim=1).double().numpy())
+
+
+def looked_again(
+    dynamics: BoxDynamics, policy: BoxPolicy, state: BoxState, answer: Answer, *, times: int = 2
+) -> Answer:
+    """Answers of agents that look again at boxes around what they have answered.
+
+    Each look is at the last answer, a little wider and narrower; all of a time count alike.
+
+    Args:
+        dynamics: What they live in.
+        policy: What decides.
+        state: N agents that have ended.
+        answer: Theirs.
+        times: How often.
+    """
+    for _ in range(times):
+        center = answer.box.mean(dim=1, keepdim=True)
+        seen, errors = [], []
+        for scale in _ZOOMS:
+            box = center + (answer.box - center) * scale
+            again = dynamics.reset(state.scan, state.target, box, torch.zeros_like(state.share))
+            _, estimate = policy.look(dynamics, again)
+            seen.append(again.box + estimate[:, 0].double())
+            errors.append(estimate[:, 1].double())
+        boxes, log_error = torch.stack(seen), torch.stack(errors)
+        weight = torch.exp(-2 * log_error)
+        weight = weight / weight.sum(dim=0)
+        mean = (boxes * weight).sum(dim=0)
+        spread = ((boxes - mean).square() * weight).sum(dim=0).mean(dim=(1, 2)).sqrt()
+        answer = Answer(mean, (log_error * weight).sum(dim=0).mean(dim=(1, 2)), spread)
+    return answer
