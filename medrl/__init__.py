@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from medrl.landmark.detect import Detection as Detection
     from medrl.landmark.detect import Landmark as Landmark
     from medrl.landmark.detect import LandmarkDetector as LandmarkDetector
+    from medrl.localization.answer import Box as Box
+    from medrl.localization.answer import Localization as Localization
+    from medrl.localization.localize import Localizer as Localizer
     from medrl.registration.register import Registrar as Registrar
     from medrl.registration.register import Registration as Registration
     from medrl.seednet.seeds import Seed as Seed
@@ -33,6 +36,8 @@ load_by_parts()
 _HOME = {
     "medrl.errors": ("MedrlError",),
     "medrl.landmark.detect": ("Detection", "Landmark", "LandmarkDetector"),
+    "medrl.localization.answer": ("Box", "Localization"),
+    "medrl.localization.localize": ("Localizer",),
     "medrl.registration.register": ("Registrar", "Registration"),
     "medrl.seednet.seeds": ("Seed",),
     "medrl.seednet.segment": ("SeedSegmenter", "Segmentation"),

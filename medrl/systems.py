@@ -32,6 +32,7 @@ _OWN = {
     "landmark": "medrl.landmark.system:LandmarkSystem",
     "seednet": "medrl.seednet.system:SeedNetSystem",
     "registration": "medrl.registration.system:RegistrationSystem",
+    "localization": "medrl.localization.system:LocalizationSystem",
 }
 _GROUP = "medrl.systems"
 

@@ -1,0 +1,309 @@
+"""How well boxes fit, next to what needs no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from monai.data.meta_tensor import MetaTensor
+from numpy.typing import NDArray
+
+from medrl.errors import MedrlError
+from medrl.evaluation import (
+    Evaluation,
+    Measurements,
+    Table,
+    compare,
+    confusion,
+    measure,
+    summarize,
+)
+from medrl.localization.answer import Box
+from medrl.localization.data import Sample
+from medrl.localization.localize import Localizer
+from medrl.volume.boxes import box_of_scan, cut_to_scan, iou, wall_distances
+from medrl.volume.read import read
+from medrl.volume.space import as_affine
+
+Array = NDArray[np.float64]
+
+AGENTS = "agents"
+ONE_SHOT = "one shot"
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """A scan and its boxes.
+
+    Attributes:
+        name: Of the scan.
+        scan: MetaTensor (1, I, J, K).
+        boxes_world: Whole boxes (2, 3) RAS mm by name, parts outside the scan included.
+        subject: Whose scan it is.
+    """
+
+    name: str
+    scan: MetaTensor
+    boxes_world: Mapping[str, Array]
+    subject: str = ""
+
+    @property
+    def present(self) -> dict[str, Array]:
+        """Boxes whose middle is in the scan, cut to its field of view."""
+        affine, shape = as_affine(self.scan.affine), tuple(self.scan.shape[1:])
+        view = box_of_scan(affine, shape)
+        found = {}
+        for name, box in self.boxes_world.items():
+            middle = box.mean(axis=0)
+            cut = cut_to_scan(box, affine, shape)
+            if cut is not None and (middle >= view[0]).all() and (middle <= view[1]).all():
+                found[name] = cut
+        return found
+
+
+#: From a scan to its boxes by name; one that is called absent, or left out, is a miss.
+Method = Callable[[Labelled], Mapping[str, Box]]
+
+
+class ConstantBox:
+    """The mean box of the training scans relative to the scan's centre: looks at no image."""
+
+    name = "constant box"
+
+    def __init__(self, training: Sequence[Sample], targets: Sequence[str]) -> None:
+        """Average the training boxes of some targets."""
+        boxes: dict[str, list[Array]] = {name: [] for name in targets}
+        for sample in training:
+            scan, known = read(sample.image), sample.boxes_world()
+            for name in boxes.keys() & known.keys():
+                boxes[name].append(known[name] - _center(scan))
+        self._mean = {name: np.mean(own, axis=0) for name, own in boxes.items() if own}
+
+    def __call__(self, labelled: Labelled) -> dict[str, Box]:
+        """Boxes that move with the scan; a :data:`Method`."""
+        center = _center(labelled.scan)
+        return {
+            name: Box(name, mean + center, "found", float("nan"))
+            for name, mean in self._mean.items()
+        }
+
+
+def _center(scan: MetaTensor) -> Array:
+    return np.asarray(box_of_scan(as_affine(scan.affine), tuple(scan.shape[1:])).mean(axis=0))
+
+
+def agents(localizer: Localizer) -> Method:
+    """The model as a method."""
+    return lambda labelled: {box.name: box for box in localizer.localize(labelled.scan).boxes}
+
+
+def one_shot(localizer: Localizer) -> Method:
+    """The proposals that the agents begin with: what one look of a network at the scan gives."""
+
+    def predict(labelled: Labelled) -> dict[str, Box]:
+        found = localizer.find(labelled.scan)
+        return {
+            name: Box(name, box, "found" if there else "absent", float("nan"))
+            for name, box, there in zip(
+                localizer.target_names, found.proposed_world, found.there, strict=True
+            )
+        }
+
+    return predict
+
+
+def _judged(
+    labelled: Labelled, answer: Mapping[str, Box], judge: Callable[[Array, str], float]
+) -> dict[str, float]:
+    """A figure of every box that is in the scan and was found, cut to the field of view."""
+    affine, shape = as_affine(labelled.scan.affine), tuple(labelled.scan.shape[1:])
+    figures = {}
+    for name in labelled.present:
+        if name in answer and answer[name].status != "absent":
+            cut = cut_to_scan(answer[name].corners_world, affine, shape)
+            corners = answer[name].corners_world if cut is None else cut
+            figures[name] = judge(corners, name)
+    return figures
+
+
+def overlap(labelled: Labelled, answer: Mapping[str, Box]) -> dict[str, float]:
+    """Intersection over union with the true boxes."""
+    truth = labelled.present
+    return _judged(labelled, answer, lambda box, name: float(iou(box, truth[name])))
+
+
+def wall_mm(labelled: Labelled, answer: Mapping[str, Box]) -> dict[str, float]:
+    """Mean distance of the six faces from the true ones."""
+    truth = labelled.present
+    return _judged(labelled, answer, lambda box, name: float(wall_distances(box, truth[name])))
+
+
+def right_name(labelled: Labelled, answer: Mapping[str, Box]) -> dict[str, float]:
+    """1 where a box overlaps the true box of its own name more than any other."""
+    truth = labelled.present
+
+    def judge(box: Array, name: str) -> float:
+        overlaps = {other: float(iou(box, own)) for other, own in truth.items()}
+        return float(overlaps[name] > 0 and overlaps[name] == max(overlaps.values()))
+
+    return _judged(labelled, answer, judge)
+
+
+def said_present(labelled: Labelled, answer: Mapping[str, Box]) -> dict[str, float]:
+    """1 for a target that the method found, 0 for one that it calls absent."""
+    return {
+        name: float(name in answer and answer[name].status != "absent")
+        for name in labelled.boxes_world
+    }
+
+
+def is_present(labelled: Labelled, answer: Mapping[str, Box]) -> dict[str, float]:
+    """1 for a target that is in the scan."""
+    return {name: float(name in labelled.present) for name in labelled.boxes_world}
+
+
+METRICS: Mapping[str, Callable[[Labelled, Mapping[str, Box]], dict[str, float]]] = {
+    "iou": overlap,
+    "wall_mm": wall_mm,
+    "right_name": right_name,
+    "said_present": said_present,
+    "is_present": is_present,
+}
+
+
+def average_precision(
+    found: Sequence[Sequence[tuple[float, Array]]],
+    truth: Sequence[Sequence[Array]],
+    *,
+    least_iou: float,
+) -> float:
+    """Area under the precision of boxes without names over recall (Everingham et al. 2010).
+
+    Boxes are taken in the order of their confidence; the first one on an object that overlaps it
+    enough counts, every further one is false. All points are interpolated (VOC since 2010).
+
+    Args:
+        found: Confidence and box (2, 3) of everything found in each scan.
+        truth: True boxes of each scan.
+        least_iou: Overlap from which a box is right.
+    """
+    ranked = sorted(
+        ((sure, scan, box) for scan, own in enumerate(found) for sure, box in own),
+        key=lambda one: -one[0],
+    )
+    taken = [np.zeros(len(own), dtype=bool) for own in truth]
+    right = np.zeros(len(ranked), dtype=bool)
+    for row, (_, scan, box) in enumerate(ranked):
+        if not len(truth[scan]):
+            continue
+        overlaps = np.array([float(iou(box, one)) for one in truth[scan]])
+        best = int(overlaps.argmax())
+        if overlaps[best] >= least_iou and not taken[scan][best]:
+            right[row] = taken[scan][best] = True
+    total = sum(len(own) for own in truth)
+    if not total or not len(ranked):
+        return 0.0
+    recall = right.cumsum() / total
+    precision = right.cumsum() / np.arange(1, len(ranked) + 1)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float((np.diff(recall, prepend=0.0) * envelope).sum())
+
+
+def figures(measured: Measurements) -> dict[str, Any]:
+    """Sums of what one method found."""
+    told = measured.select(metric="said_present").rows
+    there = measured.column("is_present", told[0].method) if told else {}
+    known = [there[row.case, row.group] > 0 for row in told]
+    return {
+        "iou": summarize(measured.select(metric="iou").values),
+        "wall_mm": summarize(measured.select(metric="wall_mm").values),
+        "right_name": summarize(measured.select(metric="right_name").values)["mean"],
+        "presence": asdict(confusion(known, [row.value > 0 for row in told])),
+    }
+
+
+def evaluate(
+    localizer: Localizer,
+    samples: Sequence[Sample],
+    *,
+    baselines: Sequence[ConstantBox] = (),
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Evaluation:
+    """Box labelled scans and measure how well the boxes fit.
+
+    Args:
+        localizer: The model.
+        samples: Labelled scans; what the model does not know is left out.
+        baselines: Other guesses to measure on the same scans.
+        progress: Called with the scans done, their number, and the name of the next.
+
+    Returns:
+        The figures. A scan that cannot be used is listed, the others go on.
+
+    Raises:
+        MedrlError: If no scan could be used.
+    """
+    names = localizer.target_names
+
+    def load(sample: Sample) -> Labelled:
+        known = sample.boxes_world()
+        own = {name: known[name] for name in names if name in known}
+        return Labelled(sample.name, read(sample.image), own)
+
+    methods: dict[str, Method] = {AGENTS: agents(localizer), ONE_SHOT: one_shot(localizer)}
+    methods |= {baseline.name: baseline for baseline in baselines}
+    groups: Callable[[Labelled], list[str]] = lambda one: [*one.present]
+    measured = measure(samples, methods, METRICS, load=load, groups=groups, progress=progress)
+    return evaluated(measured)
+
+
+def evaluated(measured: Measurements) -> Evaluation:
+    """What measurements come to.
+
+    Raises:
+        MedrlError: If no scan could be used.
+    """
+    if not measured.select(method=AGENTS, metric="said_present").rows:
+        reason = measured.failures[0].reason if measured.failures else "no target is labelled"
+        raise MedrlError(f"no scan could be used: {reason}")
+    by_method = {name: figures(rows) for name, rows in measured.by("method").items()}
+    others = [name for name in by_method if name != AGENTS]
+    summary = {
+        "scans": len(measured.unique("case")),
+        "failed": {failure.case: failure.reason for failure in measured.failures},
+        "methods": by_method,
+        "targets": {
+            name: summarize(rows.values)
+            for name, rows in measured.select(method=AGENTS, metric="iou").by("group").items()
+        },
+        "agents_minus": {name: compare(measured, "iou", AGENTS, name) for name in others},
+        "seconds": summarize(measured.select(metric="seconds", method=AGENTS).values),
+    }
+    rows = [
+        [
+            name,
+            one["iou"]["mean"],
+            one["wall_mm"]["mean"],
+            one["wall_mm"]["median"],
+            "-" if one["right_name"] is None else f"{one['right_name']:.1%}",
+            one["presence"]["false_negative"],
+            one["presence"]["false_positive"],
+        ]
+        for name, one in by_method.items()
+    ]
+    columns = ["method", "IoU", "wall mm", "median", "right name", "missed", "made up"]
+    return Evaluation(
+        summary=summary,
+        tables=[
+            Table(f"Boxes of {summary['scans']} scans", columns, rows),
+            Table(
+                "IoU of the agents",
+                ["target", "mean", "median"],
+                [[name, own["mean"], own["median"]] for name, own in summary["targets"].items()],
+            ),
+        ],
+        files={"rows.csv": measured.records()},
+        failed=[failure.reason for failure in measured.failures],
+    )
