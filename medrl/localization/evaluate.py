@@ -254,8 +254,14 @@ def evaluate(
 
     methods: dict[str, Method] = {AGENTS: agents(localizer), ONE_SHOT: one_shot(localizer)}
     methods |= {baseline.name: baseline for baseline in baselines}
-    groups: Callable[[Labelled], list[str]] = lambda one: [*one.present]
-    measured = measure(samples, methods, METRICS, load=load, groups=groups, progress=progress)
+    measured = measure(
+        samples,
+        methods,
+        METRICS,
+        load=load,
+        groups=lambda one: [*one.present],
+        progress=progress,
+    )
     return evaluated(measured)
 
 

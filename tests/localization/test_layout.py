@@ -20,7 +20,8 @@ def test_a_row_of_look_alikes_is_named_by_how_they_lie():
     layout = Layout.fit(training)
     for _ in range(20):
         true = chain(random)
-        places = np.concatenate([true, true[-1:] + [2.0, 5.0, -34.0]])
+        sixth = true[-1:] + np.array([2.0, 5.0, -34.0])
+        places = np.concatenate([true, sixth])
         # Each may be any of six look-alikes; which is which is known a little, at the ends only.
         scores = [np.full(6, 0.5) for _ in range(5)]
         scores[0][0] = scores[4][4] = 0.7
