@@ -1,0 +1,51 @@
+"""Scans whose field of view ends anywhere, for measuring boxes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from medrl.volume.space import as_affine, cropped_affine
+
+
+def shifted_and_cropped(
+    scan: MetaTensor, rng: Generator, *, least: float = 0.6, air: float = 0.2
+) -> tuple[MetaTensor, NDArray[np.float64]]:
+    """Cut every axis to a random part of it, add air, and move the scan in the world.
+
+    Args:
+        scan: MetaTensor (1, I, J, K).
+        rng: Source of all randomness.
+        least: Smallest share of an axis that is kept.
+        air: Largest share that is added to a face, to every second one.
+
+    Returns:
+        The scan, and by how much everything in it has moved, (3,) RAS mm.
+    """
+    size = np.array(scan.shape[1:])
+    kept = (size * rng.uniform(least, 1.0, 3)).astype(int)
+    start = rng.integers(0, size - kept + 1)
+    i, j, k = (slice(a, a + n) for a, n in zip(start, kept, strict=True))
+    added = (kept[:, None] * rng.uniform(0, air, (3, 2))).astype(int)
+    added[rng.random((3, 2)) < 0.5] = 0
+    volume = scan.as_tensor()[:, i, j, k].float()
+    volume = F.pad(volume, added[::-1].ravel().tolist(), value=float(scan.as_tensor().min()))
+    affine = cropped_affine(as_affine(scan.affine), start - added[:, 0])
+    moved = rng.uniform(-100, 100, 3)
+    affine[:3, 3] += moved
+    return MetaTensor(volume.contiguous(), affine=torch.from_numpy(affine)), moved
+
+
+def halved(scan: MetaTensor, rng: Generator, *, axis: int, keep_low: bool) -> MetaTensor:
+    """Cut a scan by a plane near its middle and keep one part, 40 to 60 % of an array axis."""
+    size = scan.shape[axis + 1]
+    kept = round(size * float(rng.uniform(0.4, 0.6)))
+    start = np.zeros(3, dtype=int)
+    start[axis] = 0 if keep_low else size - kept
+    volume = scan.as_tensor().narrow(axis + 1, int(start[axis]), kept).contiguous()
+    affine = cropped_affine(as_affine(scan.affine), start)
+    return MetaTensor(volume, affine=torch.from_numpy(affine))

@@ -1,0 +1,159 @@
+"""How well `spine-boxes` boxes vertebrae in scans that it was not trained on.
+
+Each scan is cut and padded at random, its place in the world is moved, and halves are cut off:
+overlap, wall distance, right level, presence, vertebrae without names, actions and CPU time of the
+agents, next to the one look of the network that they begin with and to the mean box.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Times are given for one thread: set before PyTorch and Numba load.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from evaluation.boxes import halved, shifted_and_cropped
+from evaluation.results import RESULTS, print_table, save
+
+import medrl_datasets
+from medrl.data.datalist import SPLITS
+from medrl.evaluation import Measurements, compare, measure, summarize
+from medrl.localization.data import Sample
+from medrl.localization.evaluate import (
+    AGENTS,
+    METRICS,
+    ONE_SHOT,
+    ConstantBox,
+    Labelled,
+    Method,
+    agents,
+    average_precision,
+    figures,
+    one_shot,
+)
+from medrl.localization.localize import Localizer
+from medrl.volume.read import read
+
+_SET = "spine_mr_lumbar"
+
+
+def samples(split: str) -> list[Sample]:
+    """The scans of a split with their masks."""
+    dataset = medrl_datasets.get(_SET)
+    entries = dataset.datalist(medrl_datasets.root_of(_SET))[split]
+    return [
+        Sample(Path(entry["image"]), Path(entry["label"]), dataset.targets) for entry in entries
+    ]
+
+
+def copies(sample: Sample, count: int) -> Iterator[Labelled]:
+    """Cut and shifted copies of a scan, the same ones in every run."""
+    scan, boxes = read(sample.image), sample.boxes_world()
+    for index in range(count):
+        rng = np.random.default_rng([int(sample.name), index, 1])
+        cut, moved = shifted_and_cropped(scan, rng)
+        own = {name: box + moved for name, box in boxes.items()}
+        yield Labelled(f"{sample.name} {index}", cut, own, sample.name)
+
+
+def halves(sample: Sample) -> Iterator[Labelled]:
+    """Halves of a scan: each axis and side, the plane at random."""
+    scan, boxes = read(sample.image), sample.boxes_world()
+    rng = np.random.default_rng([int(sample.name), 2])
+    for axis in range(3):
+        for keep_low in (True, False):
+            part = halved(scan, rng, axis=axis, keep_low=keep_low)
+            yield Labelled(f"{sample.name} {axis} {keep_low}", part, boxes, sample.name)
+
+
+def run(scans: Sequence[Labelled], methods: dict[str, Method]) -> Measurements:
+    """Measure methods; seconds are the processor's."""
+    return measure(
+        scans,
+        methods,
+        METRICS,
+        groups=lambda one: [*one.present],
+        subject=lambda one: one.subject,
+        clock=time.process_time,
+        progress=lambda done, total, name: print(f"{done}/{total} {name}", flush=True),
+    )
+
+
+def without_names(localizer: Localizer, scans: Sequence[Labelled]) -> dict[str, float]:
+    """Average precision of all boxes as vertebrae, and the actions that they took."""
+    found, truth, steps = [], [], []
+    for one in scans:
+        answer = localizer.localize(one.scan)
+        there = [box for box in answer.boxes if box.status == "found"]
+        found.append([(box.confidence, box.corners_world) for box in there])
+        truth.append(list(one.present.values()))
+        steps += [len(path.positions_world) - 1 for path in answer.trajectory.agents]
+    return {
+        "average_precision_0.5": average_precision(found, truth, least_iou=0.5),
+        "average_precision_0.7": average_precision(found, truth, least_iou=0.7),
+        "median_actions": float(np.median(steps)),
+    }
+
+
+def main() -> None:
+    """Measure everything and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="spine-boxes", help="name or folder of the model")
+    parser.add_argument("--split", choices=("val", "holdout"), default="holdout")
+    parser.add_argument("--copies", type=int, default=8, help="cut and shifted copies a scan")
+    parser.add_argument("--out", type=Path, help="JSON file; by default in results/")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    out = options.out or RESULTS / f"localization_accuracy_{options.split}.json"
+    own = samples({"val": SPLITS[1], "holdout": SPLITS[2]}[options.split])
+    localizer = Localizer.load(options.model)
+    localizer.localize(read(own[0].image))  # compiles what is compiled on first use
+    constant = ConstantBox(samples(SPLITS[0]), localizer.target_names)
+    methods = {
+        AGENTS: agents(localizer),
+        ONE_SHOT: one_shot(localizer),
+        constant.name: constant,
+    }
+    scans = [one for sample in own for one in copies(sample, options.copies)]
+    cut = run(scans, methods)
+    halved_scans = run(
+        [one for sample in own for one in halves(sample)], {AGENTS: methods[AGENTS]}
+    )
+    by_method = {name: figures(rows) for name, rows in cut.by("method").items()}
+    result = {
+        "model": Path(options.model).name,
+        "split": options.split,
+        "subjects": len(own),
+        "scans": len(scans),
+        "shifted_and_cropped": by_method,
+        "agents_minus": {
+            name: compare(cut, "iou", AGENTS, name) for name in by_method if name != AGENTS
+        },
+        "without_names": without_names(localizer, scans),
+        "halves": figures(halved_scans),
+        "cpu_s": {
+            name: summarize(rows.values)
+            for name, rows in cut.select(metric="seconds").by("method").items()
+        },
+    }
+    save(out, result)
+    print_table(
+        ["method", "IoU", "wall mm", "median", "right level"],
+        [
+            [n, f["iou"]["mean"], f["wall_mm"]["mean"], f["wall_mm"]["median"], f["right_name"]]
+            for n, f in by_method.items()
+        ],
+    )
+    print(result["without_names"], result["halves"]["presence"], result["cpu_s"][AGENTS]["mean"])
+
+
+if __name__ == "__main__":
+    main()
