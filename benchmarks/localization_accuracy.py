@@ -124,9 +124,7 @@ def main() -> None:
     }
     scans = [one for sample in own for one in copies(sample, options.copies)]
     cut = run(scans, methods)
-    halved_scans = run(
-        [one for sample in own for one in halves(sample)], {AGENTS: methods[AGENTS]}
-    )
+    halved_scans = run([one for sample in own for one in halves(sample)], {AGENTS: methods[AGENTS]})
     by_method = {name: figures(rows) for name, rows in cut.by("method").items()}
     result = {
         "model": Path(options.model).name,

@@ -276,7 +276,7 @@ def evaluated(measured: Measurements) -> Evaluation:
         raise MedrlError(f"no scan could be used: {reason}")
     by_method = {name: figures(rows) for name, rows in measured.by("method").items()}
     others = [name for name in by_method if name != AGENTS]
-    summary = {
+    summary: dict[str, Any] = {
         "scans": len(measured.unique("case")),
         "failed": {failure.case: failure.reason for failure in measured.failures},
         "methods": by_method,

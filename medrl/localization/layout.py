@@ -52,7 +52,7 @@ class Layout:
         mean, spread = np.zeros((count, count, 3)), np.full((count, count), 1e6)
         for a in range(count):
             away = centers - centers[:, a : a + 1]
-            known = ~np.isnan(away).any(axis=2)
+            known = np.asarray(np.isfinite(away).all(axis=2))
             for b in np.flatnonzero(known.sum(axis=0) >= 2):
                 own = away[known[:, b], b]
                 mean[a, b] = own.mean(axis=0)

@@ -106,8 +106,10 @@ def _draw_box(axes: Axes, view: View, box: Box, corners: Array, *, cut: bool) ->
     axes.add_patch(Rectangle(low, *(high - low), fill=False, ec=color, zorder=4, **style))
     if cut:
         shadow = [withStroke(linewidth=2, foreground="black")]
-        words = {"fontsize": 7.5, "ha": "center", "va": "center", "path_effects": shadow}
-        axes.text(*((low + high) / 2), box.name.replace("_", " "), color=color, zorder=5, **words)
+        words: dict[str, Any] = {"fontsize": 7.5, "ha": "center", "va": "center", "zorder": 5}
+        x, y = (low + high) / 2
+        name = box.name.replace("_", " ")
+        axes.text(x, y, name, color=color, path_effects=shadow, **words)
 
 
 def _draw_tile(axes: Axes, shown: DisplayVolume, view: View, box: Box, corners: Array) -> None:

@@ -190,6 +190,16 @@ with --crop the scan cut to boxes."""
         made_by = provenance(predictor.manifest, data=str(data), split=split)
         return replace(found, summary={**made_by, **found.summary})
 
+    def metrics(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """Figures of all methods, and the overlap of the agents for each target."""
+        return {
+            "scans": summary["scans"],
+            "methods": summary["methods"],
+            "mean_iou_by_target": {
+                name: figures["mean"] for name, figures in summary["targets"].items()
+            },
+        }
+
 
 def _box_table(name: str, found: Localization) -> Table:
     from rich.table import Table

@@ -194,7 +194,8 @@ class LocalizeWidget(SearchWidget):
         items, name = self.search.items, self.table.current
         if name is None or items[name].status != "absent":
             number = 1
-            while (name := f"box {number}") in items:
+            while f"box {number}" in items:
                 number += 1
+            name = f"box {number}"
         self.correct({name: corners_world})
         self.set_mode("move")

@@ -65,13 +65,11 @@ class Kind:
 
 
 class Editor(Protocol):
-    """Layers that show items, and tell what a person does to them.
+    """Layers that show items, and tell what a person does to them."""
 
-    Attributes:
-        layer: The one that is edited.
-    """
-
-    layer: Layer
+    @property
+    def layer(self) -> Layer:
+        """The one that is edited."""
 
     def renew(self, shown: Shown, items: Sequence[Any]) -> None:
         """Show the items of another search."""
