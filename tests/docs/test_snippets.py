@@ -32,7 +32,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     datasets = pytest.importorskip("nilearn.datasets")
     folder = tmp_path_factory.mktemp("files")
     head = datasets.load_mni152_template(resolution=2)
-    for name in ("head", "fixed"):
+    for name in ("head", "fixed", "spine"):
         nib.save(head, folder / f"{name}.nii.gz")
     moved = nib.Nifti1Image(head.get_fdata(), head.affine)
     moved.affine[:3, 3] += (8, -5, 3)
