@@ -68,6 +68,7 @@ def test_the_manifest_is_valid_and_all_it_names_is_there():
     assert widgets == {
         "Detect landmarks",
         "Segment with seeds",
+        "Localize organs",
         "Register scans",
         "Agents of any system",
         "Orthogonal views",
