@@ -31,6 +31,7 @@ ORDER = (
     "registration_ixi-affine",
     "registration_ixi-astray",
     "registration_ablation",
+    "localization_accuracy_holdout",
     "trust",
     "batch_speed",
     "batch_holdout",

@@ -17,6 +17,7 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,24 @@ from medrl.localization.localize import Localizer
 from medrl.volume.read import read
 
 _SET = "spine_mr_lumbar"
+
+
+def _in_words(result: dict[str, Any]) -> str:
+    own, told = result["shifted_and_cropped"], result["without_names"]
+    lines = [
+        f"{name}: IoU {one['iou']['mean']:.2f}, wall {one['wall_mm']['mean']:.2f} mm, "
+        f"right level {one['right_name']:.1%}, {one['iou']['missed']} missed"
+        for name, one in own.items()
+    ]
+    lines.append(f"AP without names {told['average_precision_0.5']:.2f}")
+    half = result["halves"]["presence"]
+    right = half["true_positive"] + half["true_negative"]
+    lines.append(f"presence in halves {right / sum(half.values()):.1%} right")
+    lines.append(f"{result['cpu_s'][AGENTS]['mean']:.2f} CPU-s a scan")
+    return "; ".join(lines)
+
+
+CLAIMS = {"Agents box vertebrae in scans that are cut and shifted at random": _in_words}
 
 
 def samples(split: str) -> list[Sample]:
@@ -142,7 +161,7 @@ def main() -> None:
             for name, rows in cut.select(metric="seconds").by("method").items()
         },
     }
-    save(out, result)
+    save(out, result, CLAIMS)
     print_table(
         ["method", "IoU", "wall mm", "median", "right level"],
         [
