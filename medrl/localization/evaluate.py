@@ -25,7 +25,7 @@ from medrl.localization.data import Sample
 from medrl.localization.localize import Localizer
 from medrl.volume.boxes import box_of_scan, cut_to_scan, iou, wall_distances
 from medrl.volume.read import read
-from medrl.volume.space import as_affine
+from medrl.volume.space import as_affine, inside
 
 Array = NDArray[np.float64]
 
@@ -53,12 +53,10 @@ class Labelled:
     def present(self) -> dict[str, Array]:
         """Boxes whose middle is in the scan, cut to its field of view."""
         affine, shape = as_affine(self.scan.affine), tuple(self.scan.shape[1:])
-        view = box_of_scan(affine, shape)
         found = {}
         for name, box in self.boxes_world.items():
-            middle = box.mean(axis=0)
             cut = cut_to_scan(box, affine, shape)
-            if cut is not None and (middle >= view[0]).all() and (middle <= view[1]).all():
+            if cut is not None and inside(box.mean(axis=0), affine, shape):
                 found[name] = cut
         return found
 
@@ -140,6 +138,16 @@ def wall_mm(labelled: Labelled, answer: Mapping[str, Box]) -> dict[str, float]:
     return _judged(labelled, answer, lambda box, name: float(wall_distances(box, truth[name])))
 
 
+def center_mm(labelled: Labelled, answer: Mapping[str, Box]) -> dict[str, float]:
+    """Distance of the middle from the true one, both of what is in the field of view."""
+    truth = {name: box.mean(axis=0) for name, box in labelled.present.items()}
+    return _judged(
+        labelled,
+        answer,
+        lambda box, name: float(np.linalg.norm(box.mean(axis=0) - truth[name])),
+    )
+
+
 def right_name(labelled: Labelled, answer: Mapping[str, Box]) -> dict[str, float]:
     """1 where a box overlaps the true box of its own name more than any other."""
     truth = labelled.present
@@ -159,6 +167,14 @@ def said_present(labelled: Labelled, answer: Mapping[str, Box]) -> dict[str, flo
     }
 
 
+def confidence(labelled: Labelled, answer: Mapping[str, Box]) -> dict[str, float]:
+    """What the method says of each target; NaN if nothing."""
+    return {
+        name: answer[name].confidence if name in answer else float("nan")
+        for name in labelled.boxes_world
+    }
+
+
 def is_present(labelled: Labelled, answer: Mapping[str, Box]) -> dict[str, float]:
     """1 for a target that is in the scan."""
     return {name: float(name in labelled.present) for name in labelled.boxes_world}
@@ -167,8 +183,10 @@ def is_present(labelled: Labelled, answer: Mapping[str, Box]) -> dict[str, float
 METRICS: Mapping[str, Callable[[Labelled, Mapping[str, Box]], dict[str, float]]] = {
     "iou": overlap,
     "wall_mm": wall_mm,
+    "center_mm": center_mm,
     "right_name": right_name,
     "said_present": said_present,
+    "confidence": confidence,
     "is_present": is_present,
 }
 
