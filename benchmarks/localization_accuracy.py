@@ -1,8 +1,9 @@
-"""How well `spine-boxes` boxes vertebrae in scans that it was not trained on.
+"""How well `spine-boxes` and `brain-boxes` box scans that they were not trained on.
 
 Each scan is cut and padded at random, its place in the world is moved, and halves are cut off:
-overlap, wall distance, right level, presence, vertebrae without names, actions and CPU time of the
-agents, next to the one look of the network that they begin with and to the mean box.
+overlap, wall distance, right name, presence and CPU time of the agents, next to the one look of the
+network that they begin with and to the mean box. Of the spine also vertebrae without names and
+actions; of the brain large and small structures apart. Figures for tuning come from --split val.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import argparse
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,7 +28,7 @@ from evaluation.results import RESULTS, print_table, save
 
 import medrl_datasets
 from medrl.data.datalist import SPLITS
-from medrl.evaluation import Measurements, compare, measure, summarize
+from medrl.evaluation import Measurements, compare, measure, plain, summarize
 from medrl.localization.data import Sample
 from medrl.localization.evaluate import (
     AGENTS,
@@ -41,19 +43,26 @@ from medrl.localization.evaluate import (
     one_shot,
 )
 from medrl.localization.localize import Localizer
-from medrl.volume.read import read
+from medrl.volume.read import read, read_labels
+from medrl.volume.space import as_affine
 
-_SET = "spine_mr_lumbar"
+#: Data sets by what is to be boxed; the models are called after it, too.
+SETS = {"spine": "spine_mr_lumbar", "brain": "ixi_brain_t1"}
+#: Structures of this much and more, ml, are large.
+LARGE_ML = 20.0
 
 
 def _in_words(result: dict[str, Any]) -> str:
-    own, told = result["shifted_and_cropped"], result["without_names"]
+    own = result["shifted_and_cropped"]
     lines = [
         f"{name}: IoU {one['iou']['mean']:.2f}, wall {one['wall_mm']['mean']:.2f} mm, "
-        f"right level {one['right_name']:.1%}, {one['iou']['missed']} missed"
+        f"right name {one['right_name']:.1%}, {one['iou']['missed']} missed"
         for name, one in own.items()
     ]
-    lines.append(f"AP without names {told['average_precision_0.5']:.2f}")
+    if told := result.get("without_names"):
+        lines.append(f"AP without names {told['average_precision_0.5']:.2f}")
+    for size, one in result.get("by_size", {}).items():
+        lines.append(f"{size}: IoU {one['iou']['mean']:.2f}")
     half = result["halves"]["presence"]
     right = half["true_positive"] + half["true_negative"]
     lines.append(f"presence in halves {right / sum(half.values()):.1%} right")
@@ -61,13 +70,16 @@ def _in_words(result: dict[str, Any]) -> str:
     return "; ".join(lines)
 
 
-CLAIMS = {"Agents box vertebrae in scans that are cut and shifted at random": _in_words}
+CLAIMS = {
+    "spine": {"Agents box vertebrae in scans that are cut and shifted at random": _in_words},
+    "brain": {"Agents box brain structures in cut and shifted heads": _in_words},
+}
 
 
-def samples(split: str) -> list[Sample]:
-    """The scans of a split with their masks."""
-    dataset = medrl_datasets.get(_SET)
-    entries = dataset.datalist(medrl_datasets.root_of(_SET))[split]
+def samples(name: str, split: str) -> list[Sample]:
+    """The scans of a split of a data set with their masks."""
+    dataset = medrl_datasets.get(name)
+    entries = dataset.datalist(medrl_datasets.root_of(name))[split]
     return [
         Sample(Path(entry["image"]), Path(entry["label"]), dataset.targets) for entry in entries
     ]
@@ -77,7 +89,7 @@ def copies(sample: Sample, count: int) -> Iterator[Labelled]:
     """Cut and shifted copies of a scan, the same ones in every run."""
     scan, boxes = read(sample.image), sample.boxes_world()
     for index in range(count):
-        rng = np.random.default_rng([int(sample.name), index, 1])
+        rng = np.random.default_rng([_number(sample), index, 1])
         cut, moved = shifted_and_cropped(scan, rng)
         own = {name: box + moved for name, box in boxes.items()}
         yield Labelled(f"{sample.name} {index}", cut, own, sample.name)
@@ -86,7 +98,7 @@ def copies(sample: Sample, count: int) -> Iterator[Labelled]:
 def halves(sample: Sample) -> Iterator[Labelled]:
     """Halves of a scan: each axis and side, the plane at random."""
     scan, boxes = read(sample.image), sample.boxes_world()
-    rng = np.random.default_rng([int(sample.name), 2])
+    rng = np.random.default_rng([_number(sample), 2])
     for axis in range(3):
         for keep_low in (True, False):
             part = halved(scan, rng, axis=axis, keep_low=keep_low)
@@ -104,6 +116,31 @@ def run(scans: Sequence[Labelled], methods: dict[str, Method]) -> Measurements:
         clock=time.process_time,
         progress=lambda done, total, name: print(f"{done}/{total} {name}", flush=True),
     )
+
+
+def large(training: Sequence[Sample]) -> set[str]:
+    """Targets whose median volume is at least :data:`LARGE_ML`."""
+    volumes: dict[str, list[float]] = {}
+    for sample in training:
+        assert sample.mask is not None
+        labels = read_labels(sample.mask)
+        counts = np.bincount(labels.as_tensor().ravel().numpy())
+        voxel_ml = abs(float(np.linalg.det(as_affine(labels.affine)[:3, :3]))) / 1000
+        for name, values in sample.targets.items():
+            voxels = sum(int(counts[value]) for value in values if value < len(counts))
+            volumes.setdefault(name, []).append(voxels * voxel_ml)
+    return {name for name, own in volumes.items() if np.median(own) >= LARGE_ML}
+
+
+def by_size(measured: Measurements, large_names: set[str]) -> dict[str, Any]:
+    """Figures of the agents for large targets and for the others."""
+    own = measured.select(method=AGENTS)
+    names = set(own.unique("group")) - {""}
+    parts = {
+        f"{LARGE_ML:g} ml and more": names & large_names,
+        "smaller": names - large_names,
+    }
+    return {size: figures(own.select(group=sorted(part))) for size, part in parts.items() if part}
 
 
 def without_names(localizer: Localizer, scans: Sequence[Labelled]) -> dict[str, float]:
@@ -125,17 +162,22 @@ def without_names(localizer: Localizer, scans: Sequence[Labelled]) -> dict[str, 
 def main() -> None:
     """Measure everything and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="spine-boxes", help="name or folder of the model")
+    parser.add_argument("--set", choices=tuple(SETS), default="spine", help="what is boxed")
+    parser.add_argument("--model", help="name or folder of the model; by default that of the set")
     parser.add_argument("--split", choices=("val", "holdout"), default="holdout")
     parser.add_argument("--copies", type=int, default=8, help="cut and shifted copies a scan")
-    parser.add_argument("--out", type=Path, help="JSON file; by default in results/")
+    parser.add_argument("--save", action="store_true", help="write the result to results/")
+    parser.add_argument("--out", type=Path, help="JSON file to write instead")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    out = options.out or RESULTS / f"localization_accuracy_{options.split}.json"
-    own = samples({"val": SPLITS[1], "holdout": SPLITS[2]}[options.split])
-    localizer = Localizer.load(options.model)
+    part = "" if options.set == "spine" else f"{options.set}_"
+    out = options.out or RESULTS / f"localization_accuracy_{part}{options.split}.json"
+    model, dataset = options.model or f"{options.set}-boxes", SETS[options.set]
+    own = samples(dataset, {"val": SPLITS[1], "holdout": SPLITS[2]}[options.split])
+    localizer = Localizer.load(model)
     localizer.localize(read(own[0].image))  # compiles what is compiled on first use
-    constant = ConstantBox(samples(SPLITS[0]), localizer.target_names)
+    training = samples(dataset, SPLITS[0])
+    constant = ConstantBox(training, localizer.target_names)
     methods = {
         AGENTS: agents(localizer),
         ONE_SHOT: one_shot(localizer),
@@ -145,8 +187,8 @@ def main() -> None:
     cut = run(scans, methods)
     halved_scans = run([one for sample in own for one in halves(sample)], {AGENTS: methods[AGENTS]})
     by_method = {name: figures(rows) for name, rows in cut.by("method").items()}
-    result = {
-        "model": Path(options.model).name,
+    result: dict[str, Any] = {
+        "model": Path(model).name,
         "split": options.split,
         "subjects": len(own),
         "scans": len(scans),
@@ -154,22 +196,31 @@ def main() -> None:
         "agents_minus": {
             name: compare(cut, "iou", AGENTS, name) for name in by_method if name != AGENTS
         },
-        "without_names": without_names(localizer, scans),
         "halves": figures(halved_scans),
         "cpu_s": {
             name: summarize(rows.values)
             for name, rows in cut.select(metric="seconds").by("method").items()
         },
     }
-    save(out, result, CLAIMS)
+    if options.set == "spine":
+        result["without_names"] = without_names(localizer, scans)
+    else:
+        result["by_size"] = by_size(cut, large(training))
+    if options.save or options.out:
+        save(out, result, CLAIMS[options.set])
     print_table(
-        ["method", "IoU", "wall mm", "median", "right level"],
+        ["method", "IoU", "wall mm", "median", "right name"],
         [
             [n, f["iou"]["mean"], f["wall_mm"]["mean"], f["wall_mm"]["median"], f["right_name"]]
             for n, f in by_method.items()
         ],
     )
-    print(result["without_names"], result["halves"]["presence"], result["cpu_s"][AGENTS]["mean"])
+    print(_in_words(plain(result)))
+
+
+def _number(sample: Sample) -> int:
+    """The subject's number, as a seed."""
+    return int(re.findall(r"\d+", sample.name)[0])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from evaluation.images import half_of
 from medrl.volume.space import as_affine, cropped_affine
 
 
@@ -42,10 +43,8 @@ def shifted_and_cropped(
 
 def halved(scan: MetaTensor, rng: Generator, *, axis: int, keep_low: bool) -> MetaTensor:
     """Cut a scan by a plane near its middle and keep one part, 40 to 60 % of an array axis."""
-    size = scan.shape[axis + 1]
-    kept = round(size * float(rng.uniform(0.4, 0.6)))
     start = np.zeros(3, dtype=int)
-    start[axis] = 0 if keep_low else size - kept
+    start[axis], kept = half_of(scan.shape[axis + 1], rng, keep_low=keep_low)
     volume = scan.as_tensor().narrow(axis + 1, int(start[axis]), kept).contiguous()
     affine = cropped_affine(as_affine(scan.affine), start)
     return MetaTensor(volume, affine=torch.from_numpy(affine))

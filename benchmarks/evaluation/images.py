@@ -166,14 +166,26 @@ def half(
     """
     axis = int(rng.integers(3)) if axis is None else axis
     keep_low = bool(rng.integers(2)) if keep_low is None else keep_low
-    size = list(case.image.GetSize())
-    kept = round(size[axis] * float(rng.uniform(*share)))
-    start = [0, 0, 0]
-    start[axis] = 0 if keep_low else size[axis] - kept
-    size[axis] = kept
+    size, start = list(case.image.GetSize()), [0, 0, 0]
+    start[axis], size[axis] = kept = half_of(size[axis], rng, keep_low=keep_low, share=share)
     image = sitk.RegionOfInterest(case.image, size, start)
-    description: dict[str, object] = {"axis": axis, "keep_low": keep_low, "slices": kept}
+    description: dict[str, object] = {"axis": axis, "keep_low": keep_low, "slices": kept[1]}
     return replace(case, name=f"{case.name} half", image=image, description=description)
+
+
+def half_of(
+    size: int, rng: Generator, *, keep_low: bool, share: tuple[float, float] = (0.4, 0.6)
+) -> tuple[int, int]:
+    """Where the part of an axis that is kept starts, and how long it is, in voxels.
+
+    Args:
+        size: Of the whole axis.
+        rng: Source of all randomness.
+        keep_low: Keep the part with the low indices.
+        share: Range of the part that is kept, uniform.
+    """
+    kept = round(size * float(rng.uniform(*share)))
+    return (0 if keep_low else size - kept), kept
 
 
 def move(point_world: Array, transform: sitk.Transform) -> Array:
