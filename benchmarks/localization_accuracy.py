@@ -62,7 +62,7 @@ def _in_words(result: dict[str, Any]) -> str:
     if told := result.get("without_names"):
         lines.append(f"AP without names {told['average_precision_0.5']:.2f}")
     for size, one in result.get("by_size", {}).items():
-        lines.append(f"{size}: IoU {one['iou']['mean']:.2f}")
+        lines.append(f"{size}: IoU {one['iou']['mean']:.2f}, {one['iou']['missed']} missed")
     half = result["halves"]["presence"]
     right = half["true_positive"] + half["true_negative"]
     lines.append(f"presence in halves {right / sum(half.values()):.1%} right")
@@ -178,7 +178,7 @@ def main() -> None:
     localizer.localize(read(own[0].image))  # compiles what is compiled on first use
     training = samples(dataset, SPLITS[0])
     constant = ConstantBox(training, localizer.target_names)
-    methods = {
+    methods: dict[str, Method] = {
         AGENTS: agents(localizer),
         ONE_SHOT: one_shot(localizer),
         constant.name: constant,
