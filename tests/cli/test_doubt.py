@@ -21,8 +21,8 @@ def unfit(monkeypatch: pytest.MonkeyPatch):
     judge = LandmarkDetector._judged
     names: set[str] = set()
 
-    def judged(self, candidates, asked):
-        found = judge(self, candidates, asked)
+    def judged(self, candidates, *asked):
+        found = judge(self, candidates, *asked)
         if Path(candidates.scan.meta["filename_or_obj"]).name not in names:
             return found
         return replace(found, warnings=(LINE, *found.warnings), unfit=("its contrast is another",))
