@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from medrl.agents import EpsilonGreedy, Space, Task
 from medrl.data.augment import Augmentation
-from medrl.data.pool import ScanPool
 from medrl.landmark.data import LabelledScan
 from medrl.landmark.dynamics import SearchDynamics, SearchState
 from medrl.landmark.model import ModelSettings
@@ -24,6 +23,7 @@ from medrl.rl.dqn import DQN
 from medrl.rl.env import AgentsEnv
 from medrl.rl.learner import Learner
 from medrl.rl.replay import Fields, Replay
+from medrl.rl.scan_pool import ScanPool
 from medrl.rl.schedule import one_cycle
 from medrl.roi import crop
 from medrl.volume.prepare import Preprocessing

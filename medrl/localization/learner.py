@@ -1,4 +1,4 @@
-"""Training box agents: imitation of known values, then DQN on their own walks; and the proposer."""
+"""Training box agents: imitation of known values, then DQN on their own walks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from tensordict import TensorDict
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from medrl.agents import EpsilonGreedy, Space
+from medrl.agents import Space
+from medrl.agents.policy import masked
 from medrl.data.augment import Augmentation
-from medrl.data.pool import ScanPool
-from medrl.localization.data import LabelledScan, boxes_of
+from medrl.localization.data import LabelledScan
 from medrl.localization.dynamics import TRIGGER, TRIGGERED, BoxDynamics, BoxState
 from medrl.localization.model import ModelSettings
-from medrl.localization.network import CELL, Prediction, laplace_loss, padded
+from medrl.localization.network import Prediction, laplace_loss
 from medrl.localization.task import BoxTask, Rewards, disturbed, optimal_values
+from medrl.localization.training_scans import TrainingScans
 from medrl.rl.checkpoint import State
 from medrl.rl.dqn import DQN
 from medrl.rl.env import AgentsEnv
@@ -74,38 +75,6 @@ class LearnerSettings:
     )
 
 
-class _Scans:
-    """Augmented scans at hand, and the boxes in them."""
-
-    def __init__(
-        self,
-        scans: Sequence[LabelledScan],
-        model: ModelSettings,
-        settings: LearnerSettings,
-        generator: Generator,
-        device: str,
-    ) -> None:
-        self.pool = ScanPool(
-            scans,
-            slots=settings.slots,
-            spacings=model.spacings,
-            augmentation=settings.augmentation,
-            generator=generator,
-            device=device,
-        )
-        self._targets = scans[0].shapes.shape[0]
-
-    @property
-    def truth(self) -> Tensor:
-        """Boxes (slots, K, 2, 3) float64; NaN where the middle of one is not in the scan."""
-        points = self.pool.points
-        boxes = boxes_of(points.view(len(points) * self._targets, -1, 3)).double()
-        boxes = boxes.view(len(points), self._targets, 2, 3)
-        center, shape = boxes.mean(dim=2), self.pool.shapes[:, None].to(boxes)
-        inside = ((center >= -0.5) & (center <= shape - 0.5)).all(dim=-1)
-        return torch.where(inside[..., None, None], boxes, torch.nan)
-
-
 class BoxLearner(Learner):
     """Owns the network that walks, the scans it learns on, and the agents in them."""
 
@@ -146,7 +115,14 @@ class BoxLearner(Learner):
         )
         self.model = model
         self.imitation_steps, self.dqn_steps = imitation_steps, dqn_steps
-        self._scans = _Scans(scans, model, settings, self.generator, device)
+        self._scans = TrainingScans(
+            scans,
+            spacings=model.spacings,
+            slots=settings.slots,
+            augmentation=settings.augmentation,
+            generator=self.generator,
+            device=device,
+        )
         self.replay = Replay(settings.replay, generator=self.generator)
         self._dqn = DQN(
             self.network,
@@ -156,9 +132,8 @@ class BoxLearner(Learner):
             double=settings.double,
             masked=True,
         )
+        self._live: BoxTask | None = None
         self._env: AgentsEnv[BoxState] | None = None
-        self._begun: BoxDynamics | None = None
-        self._kept_versions = torch.zeros(0, dtype=torch.int64)
 
     def signature(self) -> State:
         """Settings, and how much of what is learned."""
@@ -178,17 +153,16 @@ class BoxLearner(Learner):
         self._scans.pool.load_state_dict(state["pool"])
         self.replay.load_state_dict(state["replay"])
         self._dqn.load_state_dict(state["target"])
-        self._begun = self._env = None
+        self._live = self._env = None
         if state["agents"] is not None:
-            env = self._environment()
-            env.state = BoxState.from_state_dict(state["agents"]).to(self.device)
+            self._env = self._environment()
+            self._env.state = BoxState.from_state_dict(state["agents"]).to(self.device)
 
     def train_step(self) -> dict[str, float]:
         """Learn from one batch of whichever phase it is; the losses by name."""
         s = self.settings
         if self.step % s.refresh_every == 0 and self.step > 0:
-            self._scans.pool.refresh()
-            self._begun = None
+            self._refresh()
         done = self.step - self.imitation_steps
         with self.autocast():
             if done < 0:
@@ -209,19 +183,32 @@ class BoxLearner(Learner):
     # Imitation -----------------------------------------------------------------------------------
 
     @property
-    def dynamics(self) -> BoxDynamics:
-        """What agents live in: the scans at hand."""
-        if self._begun is None:
-            self._begun = _PlaceDynamics(
-                self._scans.pool.pyramids, targets=self.targets, view=self.model.view
-            )
-            self._truth = self._scans.truth.to(self.device)
-        return self._begun
+    def task(self) -> BoxTask:
+        """What is known of the scans at hand; made when first asked for."""
+        if self._live is None:
+            pyramids, view = self._scans.pool.pyramids, self.model.view
+            dynamics = _PlaceDynamics(pyramids, targets=self.targets, view=view)
+            truth = self._scans.truth.to(self.device)
+            self._live = BoxTask(dynamics, truth, rewards=self.settings.rewards)
+        return self._live
+
+    def _refresh(self) -> None:
+        """Replace a scan; the agents in it begin anew."""
+        slots = self._scans.pool.refresh()
+        if self._live is None:
+            return
+        for slot in slots:
+            self._live.dynamics.replace_scan(slot, self._scans.pool.pyramids[slot])
+        self._live.truth = self._scans.truth.to(self.device)
+        if self._env is not None:
+            gone = torch.isin(self._env.state.scan, torch.tensor(slots, device=self.device))
+            mask = TensorDict({"_reset": gone[:, None]}, batch_size=self._env.batch_size)
+            self._env.reset(mask)
 
     def _drawn(self, count: int) -> tuple[BoxState, Tensor]:
         """Agents at random boxes in the middle of a walk, and the true boxes (N, 2, 3)."""
-        g, dynamics = self.generator, self.dynamics
-        there = ~self._truth.isnan().any(dim=(2, 3))
+        g, dynamics, known_boxes = self.generator, self.task.dynamics, self.task.truth
+        there = ~known_boxes.isnan().any(dim=(2, 3))
         known, missing = torch.nonzero(there), torch.nonzero(~there)
         absent = min(int(count * _ABSENT), len(missing))
         rows = known[torch.randint(len(known), (count - absent,), generator=g)]
@@ -231,8 +218,8 @@ class BoxLearner(Learner):
         scan, target = rows.T
         # Who looks for what is not there looks at something else.
         lender = known[torch.randint(len(known), (count,), generator=g)]
-        truth = self._truth[scan, target]
-        lent = self._truth[lender[:, 0], lender[:, 1]]
+        truth = known_boxes[scan, target]
+        lent = known_boxes[lender[:, 0], lender[:, 1]]
         box = disturbed(torch.where(truth.isnan(), lent, truth), g)
         share = torch.randint(len(self.model.view.shares), (count,), generator=g).to(self.device)
         state = dynamics.reset(scan, target, box, share)
@@ -241,7 +228,7 @@ class BoxLearner(Learner):
 
     def _supervised(self, state: BoxState, truth: Tensor) -> dict[str, Tensor]:
         """Regress all action values, and the faces of near targets."""
-        rewards, dynamics = self.settings.rewards, self.dynamics
+        rewards, dynamics = self.settings.rewards, self.task.dynamics
         prediction: Prediction = self.network(*BoxDynamics.observe(dynamics, state).values())
         target = optimal_values(dynamics, state.box, state.share, truth, rewards).float()
         there = ~truth.isnan().any(dim=(1, 2))
@@ -267,33 +254,21 @@ class BoxLearner(Learner):
             self._collect()
 
     def _environment(self) -> AgentsEnv[BoxState]:
-        """The agents' environment, in the scans at hand; agents of a scan that left begin anew."""
-        dynamics = self.dynamics
-        if self._env is None or self._env.dynamics is not dynamics:
-            task = BoxTask(dynamics, self._truth, rewards=self.settings.rewards)
-            env = AgentsEnv(
-                dynamics,
-                task,
-                batch_size=[self.settings.agents],
-                generator=self.generator,
-                device=self.device,
-            )
-            before = self._env
-            env.reset()
-            if before is not None:
-                kept = ~self._truth[before.state.scan, before.state.target].isnan().any(dim=(1, 2))
-                kept &= before.state.active & (self._versions(before.state) == self._kept_versions)
-                env.state = before.state.where(kept, env.state)
-            self._env = env
-        self._kept_versions = self._versions(self._env.state)
-        return self._env
-
-    def _versions(self, state: BoxState) -> Tensor:
-        return self._scans.pool.versions[state.scan]
+        """The agents' environment, in the scans at hand."""
+        return AgentsEnv(
+            self.task.dynamics,
+            self.task,
+            batch_size=[self.settings.agents],
+            generator=self.generator,
+            device=self.device,
+        )
 
     def _collect(self) -> None:
         """Every agent takes one step, exploring now and then; those that ended start anew."""
-        env = self._environment()
+        if self._env is None:
+            self._env = self._environment()
+            self._env.reset()
+        env = self._env
         before = env.state
         with torch.no_grad():
             action = self._explore(before)
@@ -302,7 +277,7 @@ class BoxLearner(Learner):
         self.replay.extend(
             {
                 "slot": before.scan,
-                "version": self._versions(before),
+                "version": self._scans.pool.versions[before.scan],
                 "target": before.target,
                 **{f"before.{k}": v for k, v in _kept(before).items()},
                 **{f"after.{k}": v for k, v in _kept(after).items()},
@@ -312,24 +287,18 @@ class BoxLearner(Learner):
             }
         )
         env.maybe_reset(told)
-        self._kept_versions = self._versions(env.state)
 
     def _explore(self, state: BoxState) -> Tensor:
         """Greedy actions; a share of them by chance, guided by the reward."""
-        s, dynamics = self.settings, self.dynamics
-        policy = EpsilonGreedy(
-            lambda _: self.network(*BoxDynamics.observe(dynamics, state).values()).values,
-            epsilon=0.0 if s.guided else s.epsilon,
-            generator=self.generator,
-        )
-        action = policy(dynamics, state, None).action
-        if not s.guided:
-            return action
-        task = BoxTask(dynamics, self._truth, rewards=s.rewards)
+        s, dynamics = self.settings, self.task.dynamics
         allowed = dynamics.allowed(state)
-        better = (task.worth(state) > 0) & allowed
-        better = torch.where(better.any(dim=1, keepdim=True), better, allowed)
-        other = torch.multinomial(better.float().cpu(), 1, generator=self.generator)[:, 0]
+        seen = BoxDynamics.observe(dynamics, state)
+        action = masked(self.network(*seen.values()).values, allowed).argmax(dim=1)
+        others = allowed
+        if s.guided:
+            better = (self.task.worth(state) > 0) & allowed
+            others = torch.where(better.any(dim=1, keepdim=True), better, allowed)
+        other = torch.multinomial(others.float().cpu(), 1, generator=self.generator)[:, 0]
         explores = torch.rand(len(action), generator=self.generator) < s.epsilon
         return torch.where(explores.to(self.device), other.to(self.device), action)
 
@@ -353,22 +322,22 @@ class BoxLearner(Learner):
         state, truth = self._drawn(half)
         own = self._state_of(drawn, "before")
         both = BoxState.cat([own, state])
-        truths = torch.cat([self._truth[own.scan, own.target], truth])
+        truths = torch.cat([self.task.truth[own.scan, own.target], truth])
         supervised = self._supervised(both, truths)
         losses["values"] = self.settings.imitation_weight * supervised["values"]
         losses["faces"] = supervised["faces"]
         return losses
 
     def _state_of(self, drawn: Fields, when: str) -> BoxState:
-        state = self.dynamics.reset(
+        state = self.task.dynamics.reset(
             drawn["slot"], drawn["target"], drawn[f"{when}.box"], drawn[f"{when}.share"]
         )
         return _with_history(state, drawn[f"{when}.history"])
 
     def _seen(self, drawn: Fields, when: str) -> dict[str, Tensor]:
         state = self._state_of(drawn, when)
-        allowed = self.dynamics.allowed(state)
-        return {**BoxDynamics.observe(self.dynamics, state), "allowed": allowed}
+        allowed = self.task.dynamics.allowed(state)
+        return {**BoxDynamics.observe(self.task.dynamics, state), "allowed": allowed}
 
 
 class _PlaceDynamics(BoxDynamics):
@@ -384,107 +353,6 @@ class _PlaceDynamics(BoxDynamics):
     def observe(self, state: BoxState) -> dict[str, Tensor]:
         """What each agent looks for."""
         return {"target": state.target}
-
-
-class ProposerLearner(Learner):
-    """Owns the proposer and the scans it learns on."""
-
-    settings: LearnerSettings
-
-    def __init__(
-        self,
-        scans: Sequence[LabelledScan],
-        *,
-        model: ModelSettings,
-        settings: LearnerSettings,
-        steps: int,
-        seed: int,
-        device: str = "cpu",
-    ) -> None:
-        """Build the network; arguments as of :class:`BoxLearner`."""
-        torch.manual_seed(seed)
-        self.network = model.build_proposer(scans[0].shapes.shape[0]).to(device)
-        super().__init__(
-            modules={"network": self.network},
-            optimizers={"network": torch.optim.AdamW(self.network.parameters(), weight_decay=1e-4)},
-            generator=Generator().manual_seed(seed),
-            total_steps=steps,
-            settings=settings,
-            device=device,
-        )
-        self.level = model.proposal_level
-        self.stride = CELL * model.strides[self.level]
-        self._scans = _Scans(scans, model, settings, self.generator, device)
-
-    def extra_state(self) -> State:
-        """Scans at hand."""
-        return {"pool": self._scans.pool.state_dict()}
-
-    def load_extra_state(self, state: State) -> None:
-        """Take them back."""
-        self._scans.pool.load_state_dict(state["pool"])
-
-    def train_step(self) -> dict[str, float]:
-        """Learn from a few whole scans."""
-        pool = self._scans.pool
-        if self.step:
-            pool.refresh()
-        self.network.train()
-        order = torch.randperm(len(pool), generator=self.generator)
-        slots = order[: self.settings.proposals].tolist()
-        volumes = [pool.pyramids[slot].levels[self.level] for slot in slots]
-        with self.autocast():
-            heat, faces = self.network(_stacked(volumes))
-            truth = self._scans.truth[slots].to(self.device)
-            losses = proposal_losses(heat, faces, truth.float() / self.stride)
-        rate = self.settings.learning_rate * one_cycle(self.step, self.total_steps)
-        self.optimize(losses["heat"] + 2 * losses["faces"], learning_rate=rate, clip=5.0)
-        self.step += 1
-        return {name: float(value.detach()) for name, value in losses.items()}
-
-
-def proposal_losses(heat: Tensor, faces: Tensor, truth: Tensor) -> dict[str, Tensor]:
-    """Focal loss of the centres (Zhou et al. 2019, eq. 1), and L1 of the faces seen near them.
-
-    Args:
-        heat: (N, K, I, J, L) logits.
-        faces: (N, K, 6, I, J, L) distances, cells.
-        truth: (N, K, 2, 3) boxes in cells; NaN of what is not in the scan.
-    """
-    axes = [torch.arange(side, device=heat.device).float() for side in heat.shape[2:]]
-    cell = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-    center, size = truth.mean(dim=2), truth[:, :, 1] - truth[:, :, 0]
-    sigma = (0.15 * size).clamp(min=0.75)
-    away = (cell - center[:, :, None, None, None]) / sigma[:, :, None, None, None]
-    distance = away.square().sum(dim=-1).nan_to_num(nan=torch.inf)
-    nearest = distance == distance.flatten(2).amin(dim=2)[:, :, None, None, None]
-    hit = nearest & distance.isfinite()
-    wanted = torch.where(hit, 1.0, torch.exp(-distance / 2))
-    chance = heat.sigmoid()
-    focal = torch.where(
-        hit,
-        (1 - chance) ** 2 * F.logsigmoid(heat),
-        (1 - wanted) ** 4 * chance**2 * F.logsigmoid(-heat),
-    )
-    low = cell - truth[:, :, 0, None, None, None]
-    high = truth[:, :, 1, None, None, None] - cell
-    goal = torch.cat([low, high], dim=-1).movedim(-1, 2).nan_to_num()
-    weight = torch.where(distance < 4, wanted, 0.0)
-    error = (faces - goal).abs().mean(dim=2) * weight
-    return {
-        "heat": -focal.sum() / hit.sum().clamp(min=1),
-        "faces": error.sum() / weight.sum().clamp(min=1),
-    }
-
-
-def _stacked(volumes: Sequence[Tensor]) -> Tensor:
-    """Scans of different shapes as one batch, zeros behind their ends."""
-    sides = [max(volume.shape[axis] for volume in volumes) for axis in (1, 2, 3)]
-    batch = volumes[0].new_zeros((len(volumes), volumes[0].shape[0], *sides))
-    for one, volume in zip(batch, volumes, strict=True):
-        i, j, k = volume.shape[1:]
-        one[:, :i, :j, :k] = volume
-    return padded(batch)
 
 
 def _kept(state: BoxState) -> Fields:

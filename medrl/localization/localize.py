@@ -39,7 +39,6 @@ class Found:
         boxes_world: (K, 2, 3) RAS mm; of what is not there where it was looked for last.
         proposed_world: (K, 2, 3) RAS mm, where the agents began.
         features: (K, F) what a confidence is conditioned on; NaN of what is not there.
-        steps: (K,) int64, actions of each agent; 0 of what is not there.
     """
 
     scan: MetaTensor
@@ -47,7 +46,6 @@ class Found:
     boxes_world: Array
     proposed_world: Array
     features: Array
-    steps: np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Localizer:
@@ -211,9 +209,7 @@ class Localizer:
         boxes[rows] = dynamics.to_world(state.scan, walked.answer.box).numpy(force=True)
         proposed[rows] = dynamics.to_world(state.scan, state.box).numpy(force=True)
         features[rows] = walked.features
-        steps = np.zeros(len(there), dtype=np.int64)
-        steps[rows] = walked.state.steps.numpy(force=True)
-        return Found(scan, there, boxes, proposed, features, steps), recorder
+        return Found(scan, there, boxes, proposed, features), recorder
 
 
 def _starts(

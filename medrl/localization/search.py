@@ -119,13 +119,11 @@ class Walked:
     Attributes:
         state: Where.
         answer: Where they say that the boxes are.
-        trigger: (N,) what a trigger was worth at the end.
         features: (N, F) what a confidence is conditioned on.
     """
 
     state: BoxState
     answer: Answer
-    trigger: Tensor
     features: Array
 
 
@@ -160,7 +158,7 @@ def walk(
         (answer.spread.clamp(min=1e-3).log() - size).cpu(),
         (start - size).cpu(),
     ]
-    return Walked(end.state, answer, end.score, torch.stack(columns, dim=1).double().numpy())
+    return Walked(end.state, answer, torch.stack(columns, dim=1).double().numpy())
 
 
 def looked_again(

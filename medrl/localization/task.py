@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from medrl.agents import Space, Task
-from medrl.localization.dynamics import ACTIONS, TRIGGER, BoxDynamics, BoxState
+from medrl.localization.dynamics import TRIGGER, BoxDynamics, BoxState
 
 RewardForm = Literal["sign", "dense"]
 
@@ -190,16 +190,3 @@ def _both(box: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     volumes = [(one[..., 1, :] - one[..., 0, :]).prod(dim=-1) for one in (box, truth)]
     union = volumes[0] + volumes[1] - shared
     return shared / union.clamp(min=1e-9), union
-
-
-__all__ = [
-    "ACTIONS",
-    "BoxTask",
-    "RewardForm",
-    "Rewards",
-    "action_rewards",
-    "disturbed",
-    "generalised_overlap",
-    "optimal_values",
-    "overlap",
-]

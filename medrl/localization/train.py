@@ -16,8 +16,9 @@ from medrl.data.targets import parse_target
 from medrl.localization.calibrate import calibrate
 from medrl.localization.data import boxes_of, load_labelled, read_datalist, target_names
 from medrl.localization.layout import Layout
-from medrl.localization.learner import BoxLearner, LearnerSettings, ProposerLearner
+from medrl.localization.learner import BoxLearner, LearnerSettings
 from medrl.localization.model import BoxModel, ModelSettings
+from medrl.localization.proposer_learner import ProposerLearner
 from medrl.rl.checkpoint import load_module
 from medrl.rl.jobs import Job, run_jobs
 from medrl.rl.stage import checkpoint_folder, run_stage
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The recipe; the defaults train ``spine-boxes``.
+    """The recipe.
 
     Attributes:
         name: Name of the model.
@@ -177,7 +178,7 @@ def _checkpoint(folder: Path) -> Path:
 
 
 def _guard(volumes: list[torch.Tensor], spacing: float) -> Guard:
-    """What the training scans were like; cut to 0.6 of the length they were in training, too."""
+    """What the training scans were like. Augmentation cuts them to 0.4 of a side at least."""
     affine = torch.diag(torch.tensor([spacing] * 3 + [1.0], dtype=torch.float64))
     looks = [appearance(MetaTensor(volume, affine=affine)) for volume in volumes]
     return Guard((Training.fit(looks, least_view=0.4),))

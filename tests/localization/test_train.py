@@ -12,8 +12,9 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 
 from medrl.data.augment import Augmentation
-from medrl.localization.learner import BoxLearner, LearnerSettings, ProposerLearner
+from medrl.localization.learner import BoxLearner, LearnerSettings
 from medrl.localization.localize import Localizer
+from medrl.localization.proposer_learner import ProposerLearner
 from medrl.localization.train import TrainSettings, train
 from medrl.rl.check import check_env
 from medrl.volume.box_files import write_boxes
@@ -31,7 +32,8 @@ def box_learner(blocks):
     return BoxLearner(blocks, model=TINY, settings=SMALL, imitation_steps=4, dqn_steps=6, seed=0)
 
 
-@pytest.mark.parametrize("interrupt_at", [2, 7])
+# The eighth step replaces a scan in which agents are on their way.
+@pytest.mark.parametrize("interrupt_at", [2, 7, 8])
 def test_box_learner_resumes_with_the_same_bits(blocks, tmp_path, interrupt_at):
     assert_resumes(lambda: box_learner(blocks), tmp_path, interrupt_at=interrupt_at)
 

@@ -82,9 +82,9 @@ class ScanPool:
         versions = [self._pool.version(slot) for slot in range(len(self))]
         return torch.tensor(versions, device=self._device)
 
-    def refresh(self) -> None:
-        """Replace the oldest slot."""
-        self._pool.renew()
+    def refresh(self) -> list[int]:
+        """Replace the oldest slot; returns those replaced."""
+        return self._pool.renew()
 
     def state_dict(self) -> dict[str, Any]:
         """What the scans at hand are made of."""

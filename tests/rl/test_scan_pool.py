@@ -6,8 +6,8 @@ import torch
 from scipy import ndimage
 
 from medrl.data.augment import Augmentation
-from medrl.data.pool import ScanPool
 from medrl.landmark.data import LabelledScan
+from medrl.rl.scan_pool import ScanPool
 
 SPACINGS = (2.0, 4.0)
 
