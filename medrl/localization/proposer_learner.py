@@ -1,0 +1,126 @@
+"""Training the proposer: focal loss of centres, and distances of the faces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from medrl.localization.data import LabelledScan
+from medrl.localization.learner import LearnerSettings
+from medrl.localization.model import ModelSettings
+from medrl.localization.network import CELL, padded
+from medrl.localization.training_scans import TrainingScans
+from medrl.rl.checkpoint import State
+from medrl.rl.learner import Learner
+from medrl.rl.schedule import one_cycle
+
+
+class ProposerLearner(Learner):
+    """Owns the proposer and the scans it learns on."""
+
+    settings: LearnerSettings
+
+    def __init__(
+        self,
+        scans: Sequence[LabelledScan],
+        *,
+        model: ModelSettings,
+        settings: LearnerSettings,
+        steps: int,
+        seed: int,
+        device: str = "cpu",
+    ) -> None:
+        """Build the network; arguments as of :class:`BoxLearner`."""
+        torch.manual_seed(seed)
+        self.network = model.build_proposer(scans[0].shapes.shape[0]).to(device)
+        super().__init__(
+            modules={"network": self.network},
+            optimizers={"network": torch.optim.AdamW(self.network.parameters(), weight_decay=1e-4)},
+            generator=Generator().manual_seed(seed),
+            total_steps=steps,
+            settings=settings,
+            device=device,
+        )
+        self.level = model.proposal_level
+        self.stride = CELL * model.strides[self.level]
+        self._scans = TrainingScans(
+            scans,
+            spacings=model.spacings,
+            slots=settings.slots,
+            augmentation=settings.augmentation,
+            generator=self.generator,
+            device=device,
+        )
+
+    def extra_state(self) -> State:
+        """Scans at hand."""
+        return {"pool": self._scans.pool.state_dict()}
+
+    def load_extra_state(self, state: State) -> None:
+        """Take them back."""
+        self._scans.pool.load_state_dict(state["pool"])
+
+    def train_step(self) -> dict[str, float]:
+        """Learn from a few whole scans."""
+        pool = self._scans.pool
+        if self.step:
+            pool.refresh()
+        self.network.train()
+        order = torch.randperm(len(pool), generator=self.generator)
+        slots = order[: self.settings.proposals].tolist()
+        volumes = [pool.pyramids[slot].levels[self.level] for slot in slots]
+        with self.autocast():
+            heat, faces = self.network(_stacked(volumes))
+            truth = self._scans.truth[slots].to(self.device)
+            losses = proposal_losses(heat, faces, truth.float() / self.stride)
+        rate = self.settings.learning_rate * one_cycle(self.step, self.total_steps)
+        self.optimize(losses["heat"] + 2 * losses["faces"], learning_rate=rate, clip=5.0)
+        self.step += 1
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+
+def proposal_losses(heat: Tensor, faces: Tensor, truth: Tensor) -> dict[str, Tensor]:
+    """Focal loss of the centres (Zhou et al. 2019, eq. 1), and L1 of the faces seen near them.
+
+    Args:
+        heat: (N, K, I, J, L) logits.
+        faces: (N, K, 6, I, J, L) distances, cells.
+        truth: (N, K, 2, 3) boxes in cells; NaN of what is not in the scan.
+    """
+    axes = [torch.arange(side, device=heat.device).float() for side in heat.shape[2:]]
+    cell = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    center, size = truth.mean(dim=2), truth[:, :, 1] - truth[:, :, 0]
+    sigma = (0.15 * size).clamp(min=0.75)
+    away = (cell - center[:, :, None, None, None]) / sigma[:, :, None, None, None]
+    distance = away.square().sum(dim=-1).nan_to_num(nan=torch.inf)
+    nearest = distance == distance.flatten(2).amin(dim=2)[:, :, None, None, None]
+    hit = nearest & distance.isfinite()
+    wanted = torch.where(hit, 1.0, torch.exp(-distance / 2))
+    chance = heat.sigmoid()
+    focal = torch.where(
+        hit,
+        (1 - chance) ** 2 * F.logsigmoid(heat),
+        (1 - wanted) ** 4 * chance**2 * F.logsigmoid(-heat),
+    )
+    low = cell - truth[:, :, 0, None, None, None]
+    high = truth[:, :, 1, None, None, None] - cell
+    goal = torch.cat([low, high], dim=-1).movedim(-1, 2).nan_to_num()
+    weight = torch.where(distance < 4, wanted, 0.0)
+    error = (faces - goal).abs().mean(dim=2) * weight
+    return {
+        "heat": -focal.sum() / hit.sum().clamp(min=1),
+        "faces": error.sum() / weight.sum().clamp(min=1),
+    }
+
+
+def _stacked(volumes: Sequence[Tensor]) -> Tensor:
+    """Scans of different shapes as one batch, zeros behind their ends."""
+    sides = [max(volume.shape[axis] for volume in volumes) for axis in (1, 2, 3)]
+    batch = volumes[0].new_zeros((len(volumes), volumes[0].shape[0], *sides))
+    for one, volume in zip(batch, volumes, strict=True):
+        i, j, k = volume.shape[1:]
+        one[:, :i, :j, :k] = volume
+    return padded(batch)
