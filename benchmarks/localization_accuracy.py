@@ -90,9 +90,9 @@ def copies(sample: Sample, count: int) -> Iterator[Labelled]:
     scan, boxes = read(sample.image), sample.boxes_world()
     for index in range(count):
         rng = np.random.default_rng([_number(sample), index, 1])
-        cut, moved = shifted_and_cropped(scan, rng)
+        cut, moved, content = shifted_and_cropped(scan, rng)
         own = {name: box + moved for name, box in boxes.items()}
-        yield Labelled(f"{sample.name} {index}", cut, own, sample.name)
+        yield Labelled(f"{sample.name} {index}", cut, own, sample.name, content)
 
 
 def halves(sample: Sample) -> Iterator[Labelled]:

@@ -12,10 +12,13 @@ from torch.nn import functional as F
 from evaluation.images import half_of
 from medrl.volume.space import as_affine, cropped_affine
 
+#: Affine (4, 4) and grid of a part of a scan.
+Content = tuple[NDArray[np.float64], tuple[int, ...]]
+
 
 def shifted_and_cropped(
     scan: MetaTensor, rng: Generator, *, least: float = 0.6, air: float = 0.2
-) -> tuple[MetaTensor, NDArray[np.float64]]:
+) -> tuple[MetaTensor, NDArray[np.float64], Content]:
     """Cut every axis to a random part of it, add air, and move the scan in the world.
 
     Args:
@@ -25,7 +28,8 @@ def shifted_and_cropped(
         air: Largest share that is added to a face, to every second one.
 
     Returns:
-        The scan, and by how much everything in it has moved, (3,) RAS mm.
+        The scan, by how much everything in it has moved, (3,) RAS mm, and the affine and grid of
+        the part of it that is not added air.
     """
     size = np.array(scan.shape[1:])
     kept = (size * rng.uniform(least, 1.0, 3)).astype(int)
@@ -35,10 +39,15 @@ def shifted_and_cropped(
     added[rng.random((3, 2)) < 0.5] = 0
     volume = scan.as_tensor()[:, i, j, k].float()
     volume = F.pad(volume, added[::-1].ravel().tolist(), value=float(scan.as_tensor().min()))
-    affine = cropped_affine(as_affine(scan.affine), start - added[:, 0])
     moved = rng.uniform(-100, 100, 3)
+    affine = cropped_affine(as_affine(scan.affine), start)
     affine[:3, 3] += moved
-    return MetaTensor(volume.contiguous(), affine=torch.from_numpy(affine)), moved
+    padded = cropped_affine(affine, -added[:, 0])
+    return (
+        MetaTensor(volume.contiguous(), affine=torch.from_numpy(padded)),
+        moved,
+        (affine, (int(kept[0]), int(kept[1]), int(kept[2]))),
+    )
 
 
 def halved(scan: MetaTensor, rng: Generator, *, axis: int, keep_low: bool) -> MetaTensor:

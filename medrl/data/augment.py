@@ -7,13 +7,28 @@ passed through exactly the chain that a user's scan passes through.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+from monai.data.meta_tensor import MetaTensor
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from medrl.volume.augment import bias_field, rotation_matrix, thicken_slices
+
+
+class LabelledScan(Protocol):
+    """A scan with points that move with it."""
+
+    @property
+    def volume(self) -> Tensor:
+        """(C, I, J, K) float32, isotropic at the finest spacing, not normalised."""
+
+    @property
+    def points_voxel(self) -> Tensor:
+        """(P, 3) float32, voxels of that grid; NaN where unknown."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +104,41 @@ def augment(
         points_voxel = points_voxel * mirror + torch.tensor([volume.shape[1] - 1.0, 0.0, 0.0])
         volume = volume.flip(1)
     return volume.contiguous(), points_voxel
+
+
+def changed_copies(
+    scans: Sequence[LabelledScan],
+    augmentation: Augmentation,
+    *,
+    spacing: float,
+    repeats: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[MetaTensor, Tensor]]:
+    """Copies of scans as a confidence is fitted on: the first of every three is as it was.
+
+    Args:
+        scans: Scans that nothing was trained on.
+        augmentation: How copies are changed.
+        spacing: Voxel size of the scans, mm.
+        repeats: Copies of each scan.
+        seed: Of the changes.
+        progress: Called with the copies done and their number.
+
+    Yields:
+        A scan (C, I, J, K) whose affine says its spacing, and its points (P, 3), voxels.
+    """
+    affine = torch.diag(torch.tensor([spacing] * 3 + [1.0], dtype=torch.float64))
+    generator = torch.Generator().manual_seed(seed)
+    total = repeats * len(scans)
+    for number in range(total):
+        scan = scans[number % len(scans)]
+        volume, points = scan.volume, scan.points_voxel
+        if number // len(scans) % 3:
+            volume, points = augment(volume, points, augmentation, generator)
+        yield MetaTensor(volume, affine=affine), points
+        if progress is not None:
+            progress(number + 1, total)
 
 
 def random_field_of_view(

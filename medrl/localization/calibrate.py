@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from monai.data.meta_tensor import MetaTensor
+from numpy.typing import NDArray
 
-from medrl.data.augment import Augmentation, augment
+from medrl.data.augment import Augmentation, changed_copies
 from medrl.evaluation import LogisticRegression
 from medrl.localization.answer import GOOD_IOU
 from medrl.localization.data import LabelledScan, boxes_of
 from medrl.localization.localize import Localizer
 from medrl.localization.model import BoxModel
-from medrl.volume.boxes import iou
+from medrl.volume.boxes import cut_to_scan, iou
+from medrl.volume.space import as_affine
+
+Array = NDArray[np.float64]
+
+#: A candidate is right when its agent sees a box that overlaps the true one by this much.
+_RIGHT_IOU = 0.5
 
 
 def calibrate(
@@ -38,25 +44,43 @@ def calibrate(
         progress: Called with the copies done and their number.
 
     Returns:
-        The same model with its confidence.
+        The same model with its judge of candidates, and its confidence in what comes of them.
     """
-    localizer = Localizer(replace(model, confidence=None))
     spacing = model.settings.spacings[0]
-    affine = torch.diag(torch.tensor([spacing] * 3 + [1.0], dtype=torch.float64))
-    generator = torch.Generator().manual_seed(seed)
+
+    def copies(half: int) -> Iterator[tuple[MetaTensor, Array]]:
+        def share(done: int, total: int) -> None:
+            if progress is not None:
+                progress(half * total + done, 2 * total)
+
+        for scan, points in changed_copies(
+            scans, augmentation, spacing=spacing, repeats=repeats, seed=seed + half, progress=share
+        ):
+            shapes = points.view(scans[0].shapes.shape)
+            yield scan, boxes_of(shapes).double().numpy()
+
+    localizer = Localizer(replace(model, plausible=None, confidence=None))
     features, good = [], []
-    total = repeats * len(scans)
-    for number in range(total):
-        scan = scans[number % len(scans)]
-        volume, points = scan.volume, scan.points_voxel
-        if number // len(scans) % 3:
-            volume, points = augment(volume, points, augmentation, generator)
-        found = localizer.find(MetaTensor(volume, affine=affine))
-        truth = boxes_of(points.view(scan.shapes.shape)).double().numpy() * spacing
-        features.append(found.features[found.there])
-        overlap = iou(found.boxes_world[found.there], truth[found.there])
-        good.append(np.nan_to_num(overlap) >= GOOD_IOU)
-        if progress is not None:
-            progress(number + 1, total)
-    confidence = LogisticRegression.fit(np.concatenate(features), np.concatenate(good))
-    return replace(model, confidence=confidence)
+    for scan, truth in copies(0):
+        dynamics = model.dynamics([localizer.prepare(scan)])
+        found, seen, said = localizer.candidates(dynamics)
+        own = truth[found.target.numpy(force=True)]
+        features.append(said)
+        good.append(np.nan_to_num(iou(seen.numpy(force=True), own)) >= _RIGHT_IOU)
+    plausible = LogisticRegression.fit(np.concatenate(features), np.concatenate(good))
+    model = replace(model, plausible=plausible, confidence=None)
+
+    localizer = Localizer(model)
+    features, good = [], []
+    for scan, truth in copies(1):
+        answer = localizer.find(scan)
+        affine, shape = as_affine(scan.affine), tuple(scan.shape[1:])
+        for k in np.flatnonzero(answer.there):
+            boxes = (answer.boxes_world[k], truth[k] * spacing)
+            told, true = (
+                None if np.isnan(box).any() else cut_to_scan(box, affine, shape) for box in boxes
+            )
+            features.append(answer.features[k])
+            right = told is not None and true is not None and iou(told, true) >= GOOD_IOU
+            good.append(np.array(right))
+    return replace(model, confidence=LogisticRegression.fit(np.stack(features), np.array(good)))

@@ -42,21 +42,25 @@ class Labelled:
         scan: MetaTensor (1, I, J, K).
         boxes_world: Whole boxes (2, 3) RAS mm by name, parts outside the scan included.
         subject: Whose scan it is.
+        content: Affine (4, 4) and grid of the part of it that was scanned, where air was added to
+            that; all of it if left out.
     """
 
     name: str
     scan: MetaTensor
     boxes_world: Mapping[str, Array]
     subject: str = ""
+    content: tuple[Array, tuple[int, ...]] | None = None
 
     @property
     def present(self) -> dict[str, Array]:
-        """Boxes whose middle is in the scan, cut to its field of view."""
+        """Boxes whose middle was scanned, cut to the field of view."""
         affine, shape = as_affine(self.scan.affine), tuple(self.scan.shape[1:])
+        content = self.content or (affine, shape)
         found = {}
         for name, box in self.boxes_world.items():
             cut = cut_to_scan(box, affine, shape)
-            if cut is not None and inside(box.mean(axis=0), affine, shape):
+            if cut is not None and inside(box.mean(axis=0), *content):
                 found[name] = cut
         return found
 

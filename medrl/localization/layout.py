@@ -35,19 +35,22 @@ class Layout:
         parent: (K,) int64, of each target; -1 for the root.
         mean: (K, 3) mm, from the parent's middle to the target's.
         spread: (K,) mm, standard deviation along each axis.
+        size: (K, 3) mm, mean size of a target's box.
     """
 
     parent: NDArray[np.int64]
     mean: Array
     spread: Array
+    size: Array
 
     @staticmethod
-    def fit(centers: Array) -> Layout:
+    def fit(boxes: Array) -> Layout:
         """Choose the tree whose displacements vary least.
 
         Args:
-            centers: (S, K, 3) mm, middles in S scans; NaN where one is not known.
+            boxes: (S, K, 2, 3) mm, in S scans; NaN where one is not known.
         """
+        centers = boxes.mean(axis=2)
         count = centers.shape[1]
         mean, spread = np.zeros((count, count, 3)), np.full((count, count), 1e6)
         for a in range(count):
@@ -62,7 +65,8 @@ class Layout:
         _, parent = breadth_first_order(tree, _middle(tree.toarray()), directed=False)
         parent = np.maximum(np.asarray(parent), -1).astype(np.int64)
         rows = np.arange(count)
-        return Layout(parent, mean[parent, rows], spread[parent, rows])
+        size = np.nanmean(boxes[:, :, 1] - boxes[:, :, 0], axis=0)
+        return Layout(parent, mean[parent, rows], spread[parent, rows], size)
 
     def choose(self, scores: Sequence[Array], centers: Sequence[Array]) -> list[int | None]:
         """The best candidate of every target, all together; None for one that is not there.
@@ -95,21 +99,46 @@ class Layout:
             row if row < len(found) else None for row, found in zip(chosen, scores, strict=True)
         ]
 
+    def guess(self, centers: Array) -> Array:
+        """Where targets must be, by those that were found.
+
+        Args:
+            centers: (K, 3) mm, middles of what was found; NaN of the others.
+
+        Returns:
+            (K, 3) mm, where each of the others is by the mean displacements from the nearest
+            targets along the tree that were found; NaN if none was.
+        """
+        guess = centers.copy()
+        for _ in range(len(guess)):
+            before = guess.copy()
+            for target in np.flatnonzero(np.isnan(before[:, 0])):
+                children = np.flatnonzero(self.parent == target)
+                says = [before[child] - self.mean[child] for child in children]
+                if self.parent[target] >= 0:
+                    says.append(before[self.parent[target]] + self.mean[target])
+                known = [one for one in says if np.isfinite(one).all()]
+                if known:
+                    guess[target] = np.mean(known, axis=0)
+        return guess
+
     def tensors(self) -> dict[str, Tensor]:
         """As stored with a model."""
         return {
             "layout.parent": torch.from_numpy(self.parent).float(),
             "layout.mean": torch.from_numpy(self.mean).float(),
             "layout.spread": torch.from_numpy(self.spread).float(),
+            "layout.size": torch.from_numpy(self.size).float(),
         }
 
     @staticmethod
     def from_tensors(tensors: Mapping[str, Tensor]) -> Layout:
         """Take back what :meth:`tensors` gave."""
-        parent, mean, spread = (
-            tensors[f"layout.{name}"].double().numpy() for name in ("parent", "mean", "spread")
+        parent, mean, spread, size = (
+            tensors[f"layout.{name}"].double().numpy()
+            for name in ("parent", "mean", "spread", "size")
         )
-        return Layout(parent.astype(np.int64), mean, spread)
+        return Layout(parent.astype(np.int64), mean, spread, size)
 
     def _order(self) -> list[int]:
         """Targets, parents before children."""

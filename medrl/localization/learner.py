@@ -53,6 +53,8 @@ class LearnerSettings:
         refresh_every: Batches of boxes between two replacements of a scan.
         proposals: Scans in a batch of the proposer.
         augmentation: How training scans are changed.
+        mixed_precision: Compute the proposer in bfloat16 (float16 on CUDA): three times as fast on
+            processors with matrix units.
     """
 
     rewards: Rewards = field(default_factory=Rewards)
@@ -73,6 +75,7 @@ class LearnerSettings:
             rotation_deg=20.0, crop_probability=0.6, pad_probability=0.3
         )
     )
+    mixed_precision: bool = True
 
 
 class BoxLearner(Learner):

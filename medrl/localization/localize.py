@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
+from numpy.typing import NDArray
+from torch import Tensor
 
 from medrl.agents import Recorder, Transition
 from medrl.bundles.guard import doubted, not_made_for
@@ -18,14 +20,22 @@ from medrl.errors import MedrlError
 from medrl.localization.answer import DOUBTFUL, Array, Box, Localization
 from medrl.localization.dynamics import BoxDynamics, BoxState
 from medrl.localization.model import BoxModel
-from medrl.localization.search import BoxPolicy, Candidates, choose, propose, walk
+from medrl.localization.search import (
+    BoxPolicy,
+    Candidates,
+    choose,
+    guessed,
+    look_at,
+    propose,
+    walk,
+)
 from medrl.results.provenance import provenance
 from medrl.systems import Progress, check_device
 from medrl.trajectory.live import Watch
 from medrl.volume.boxes import box_of_scan
 from medrl.volume.pyramid import Pyramid, build_pyramid
 from medrl.volume.read import scan_of
-from medrl.volume.space import as_affine
+from medrl.volume.space import as_affine, inside
 from medrl.volume.validation import check_volume, in_hounsfield
 
 
@@ -184,13 +194,12 @@ class Localizer:
         self, scan: MetaTensor, *, progress: Progress | None = None, watch: Watch | None = None
     ) -> tuple[Found, Recorder]:
         dynamics = self.model.dynamics([self.prepare(scan)])
-        candidates = propose(
-            self._proposer, dynamics, scan=0, level=self.model.settings.proposal_level
-        )
-        chosen = choose(self.model.layout, candidates, dynamics.spacing)
-        there = np.array([row is not None for row in chosen])
-        state, score = _starts(dynamics, candidates, chosen)
-        names = [self.model.names[k] for k in state.target.tolist()]
+        policy = BoxPolicy(self._network)
+        candidates, row = self._chosen(dynamics, policy)
+        targets = np.flatnonzero(row >= 0)
+        own = candidates.select(torch.from_numpy(row[targets]).to(dynamics.device))
+        state = dynamics.reset(torch.zeros_like(own.target), own.target, own.box)
+        names = [self.model.names[k] for k in targets]
         recorder = Recorder(dynamics, names, watch=watch)
         count, ended = len(state), 0
 
@@ -201,27 +210,45 @@ class Localizer:
             if progress is not None:
                 progress(ended, count)
 
-        walked = walk(dynamics, BoxPolicy(self._network), state, score, on_step=on_step)
+        walked = walk(dynamics, policy, state, own.heat, on_step=on_step)
         recorder.end(walked.state)
-        rows = np.flatnonzero(there)
-        boxes = np.stack([box_of_scan(as_affine(scan.affine), tuple(scan.shape[1:]))] * len(there))
-        proposed, features = boxes.copy(), np.full((len(there), walked.features.shape[1]), np.nan)
-        boxes[rows] = dynamics.to_world(state.scan, walked.answer.box).numpy(force=True)
-        proposed[rows] = dynamics.to_world(state.scan, state.box).numpy(force=True)
-        features[rows] = walked.features
+        affine, shape = as_affine(scan.affine), tuple(scan.shape[1:])
+        boxes = np.stack([box_of_scan(affine, shape)] * len(row))
+        proposed, features = boxes.copy(), np.full((len(row), walked.features.shape[1]), np.nan)
+        boxes[targets] = dynamics.to_world(state.scan, walked.answer.box).numpy(force=True)
+        proposed[targets] = dynamics.to_world(state.scan, state.box).numpy(force=True)
+        features[targets] = walked.features
+        there = (row >= 0) & inside(boxes.mean(axis=1), affine, shape)
         return Found(scan, there, boxes, proposed, features), recorder
 
+    def candidates(self, dynamics: BoxDynamics) -> tuple[Candidates, Tensor, Array]:
+        """Where targets of the only scan may be, for fitting :attr:`BoxModel.plausible`.
 
-def _starts(
-    dynamics: BoxDynamics, candidates: Sequence[Candidates], chosen: Sequence[int | None]
-) -> tuple[BoxState, Array]:
-    """An agent at the chosen candidate of every target that is there, and their probabilities."""
-    rows = [(k, row) for k, row in enumerate(chosen) if row is not None]
-    target = torch.tensor([k for k, _ in rows], dtype=torch.int64, device=dynamics.device)
-    boxes = [candidates[k].box[row] for k, row in rows]
-    box = torch.stack(boxes) if boxes else torch.zeros((0, 2, 3), device=dynamics.device)
-    score = np.array([candidates[k].score[row] for k, row in rows], dtype=np.float64)
-    return dynamics.reset(torch.zeros_like(target), target, box), score
+        Returns:
+            Candidates, boxes that agents see from there, and features; see
+            :func:`medrl.localization.search.look_at`.
+        """
+        level = self.model.settings.proposal_level
+        found = propose(self._proposer, dynamics, scan=0, level=level)
+        return (found, *look_at(dynamics, BoxPolicy(self._network), found))
+
+    def _chosen(
+        self, dynamics: BoxDynamics, policy: BoxPolicy
+    ) -> tuple[Candidates, NDArray[np.int64]]:
+        """Candidates, and which of them is each target, -1 for none."""
+        layout, spacing = self.model.layout, dynamics.spacing
+        candidates, seen, features = self.candidates(dynamics)
+        probability = self.model.judge(features)
+        looked = replace(candidates, box=seen)
+        row = choose(layout, looked, probability, spacing)
+        others = guessed(layout, looked, row, dynamics)
+        if len(others) and (row >= 0).any():
+            seen, features = look_at(dynamics, policy, others)
+            candidates = Candidates.cat([candidates, others])
+            looked = Candidates.cat([looked, replace(others, box=seen)])
+            probability = np.concatenate([probability, self.model.judge(features)])
+            row = choose(layout, looked, probability, spacing)
+        return candidates, row
 
 
 def _box(name: str, corners: Array, there: bool, sure: float, view: Array) -> Box:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor
 
 from medrl.evaluation import LogisticRegression
@@ -20,6 +23,8 @@ from medrl.volume.pyramid import Pyramid, level_strides
 
 if TYPE_CHECKING:
     from medrl.bundles import Guard
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,8 @@ class BoxModel:
         network: What walks, in evaluation mode.
         proposer: What says where to begin, in evaluation mode.
         layout: How the targets lie relative to each other.
+        plausible: Probability that a candidate is right, by what agents see there; None before
+            calibration, when the heatmap alone decides.
         confidence: Probability that a box is good, and that it is there; None before calibration.
         guard: What the training scans were like; None if nobody has measured them.
     """
@@ -90,8 +97,13 @@ class BoxModel:
     network: BoxNetwork
     proposer: Proposer
     layout: Layout
+    plausible: LogisticRegression | None = None
     confidence: LogisticRegression | None = None
     guard: Guard | None = None
+
+    def judge(self, features: Array) -> Array:
+        """Probability (C,) of candidates with features (C, F), their heat the first."""
+        return expit(features[:, 0]) if self.plausible is None else self.plausible(features)
 
     def dynamics(self, scans: Sequence[Pyramid]) -> BoxDynamics:
         """What the agents of this model live in, in some scans of its spacings."""
@@ -118,9 +130,10 @@ class BoxModel:
         out = network_tensors(self.network, prefix="walker.")
         out |= network_tensors(self.proposer, prefix="proposer.")
         out |= self.layout.tensors()
-        if self.confidence is not None:
-            for name, value in asdict(self.confidence).items():
-                out[f"confidence.{name}"] = torch.as_tensor(value).float().reshape(-1)
+        for part in ("plausible", "confidence"):
+            if (fitted := getattr(self, part)) is not None:
+                for name, value in asdict(fitted).items():
+                    out[f"{part}.{name}"] = torch.as_tensor(value).float().reshape(-1)
         return out
 
     @staticmethod
@@ -149,16 +162,27 @@ class BoxModel:
         proposer = assemble(
             partial(settings.build_proposer, count), tensors, source=bundle, prefix="proposer."
         )
-        confidence = None
         with damaged("the model's layout or confidence is damaged"):
             layout = Layout.from_tensors(tensors)
-            if "confidence.weights" in tensors:
-                center, scale, weights, bias = (
-                    tensors[f"confidence.{name}"].double().numpy()
-                    for name in ("center", "scale", "weights", "bias")
-                )
-                confidence = LogisticRegression(center, scale, weights, float(bias[0]))
+            plausible, confidence = (_fitted(tensors, part) for part in ("plausible", "confidence"))
         model = BoxModel(
-            names, settings, network.to(device), proposer.to(device), layout, confidence
+            names,
+            settings,
+            network.to(device),
+            proposer.to(device),
+            layout,
+            plausible,
+            confidence,
+            guard_of(manifest),
         )
-        return replace(model, guard=guard_of(manifest)), dict(manifest)
+        return model, dict(manifest)
+
+
+def _fitted(tensors: Mapping[str, Tensor], part: str) -> LogisticRegression | None:
+    if f"{part}.weights" not in tensors:
+        return None
+    center, scale, weights, bias = (
+        tensors[f"{part}.{name}"].double().numpy()
+        for name in ("center", "scale", "weights", "bias")
+    )
+    return LogisticRegression(center, scale, weights, float(bias[0]))

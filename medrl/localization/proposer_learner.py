@@ -43,6 +43,7 @@ class ProposerLearner(Learner):
             total_steps=steps,
             settings=settings,
             device=device,
+            mixed_precision=settings.mixed_precision,
         )
         self.level = model.proposal_level
         self.stride = CELL * model.strides[self.level]
@@ -75,7 +76,7 @@ class ProposerLearner(Learner):
         with self.autocast():
             heat, faces = self.network(_stacked(volumes))
             truth = self._scans.truth[slots].to(self.device)
-            losses = proposal_losses(heat, faces, truth.float() / self.stride)
+            losses = proposal_losses(heat.float(), faces.float(), truth.float() / self.stride)
         rate = self.settings.learning_rate * one_cycle(self.step, self.total_steps)
         self.optimize(losses["heat"] + 2 * losses["faces"], learning_rate=rate, clip=5.0)
         self.step += 1
@@ -94,25 +95,28 @@ def proposal_losses(heat: Tensor, faces: Tensor, truth: Tensor) -> dict[str, Ten
     cell = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     center, size = truth.mean(dim=2), truth[:, :, 1] - truth[:, :, 0]
     sigma = (0.15 * size).clamp(min=0.75)
-    away = (cell - center[:, :, None, None, None]) / sigma[:, :, None, None, None]
-    distance = away.square().sum(dim=-1).nan_to_num(nan=torch.inf)
+    parts = [
+        ((axis - center[..., n, None]) / sigma[..., n, None]).square().nan_to_num(nan=torch.inf)
+        for n, axis in enumerate(axes)
+    ]
+    # The square of a distance is the sum of those along the axes.
+    i, j, k = parts
+    distance = i[..., :, None, None] + j[..., None, :, None] + k[..., None, None, :]
     nearest = distance == distance.flatten(2).amin(dim=2)[:, :, None, None, None]
     hit = nearest & distance.isfinite()
-    wanted = torch.where(hit, 1.0, torch.exp(-distance / 2))
-    chance = heat.sigmoid()
-    focal = torch.where(
-        hit,
-        (1 - chance) ** 2 * F.logsigmoid(heat),
-        (1 - wanted) ** 4 * chance**2 * F.logsigmoid(-heat),
-    )
-    low = cell - truth[:, :, 0, None, None, None]
-    high = truth[:, :, 1, None, None, None] - cell
-    goal = torch.cat([low, high], dim=-1).movedim(-1, 2).nan_to_num()
-    weight = torch.where(distance < 4, wanted, 0.0)
-    error = (faces - goal).abs().mean(dim=2) * weight
+    chance, wanted = heat.sigmoid(), torch.exp(-distance / 2)
+    miss = (1 - wanted).square().square() * chance.square() * F.logsigmoid(-heat)
+    focal = miss.sum() - miss[hit].sum()
+    focal = focal + ((1 - chance[hit]).square() * F.logsigmoid(heat[hit])).sum()
+    # Faces count where the middle is near.
+    n, target, *place = torch.nonzero(distance < 4, as_tuple=True)
+    at, box = cell[tuple(place)], truth[n, target]
+    goal = torch.cat([at - box[:, 0], box[:, 1] - at], dim=1)
+    weight = torch.where(hit, 1.0, wanted)[n, target, *place]
+    error = (faces.movedim(2, -1)[n, target, *place] - goal).abs().mean(dim=1) * weight
     return {
-        "heat": -focal.sum() / hit.sum().clamp(min=1),
-        "faces": error.sum() / weight.sum().clamp(min=1),
+        "heat": -focal / hit.sum().clamp(min=1),
+        "faces": error.sum() / weight.sum().clamp(min=1e-6),
     }
 
 

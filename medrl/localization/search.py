@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from medrl.agents import Decision, Transition, rollout
+from medrl.agents import Decision, Rows, Transition, rollout
 from medrl.agents.policy import masked
 from medrl.localization.dynamics import TRIGGER, Answer, BoxDynamics, BoxState
 from medrl.localization.layout import Layout
@@ -20,29 +20,31 @@ from medrl.localization.network import CELL, BoxNetwork, Proposer, padded
 
 Array = NDArray[np.float64]
 
-#: Candidates of a target, and the least probability that makes one.
-_MOST_CANDIDATES, _LEAST = 6, 0.02
+#: Most candidates of a target, and the least that the heatmap must say of one.
+_MOST_CANDIDATES, _LEAST = 4, 0.002
+#: What the heatmap is taken to say of a place that only the other targets speak for.
+_UNSEEN = 0.01
 #: How much larger than the answer boxes are that an agent looks at once more.
 _ZOOMS = (1.0, 1.15, 0.9)
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
-    """Where a target may be, C places, the likeliest first.
+class Candidates(Rows):
+    """C places where something may be.
 
     Attributes:
-        score: (C,) probability.
+        target: (C,) int64, what.
+        heat: (C,) float64, log odds that the heatmap gives.
         box: (C, 2, 3) float64, voxels of the finest level.
     """
 
-    score: Array
+    target: Tensor
+    heat: Tensor
     box: Tensor
 
 
 @torch.inference_mode()
-def propose(
-    proposer: Proposer, dynamics: BoxDynamics, *, scan: int, level: int
-) -> list[Candidates]:
+def propose(proposer: Proposer, dynamics: BoxDynamics, *, scan: int, level: int) -> Candidates:
     """Look at a whole scan once.
 
     Args:
@@ -52,7 +54,7 @@ def propose(
         level: Pyramid level that the proposer looks at.
 
     Returns:
-        Candidates of each target: peaks of its heatmap that are inside the scan.
+        The highest peaks of each target's heatmap that are inside the scan.
     """
     pyramid = dynamics.scans[scan]
     volume = pyramid.levels[level]
@@ -72,16 +74,82 @@ def propose(
     found = []
     for target in range(len(heat)):
         score, place = peak[target].flatten().topk(min(_MOST_CANDIDATES, peak[target].numel()))
-        place = place[score >= _LEAST]
+        score, place = score[score >= _LEAST], place[score >= _LEAST]
         own = torch.stack([side[target].flatten(1)[:, place].T for side in boxes], dim=1)
-        found.append(Candidates(score[: len(place)].double().numpy(force=True), own * stride))
-    return found
+        found.append(
+            Candidates(torch.full_like(place, target), score.double().logit(1e-6), own * stride)
+        )
+    return Candidates.cat(found)
 
 
-def choose(layout: Layout, candidates: list[Candidates], spacing: float) -> list[int | None]:
-    """Which candidate of every target is meant, by how they lie to each other."""
-    centers = [(one.box.mean(dim=1) * spacing).double().numpy(force=True) for one in candidates]
-    return layout.choose([one.score for one in candidates], centers)
+@torch.inference_mode()
+def look_at(
+    dynamics: BoxDynamics, policy: BoxPolicy, candidates: Candidates, *, scan: int = 0
+) -> tuple[Tensor, Array]:
+    """What agents see that are put at candidates, and go once to where they see the faces.
+
+    Returns:
+        Boxes (C, 2, 3) where they see the faces in the end, and features (C, F) that tell good
+        candidates from bad ones.
+    """
+    where = torch.full_like(candidates.target, scan)
+    state = dynamics.reset(where, candidates.target, candidates.box)
+    _, estimate = policy.look(dynamics, state)
+    state = dynamics.reset(where, candidates.target, state.box + estimate[:, 0].double())
+    values, estimate = policy.look(dynamics, state)
+    size = (state.box[:, 1] - state.box[:, 0]).log().mean(dim=1)
+    off = estimate[:, 0].double()
+    columns = [
+        candidates.heat,
+        values[:, TRIGGER],
+        values[:, :TRIGGER].amax(dim=1),
+        estimate[:, 1].mean(dim=(1, 2)) - size,
+        off.abs().mean(dim=(1, 2)).clamp(min=1e-3).log() - size,
+        (state.box - candidates.box).abs().mean(dim=(1, 2)).clamp(min=1e-3).log() - size,
+    ]
+    features = torch.stack([one.double().cpu() for one in columns], dim=1).numpy()
+    return state.box + off, features
+
+
+def choose(
+    layout: Layout, candidates: Candidates, probability: Array, spacing: float
+) -> NDArray[np.int64]:
+    """Which candidate of every target is meant, by how they lie to each other.
+
+    Args:
+        layout: How the targets lie.
+        candidates: C of them.
+        probability: (C,) that each is right.
+        spacing: mm of a voxel of the finest level.
+
+    Returns:
+        (K,) rows of candidates; -1 where a target is not there.
+    """
+    target = candidates.target.numpy(force=True)
+    centers = candidates.box.mean(dim=1).double().numpy(force=True) * spacing
+    rows = [np.flatnonzero(target == k) for k in range(len(layout.parent))]
+    chosen = layout.choose([probability[own] for own in rows], [centers[own] for own in rows])
+    found = [-1 if one is None else own[one] for own, one in zip(rows, chosen, strict=True)]
+    return np.array(found, dtype=np.int64)
+
+
+def guessed(
+    layout: Layout, candidates: Candidates, chosen: NDArray[np.int64], dynamics: BoxDynamics
+) -> Candidates:
+    """Candidates of targets that were not found, where those found say that they must be."""
+    centers = np.full((len(chosen), 3), np.nan)
+    found = chosen >= 0
+    own = candidates.box[torch.from_numpy(chosen[found]).to(dynamics.device)]
+    centers[found] = own.mean(dim=1).double().numpy(force=True) * dynamics.spacing
+    guess = layout.guess(centers) / dynamics.spacing
+    half = layout.size / dynamics.spacing / 2
+    shape = dynamics.shapes[0].numpy(force=True)
+    target = np.flatnonzero(
+        ~found & ((guess > -0.5 * half) & (guess < shape - 1 + 0.5 * half)).all(axis=1)
+    )
+    box = np.stack([guess - half, guess + half], axis=1)[target]
+    heat = torch.full((len(target),), _UNSEEN, dtype=torch.float64).logit()
+    return Candidates(torch.from_numpy(target), heat, torch.from_numpy(box)).to(dynamics.device)
 
 
 class BoxPolicy:
@@ -132,7 +200,7 @@ def walk(
     dynamics: BoxDynamics,
     policy: BoxPolicy,
     state: BoxState,
-    score: Array,
+    heat: Tensor,
     *,
     on_step: Callable[[Transition[BoxState]], Any] | None = None,
 ) -> Walked:
@@ -142,7 +210,7 @@ def walk(
         dynamics: What they live in.
         policy: What decides.
         state: N agents at their starts.
-        score: (N,) probability that their proposals had.
+        heat: (N,) log odds that the heatmap gave their starts.
         on_step: Called after every step.
     """
     end = rollout(dynamics, policy, state, on_step=on_step)
@@ -152,7 +220,7 @@ def walk(
     size = (answer.box[:, 1] - answer.box[:, 0]).log().mean(dim=1)
     start = (answer.box - end.state.visited[:, 0]).abs().mean(dim=(1, 2)).clamp(min=1e-3).log()
     columns = [
-        torch.from_numpy(np.log(score / (1 - np.minimum(score, 1 - 1e-6)))),
+        heat.cpu(),
         end.score.cpu(),
         (answer.log_error - size).cpu(),
         (answer.spread.clamp(min=1e-3).log() - size).cpu(),

@@ -105,8 +105,8 @@ def train(
     load_module(_checkpoint(checkpoints / "proposer"), proposer)
     scans = load_labelled(samples["training"], names, known.preprocessing)
     spacing = known.spacings[0]
-    centers = np.stack([boxes_of(s.shapes).mean(dim=1).double().numpy() for s in scans])
-    model = BoxModel(names, known, walker.eval(), proposer.eval(), Layout.fit(centers * spacing))
+    boxes = np.stack([boxes_of(s.shapes).double().numpy() for s in scans])
+    model = BoxModel(names, known, walker.eval(), proposer.eval(), Layout.fit(boxes * spacing))
     model = replace(model, guard=_guard([s.volume for s in scans], spacing))
     if samples["validation"]:
         model = calibrate(

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from monai.data.meta_tensor import MetaTensor
 from torch import Generator, Tensor
 
-from medrl.data.augment import Augmentation, augment
+from medrl.data.augment import Augmentation, LabelledScan, augment
 from medrl.rl.pool import Pool
 from medrl.volume.intensity import NormalizeForeground
 from medrl.volume.pyramid import Pyramid, build_pyramid
-
-
-class LabelledScan(Protocol):
-    """A scan with points that move with it."""
-
-    @property
-    def volume(self) -> Tensor:
-        """(C, I, J, K) float32, isotropic at the finest spacing, not normalised."""
-
-    @property
-    def points_voxel(self) -> Tensor:
-        """(P, 3) float32, voxels of that grid; NaN where unknown."""
 
 
 class ScanPool:

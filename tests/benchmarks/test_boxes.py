@@ -12,7 +12,7 @@ from medrl.evaluation import measure
 from medrl.localization.answer import Box
 from medrl.localization.evaluate import AGENTS, METRICS, Labelled
 from medrl.volume.itk import from_sitk, to_sitk
-from medrl.volume.space import as_affine, voxel_to_world
+from medrl.volume.space import as_affine, inside, voxel_to_world
 
 
 def scan() -> MetaTensor:
@@ -33,11 +33,14 @@ def places(of: MetaTensor, floor: float) -> dict[float, np.ndarray]:
 @pytest.mark.parametrize("seed", range(5))
 def test_what_is_left_has_moved_by_the_shift(seed):
     whole = scan()
-    cut, moved = shifted_and_cropped(whole, np.random.default_rng(seed))
+    cut, moved, (affine, shape) = shifted_and_cropped(whole, np.random.default_rng(seed))
     before, after = places(whole, 1), places(cut, 1)
     assert len(after) >= 0.5**3 * len(before)
     for value, place in after.items():
         np.testing.assert_allclose(place, before[value] + moved, atol=1e-6)
+    # What is told to be scanned holds all that is not air, and nothing else.
+    assert inside(np.array(list(after.values())), affine, shape).all()
+    assert 0 <= np.prod(shape) - len(after) <= 1
 
 
 @pytest.mark.parametrize("axis", range(3))
@@ -49,6 +52,15 @@ def test_halves_are_those_of_the_landmarks(axis, keep_low):
     theirs = from_sitk(half(case, rng, axis=axis, keep_low=keep_low).image)
     torch.testing.assert_close(ours.as_tensor(), theirs.as_tensor())
     np.testing.assert_allclose(as_affine(ours.affine), as_affine(theirs.affine), atol=1e-6)
+
+
+def test_what_was_cut_away_is_not_there_even_if_air_was_added_in_its_place():
+    affine = torch.eye(4, dtype=torch.float64)
+    boxes = {"seen": np.array([[1.0] * 3, [5.0] * 3]), "air": np.array([[10.0] * 3, [14.0] * 3])}
+    content = (np.eye(4), (10, 10, 10))
+    scan = MetaTensor(torch.zeros(1, 20, 20, 20), affine=affine)
+    assert set(Labelled("a", scan, boxes).present) == {"seen", "air"}
+    assert set(Labelled("a", scan, boxes, content=content).present) == {"seen"}
 
 
 def test_figures_by_size():
