@@ -17,6 +17,7 @@ from torch import Tensor
 from medrl.data.datalist import Entry, read_samples, read_targets
 from medrl.data.loading import load_samples
 from medrl.errors import MedrlError
+from medrl.localization.kinds import Objects
 from medrl.volume.box_files import read_boxes
 from medrl.volume.prepare import Preprocessing, ResampleIsotropic
 from medrl.volume.read import read, read_labels
@@ -87,17 +88,29 @@ class LabelledScan:
     Attributes:
         name: Subject, for messages.
         volume: (1, I, J, K) float32, isotropic at the finest spacing, not yet normalised.
-        shapes: (K, P, 3) float32, outermost points of every target, voxels of that grid; its box is
+        shapes: (R, P, 3) float32, outermost points of every object, voxels of that grid; its box is
             that of its points, whichever way they are turned. NaN where it is not there.
+        objects: What the rows of ``shapes`` are; each a target of its own if left out.
     """
 
     name: str
     volume: Tensor
     shapes: Tensor
+    objects: Objects | None = None
+
+    @property
+    def targets(self) -> int:
+        """How many targets there are, K."""
+        return len(self.shapes) if self.objects is None else len(self.objects.targets)
+
+    @property
+    def target(self) -> Tensor:
+        """(R,) int64, which target each row of ``shapes`` is."""
+        return torch.arange(len(self.shapes)) if self.objects is None else self.objects.target
 
     @property
     def points_voxel(self) -> Tensor:
-        """The points of all targets, (K * P, 3)."""
+        """The points of all objects, (R * P, 3)."""
         return self.shapes.flatten(0, 1)
 
 
@@ -132,8 +145,8 @@ def read_datalist(
     return read_samples(path, keys=("image",), sample=sample)
 
 
-def target_names(samples: Sequence[Sample]) -> tuple[str, ...]:
-    """Names of everything that the samples hold, in the order of the masks' targets.
+def objects_of(samples: Sequence[Sample]) -> Objects:
+    """Everything that the samples hold, in the order of the masks' targets.
 
     Raises:
         MedrlError: If there is nothing.
@@ -143,12 +156,12 @@ def target_names(samples: Sequence[Sample]) -> tuple[str, ...]:
         names |= dict.fromkeys(sample.targets if sample.boxes is None else read_boxes(sample.boxes))
     if not names:
         raise MedrlError("no box is known in any training scan")
-    return tuple(names)
+    return Objects.of(tuple(names))
 
 
 def load_labelled(
     samples: Sequence[Sample],
-    names: Sequence[str],
+    objects: Objects,
     preprocessing: Preprocessing,
     *,
     progress: Callable[[int, int], None] | None = None,
@@ -157,7 +170,7 @@ def load_labelled(
 
     Args:
         samples: What to read.
-        names: Targets, in the model's order.
+        objects: What may be in them.
         preprocessing: Gives the grid's spacing.
         progress: Called with the scans read and their number.
 
@@ -169,13 +182,13 @@ def load_labelled(
     def load(sample: Sample) -> LabelledScan:
         grid: MetaTensor = resample(read(sample.image))
         known, affine = sample.shapes_world(), as_affine(grid.affine)
-        shapes = torch.full((len(names), _MOST_POINTS, 3), torch.nan)
-        for row, name in enumerate(names):
+        shapes = torch.full((len(objects.names), _MOST_POINTS, 3), torch.nan)
+        for row, name in enumerate(objects.names):
             if name in known:
                 points = torch.from_numpy(world_to_voxel(known[name], affine)).float()
                 shapes[row] = points[torch.arange(_MOST_POINTS) % len(points)]
         volume = grid.as_tensor()
-        return LabelledScan(sample.name, volume - volume.min(), shapes)
+        return LabelledScan(sample.name, volume - volume.min(), shapes, objects)
 
     return load_samples(
         samples,

@@ -62,7 +62,7 @@ class View:
     """
 
     window: int = 25
-    wide: int = 15
+    wide: int = 19
     shares: tuple[float, ...] = (0.04, 0.12)
     history: int = 10
     max_steps: int = 40

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from medrl.errors import MedrlError
 from medrl.evaluation import (
@@ -22,6 +23,7 @@ from medrl.evaluation import (
 )
 from medrl.localization.answer import Box
 from medrl.localization.data import Sample
+from medrl.localization.kinds import kind_of
 from medrl.localization.localize import Localizer
 from medrl.volume.boxes import box_of_scan, cut_to_scan, iou, wall_distances
 from medrl.volume.read import read
@@ -96,9 +98,27 @@ def _center(scan: MetaTensor) -> Array:
     return np.asarray(box_of_scan(as_affine(scan.affine), tuple(scan.shape[1:])).mean(axis=0))
 
 
+def matched(labelled: Labelled, boxes: Sequence[Box]) -> dict[str, Box]:
+    """Boxes by name; objects of a kind by the names of those that they overlap most, in all.
+
+    What overlaps none keeps a name that no true box has.
+    """
+    found = {box.name: box for box in boxes if kind_of(box.name) == box.name}
+    truth = labelled.present
+    for kind in dict.fromkeys(kind_of(box.name) for box in boxes if box.name not in found):
+        own = [box for box in boxes if box.name != kind and kind_of(box.name) == kind]
+        names = [name for name in truth if kind_of(name) == kind]
+        overlaps = np.array([[float(iou(b.corners_world, truth[n])) for n in names] for b in own])
+        pairs = linear_sum_assignment(-overlaps.reshape(len(own), len(names)))
+        known = {row: names[k] for row, k in zip(*pairs, strict=True) if overlaps[row, k] > 0}
+        for row, box in enumerate(own):
+            found[known.get(row, f"{kind}, one more ({row + 1})")] = box
+    return found
+
+
 def agents(localizer: Localizer) -> Method:
     """The model as a method."""
-    return lambda labelled: {box.name: box for box in localizer.localize(labelled.scan).boxes}
+    return lambda labelled: matched(labelled, localizer.localize(labelled.scan).boxes)
 
 
 def one_shot(localizer: Localizer) -> Method:
@@ -106,12 +126,14 @@ def one_shot(localizer: Localizer) -> Method:
 
     def predict(labelled: Labelled) -> dict[str, Box]:
         found = localizer.find(labelled.scan)
-        return {
-            name: Box(name, box, "found" if there else "absent", float("nan"))
-            for name, box, there in zip(
-                localizer.target_names, found.proposed_world, found.there, strict=True
-            )
-        }
+        answer = zip(found.names, found.proposed_world, found.there, strict=True)
+        return matched(
+            labelled,
+            [
+                Box(name, box, "found" if there else "absent", float("nan"))
+                for name, box, there in answer
+            ],
+        )
 
     return predict
 
@@ -271,7 +293,7 @@ def evaluate(
 
     def load(sample: Sample) -> Labelled:
         known = sample.boxes_world()
-        own = {name: known[name] for name in names if name in known}
+        own = {name: box for name, box in known.items() if kind_of(name) in names}
         return Labelled(sample.name, read(sample.image), own)
 
     methods: dict[str, Method] = {AGENTS: agents(localizer), ONE_SHOT: one_shot(localizer)}

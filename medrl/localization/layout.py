@@ -35,7 +35,7 @@ class Layout:
         parent: (K,) int64, of each target; -1 for the root.
         mean: (K, 3) mm, from the parent's middle to the target's.
         spread: (K,) mm, standard deviation along each axis.
-        size: (K, 3) mm, mean size of a target's box.
+        size: (K, 3) mm, mean size of a target's box; 0 if nothing is known of it.
     """
 
     parent: NDArray[np.int64]
@@ -65,7 +65,8 @@ class Layout:
         _, parent = breadth_first_order(tree, _middle(tree.toarray()), directed=False)
         parent = np.maximum(np.asarray(parent), -1).astype(np.int64)
         rows = np.arange(count)
-        size = np.nanmean(boxes[:, :, 1] - boxes[:, :, 0], axis=0)
+        sizes = np.ma.masked_invalid(boxes[:, :, 1] - boxes[:, :, 0])
+        size = sizes.mean(axis=0).filled(0.0)
         return Layout(parent, mean[parent, rows], spread[parent, rows], size)
 
     def choose(self, scores: Sequence[Array], centers: Sequence[Array]) -> list[int | None]:

@@ -31,6 +31,8 @@ from medrl.rl.schedule import one_cycle
 _FAR = 14.0
 #: Share of a batch that looks for something which is not in its scan.
 _ABSENT = 0.15
+#: Share of the others that begins at something else.
+_ASTRAY = 0.2
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class LearnerSettings:
     proposals: int = 4
     augmentation: Augmentation = field(
         default_factory=lambda: Augmentation(
-            rotation_deg=20.0, crop_probability=0.6, pad_probability=0.3
+            rotation_deg=20.0, crop_probability=0.8, pad_probability=0.3
         )
     )
     mixed_precision: bool = True
@@ -106,7 +108,7 @@ class BoxLearner(Learner):
             device: Torch device.
         """
         torch.manual_seed(seed)
-        self.targets = scans[0].shapes.shape[0]
+        self.targets, self._target = scans[0].targets, scans[0].target.to(device)
         self.network = model.build_network(self.targets).to(device)
         super().__init__(
             modules={"network": self.network},
@@ -192,7 +194,8 @@ class BoxLearner(Learner):
             pyramids, view = self._scans.pool.pyramids, self.model.view
             dynamics = _PlaceDynamics(pyramids, targets=self.targets, view=view)
             truth = self._scans.truth.to(self.device)
-            self._live = BoxTask(dynamics, truth, rewards=self.settings.rewards)
+            rewards = self.settings.rewards
+            self._live = BoxTask(dynamics, truth, target=self._target, rewards=rewards)
         return self._live
 
     def _refresh(self) -> None:
@@ -212,18 +215,24 @@ class BoxLearner(Learner):
         """Agents at random boxes in the middle of a walk, and the true boxes (N, 2, 3)."""
         g, dynamics, known_boxes = self.generator, self.task.dynamics, self.task.truth
         there = ~known_boxes.isnan().any(dim=(2, 3))
-        known, missing = torch.nonzero(there), torch.nonzero(~there)
+        seen = torch.stack([there[:, self._target == k].any(1) for k in range(self.targets)], 1)
+        known, missing = torch.nonzero(there), torch.nonzero(~seen)
         absent = min(int(count * _ABSENT), len(missing))
-        rows = known[torch.randint(len(known), (count - absent,), generator=g)]
+        scan, row = known[torch.randint(len(known), (count - absent,), generator=g)].T
+        target, truth = self._target[row], known_boxes[scan, row]
         if absent:
-            others = missing[torch.randint(len(missing), (absent,), generator=g)]
-            rows = torch.cat([rows, others])
-        scan, target = rows.T
-        # Who looks for what is not there looks at something else.
-        lender = known[torch.randint(len(known), (count,), generator=g)]
-        truth = known_boxes[scan, target]
-        lent = known_boxes[lender[:, 0], lender[:, 1]]
-        box = disturbed(torch.where(truth.isnan(), lent, truth), g)
+            lost = missing[torch.randint(len(missing), (absent,), generator=g)]
+            scan, target = torch.cat([torch.stack([scan, target], dim=1), lost]).T
+            truth = torch.cat([truth, truth.new_full((absent, 2, 3), torch.nan)])
+        # Who looks for what is not there looks at something else of the same scan, where there is
+        # something; so do some of the others: that is how look-alikes are told apart.
+        others = torch.multinomial(there[scan].float().cpu() + 1e-6, 1, generator=g)[:, 0]
+        lent = known_boxes[scan, others.to(self.device)]
+        any_known = known[torch.randint(len(known), (count,), generator=g)]
+        lent = torch.where(lent.isnan(), known_boxes[any_known[:, 0], any_known[:, 1]], lent)
+        astray = (torch.rand(count, generator=g) < _ASTRAY).to(self.device)
+        astray |= truth.isnan().any(dim=(1, 2))
+        box = disturbed(torch.where(astray[:, None, None], lent, truth), g)
         share = torch.randint(len(self.model.view.shares), (count,), generator=g).to(self.device)
         state = dynamics.reset(scan, target, box, share)
         made = torch.randint(-TRIGGER, TRIGGER, (count, self.model.view.history), generator=g)
@@ -325,7 +334,7 @@ class BoxLearner(Learner):
         state, truth = self._drawn(half)
         own = self._state_of(drawn, "before")
         both = BoxState.cat([own, state])
-        truths = torch.cat([self.task.truth[own.scan, own.target], truth])
+        truths = torch.cat([self.task.goal(own), truth])
         supervised = self._supervised(both, truths)
         losses["values"] = self.settings.imitation_weight * supervised["values"]
         losses["faces"] = supervised["faces"]

@@ -21,9 +21,11 @@ from medrl.localization.answer import DOUBTFUL, Array, Box, Localization
 from medrl.localization.dynamics import BoxDynamics, BoxState
 from medrl.localization.model import BoxModel
 from medrl.localization.search import (
+    LOG_ERROR,
     BoxPolicy,
     Candidates,
     choose,
+    every_once,
     guessed,
     look_at,
     propose,
@@ -45,13 +47,17 @@ class Found:
 
     Attributes:
         scan: As it was given.
-        there: (K,) bool, targets that are in it.
-        boxes_world: (K, 2, 3) RAS mm; of what is not there where it was looked for last.
-        proposed_world: (K, 2, 3) RAS mm, where the agents began.
-        features: (K, F) what a confidence is conditioned on; NaN of what is not there.
+        names: Of R objects: each target, and of a kind all that were found.
+        target: (R,) int64, which target each is.
+        there: (R,) bool, whether it is in the scan.
+        boxes_world: (R, 2, 3) RAS mm; of what is not there where it was looked for last.
+        proposed_world: (R, 2, 3) RAS mm, where the agents began.
+        features: (R, F) what a confidence is conditioned on; NaN of what is not there.
     """
 
     scan: MetaTensor
+    names: tuple[str, ...]
+    target: NDArray[np.int64]
     there: np.ndarray[Any, np.dtype[np.bool_]]
     boxes_world: Array
     proposed_world: Array
@@ -77,6 +83,7 @@ class Localizer:
         self.manifest = manifest or {"name": "unnamed"}
         self._network = model.network.for_inference()
         self._proposer = model.proposer.eval()
+        self._several = [k for k, name in enumerate(model.names) if name in model.kinds]
         self._device = next(model.proposer.parameters()).device
 
     @classmethod
@@ -141,24 +148,26 @@ class Localizer:
             MedrlError: If the scan cannot be read, or cannot be what the model was trained for, or
                 a target is unknown.
         """
-        names = self.check(targets)
+        wanted = self.check(targets)
         volume = scan_of(scan)
         began = time.perf_counter()
         found, recorder = self._find(volume, progress=progress, watch=watch)
         unfit = () if self.model.guard is None else self.model.guard.reasons(volume)
-        sure = np.full(len(self.model.names), np.nan)
+        sure = np.full(len(found.names), np.nan)
         if self.model.confidence is not None:
             sure = self.model.confidence(found.features)
         if unfit:
             sure = np.array([doubted(one, threshold=DOUBTFUL) for one in sure])
         view = box_of_scan(as_affine(volume.affine), tuple(volume.shape[1:]))
         boxes = tuple(
-            _box(name, found.boxes_world[k], bool(found.there[k]), float(sure[k]), view)
-            for name in names
-            for k in [self.model.names.index(name)]
+            _box(found.names[row], found.boxes_world[row], bool(found.there[row]), sure[row], view)
+            for target in wanted
+            for row in np.flatnonzero(found.target == self.model.names.index(target))
+            if found.there[row] or target not in self.model.kinds
         )
         record = recorder.trajectory("localization", provenance(self.manifest, volume))
-        record = replace(record, agents=tuple(a for a in record.agents if a.name in names))
+        told = {box.name for box in boxes}
+        record = replace(record, agents=tuple(a for a in record.agents if a.name in told))
         lines = [not_made_for(str(self.manifest.get("name")), unfit)] if unfit else []
         lines += [str(remark) for remark in volume.meta.get("remarks", ())]
         doubtful = [b.name for b in boxes if b.status == "found" and b.confidence < DOUBTFUL]
@@ -195,12 +204,11 @@ class Localizer:
     ) -> tuple[Found, Recorder]:
         dynamics = self.model.dynamics([self.prepare(scan)])
         policy = BoxPolicy(self._network)
-        candidates, row = self._chosen(dynamics, policy)
-        targets = np.flatnonzero(row >= 0)
-        own = candidates.select(torch.from_numpy(row[targets]).to(dynamics.device))
+        names, target, candidates, row = self._chosen(dynamics, policy)
+        rows = np.flatnonzero(row >= 0)
+        own = candidates.select(torch.from_numpy(row[rows]).to(dynamics.device))
         state = dynamics.reset(torch.zeros_like(own.target), own.target, own.box)
-        names = [self.model.names[k] for k in targets]
-        recorder = Recorder(dynamics, names, watch=watch)
+        recorder = Recorder(dynamics, [names[n] for n in rows], watch=watch)
         count, ended = len(state), 0
 
         def on_step(step: Transition[BoxState]) -> None:
@@ -213,13 +221,18 @@ class Localizer:
         walked = walk(dynamics, policy, state, own.heat, on_step=on_step)
         recorder.end(walked.state)
         affine, shape = as_affine(scan.affine), tuple(scan.shape[1:])
-        boxes = np.stack([box_of_scan(affine, shape)] * len(row))
+        boxes = np.tile(box_of_scan(affine, shape), (len(row), 1, 1))
         proposed, features = boxes.copy(), np.full((len(row), walked.features.shape[1]), np.nan)
-        boxes[targets] = dynamics.to_world(state.scan, walked.answer.box).numpy(force=True)
-        proposed[targets] = dynamics.to_world(state.scan, state.box).numpy(force=True)
-        features[targets] = walked.features
+        boxes[rows] = dynamics.to_world(state.scan, walked.answer.box).numpy(force=True)
+        proposed[rows] = dynamics.to_world(state.scan, state.box).numpy(force=True)
+        features[rows] = walked.features
         there = (row >= 0) & inside(boxes.mean(axis=1), affine, shape)
-        return Found(scan, there, boxes, proposed, features), recorder
+        for k in self._several:
+            # Agents that began at different objects may have come to the same one.
+            of_kind = np.flatnonzero(there & (target == k))
+            once = every_once(boxes[of_kind], -features[of_kind, LOG_ERROR])
+            there[np.delete(of_kind, once)] = False
+        return Found(scan, names, target, there, boxes, proposed, features), recorder
 
     def candidates(self, dynamics: BoxDynamics) -> tuple[Candidates, Tensor, Array]:
         """Where targets of the only scan may be, for fitting :attr:`BoxModel.plausible`.
@@ -229,13 +242,13 @@ class Localizer:
             :func:`medrl.localization.search.look_at`.
         """
         level = self.model.settings.proposal_level
-        found = propose(self._proposer, dynamics, scan=0, level=level)
+        found = propose(self._proposer, dynamics, scan=0, level=level, several=self._several)
         return (found, *look_at(dynamics, BoxPolicy(self._network), found))
 
     def _chosen(
         self, dynamics: BoxDynamics, policy: BoxPolicy
-    ) -> tuple[Candidates, NDArray[np.int64]]:
-        """Candidates, and which of them is each target, -1 for none."""
+    ) -> tuple[tuple[str, ...], NDArray[np.int64], Candidates, NDArray[np.int64]]:
+        """Names and targets of objects, candidates, and which of them each object is, or -1."""
         layout, spacing = self.model.layout, dynamics.spacing
         candidates, seen, features = self.candidates(dynamics)
         probability = self.model.judge(features)
@@ -248,7 +261,23 @@ class Localizer:
             looked = Candidates.cat([looked, replace(others, box=seen)])
             probability = np.concatenate([probability, self.model.judge(features)])
             row = choose(layout, looked, probability, spacing)
-        return candidates, row
+        names, targets, rows = [], [], []
+        for k, name in enumerate(self.model.names):
+            own = np.array([row[k]])
+            if k in self._several:
+                own = np.flatnonzero(
+                    (looked.target.numpy(force=True) == k) & (probability >= DOUBTFUL)
+                )
+                boxes = looked.box.numpy(force=True)[own]
+                own = own[every_once(boxes, probability[own])]
+                # From head to foot.
+                own = own[np.argsort(-looked.box.numpy(force=True)[own].mean(axis=1)[:, 2])]
+                names += [f"{name} {n + 1}" for n in range(len(own))]
+            else:
+                names.append(name)
+            targets += [k] * len(own)
+            rows += own.tolist()
+        return tuple(names), np.array(targets, dtype=np.int64), candidates, np.array(rows, int)
 
 
 def _box(name: str, corners: Array, there: bool, sure: float, view: Array) -> Box:

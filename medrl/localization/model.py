@@ -90,6 +90,7 @@ class BoxModel:
             calibration, when the heatmap alone decides.
         confidence: Probability that a box is good, and that it is there; None before calibration.
         guard: What the training scans were like; None if nobody has measured them.
+        kinds: Targets that there may be several of.
     """
 
     names: tuple[str, ...]
@@ -100,6 +101,7 @@ class BoxModel:
     plausible: LogisticRegression | None = None
     confidence: LogisticRegression | None = None
     guard: Guard | None = None
+    kinds: tuple[str, ...] = ()
 
     def judge(self, features: Array) -> Array:
         """Probability (C,) of candidates with features (C, F), their heat the first."""
@@ -121,6 +123,7 @@ class BoxModel:
             guard=self.guard,
         )
         manifest["targets"] = list(self.names)
+        manifest["kinds"] = list(self.kinds)
         return save(folder, self.tensors(), manifest)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -156,6 +159,7 @@ class BoxModel:
         settings = settings_from(ModelSettings, manifest["settings"])
         names = check_names(manifest, "targets", source=str(bundle))
         count = len(names)
+        kinds = check_names(manifest, "kinds", source=str(bundle)) if manifest.get("kinds") else ()
         network = assemble(
             partial(settings.build_network, count), tensors, source=bundle, prefix="walker."
         )
@@ -174,6 +178,7 @@ class BoxModel:
             plausible,
             confidence,
             guard_of(manifest),
+            tuple(kinds),
         )
         return model, dict(manifest)
 

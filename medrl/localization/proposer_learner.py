@@ -35,7 +35,7 @@ class ProposerLearner(Learner):
     ) -> None:
         """Build the network; arguments as of :class:`BoxLearner`."""
         torch.manual_seed(seed)
-        self.network = model.build_proposer(scans[0].shapes.shape[0]).to(device)
+        self.network = model.build_proposer(scans[0].targets).to(device)
         super().__init__(
             modules={"network": self.network},
             optimizers={"network": torch.optim.AdamW(self.network.parameters(), weight_decay=1e-4)},
@@ -45,6 +45,7 @@ class ProposerLearner(Learner):
             device=device,
             mixed_precision=settings.mixed_precision,
         )
+        self._target = scans[0].target.to(device)
         self.level = model.proposal_level
         self.stride = CELL * model.strides[self.level]
         self._scans = TrainingScans(
@@ -76,20 +77,25 @@ class ProposerLearner(Learner):
         with self.autocast():
             heat, faces = self.network(_stacked(volumes))
             truth = self._scans.truth[slots].to(self.device)
-            losses = proposal_losses(heat.float(), faces.float(), truth.float() / self.stride)
+            losses = proposal_losses(
+                heat.float(), faces.float(), truth.float() / self.stride, self._target
+            )
         rate = self.settings.learning_rate * one_cycle(self.step, self.total_steps)
         self.optimize(losses["heat"] + 2 * losses["faces"], learning_rate=rate, clip=5.0)
         self.step += 1
         return {name: float(value.detach()) for name, value in losses.items()}
 
 
-def proposal_losses(heat: Tensor, faces: Tensor, truth: Tensor) -> dict[str, Tensor]:
+def proposal_losses(
+    heat: Tensor, faces: Tensor, truth: Tensor, target: Tensor
+) -> dict[str, Tensor]:
     """Focal loss of the centres (Zhou et al. 2019, eq. 1), and L1 of the faces seen near them.
 
     Args:
         heat: (N, K, I, J, L) logits.
         faces: (N, K, 6, I, J, L) distances, cells.
-        truth: (N, K, 2, 3) boxes in cells; NaN of what is not in the scan.
+        truth: (N, R, 2, 3) boxes of objects in cells; NaN of what is not in the scan.
+        target: (R,) int64, which target each object is.
     """
     axes = [torch.arange(side, device=heat.device).float() for side in heat.shape[2:]]
     cell = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
@@ -101,19 +107,22 @@ def proposal_losses(heat: Tensor, faces: Tensor, truth: Tensor) -> dict[str, Ten
     ]
     # The square of a distance is the sum of those along the axes.
     i, j, k = parts
-    distance = i[..., :, None, None] + j[..., None, :, None] + k[..., None, None, :]
-    nearest = distance == distance.flatten(2).amin(dim=2)[:, :, None, None, None]
-    hit = nearest & distance.isfinite()
+    away = i[..., :, None, None] + j[..., None, :, None] + k[..., None, None, :]
+    at_middle = away == away.flatten(2).amin(dim=2)[:, :, None, None, None]
+    at_middle &= away.isfinite()
+    own = [target == one for one in range(heat.shape[1])]
+    distance = torch.stack([away[:, rows].amin(dim=1) for rows in own], dim=1)
+    hit = torch.stack([at_middle[:, rows].any(dim=1) for rows in own], dim=1)
     chance, wanted = heat.sigmoid(), torch.exp(-distance / 2)
     miss = (1 - wanted).square().square() * chance.square() * F.logsigmoid(-heat)
     focal = miss.sum() - miss[hit].sum()
     focal = focal + ((1 - chance[hit]).square() * F.logsigmoid(heat[hit])).sum()
     # Faces count where the middle is near.
-    n, target, *place = torch.nonzero(distance < 4, as_tuple=True)
-    at, box = cell[tuple(place)], truth[n, target]
+    n, row, *place = torch.nonzero((away < 4) & (away == distance[:, target]), as_tuple=True)
+    at, box, head = cell[tuple(place)], truth[n, row], target[row]
     goal = torch.cat([at - box[:, 0], box[:, 1] - at], dim=1)
-    weight = torch.where(hit, 1.0, wanted)[n, target, *place]
-    error = (faces.movedim(2, -1)[n, target, *place] - goal).abs().mean(dim=1) * weight
+    weight = torch.where(hit, 1.0, wanted)[n, head, *place]
+    error = (faces.movedim(2, -1)[n, head, *place] - goal).abs().mean(dim=1) * weight
     return {
         "heat": -focal / hit.sum().clamp(min=1),
         "faces": error.sum() / weight.sum().clamp(min=1e-6),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,20 @@ from medrl.agents.policy import masked
 from medrl.localization.dynamics import TRIGGER, Answer, BoxDynamics, BoxState
 from medrl.localization.layout import Layout
 from medrl.localization.network import CELL, BoxNetwork, Proposer, padded
+from medrl.volume.boxes import iou
 
 Array = NDArray[np.float64]
 
 #: Most candidates of a target, and the least that the heatmap must say of one.
 _MOST_CANDIDATES, _LEAST = 4, 0.002
+#: Most objects of a kind that are found in a scan.
+_MOST_OF_A_KIND = 48
+#: Two boxes that overlap by more than this hold the same object.
+_SAME_IOU = 0.3
 #: What the heatmap is taken to say of a place that only the other targets speak for.
 _UNSEEN = 0.01
+#: Column of what a confidence is conditioned on that holds the log of the expected error.
+LOG_ERROR = 2
 #: How much larger than the answer boxes are that an agent looks at once more.
 _ZOOMS = (1.0, 1.15, 0.9)
 
@@ -44,7 +51,14 @@ class Candidates(Rows):
 
 
 @torch.inference_mode()
-def propose(proposer: Proposer, dynamics: BoxDynamics, *, scan: int, level: int) -> Candidates:
+def propose(
+    proposer: Proposer,
+    dynamics: BoxDynamics,
+    *,
+    scan: int,
+    level: int,
+    several: Collection[int] = (),
+) -> Candidates:
     """Look at a whole scan once.
 
     Args:
@@ -52,6 +66,7 @@ def propose(proposer: Proposer, dynamics: BoxDynamics, *, scan: int, level: int)
         dynamics: Holds the scan.
         scan: Which.
         level: Pyramid level that the proposer looks at.
+        several: Targets that there may be many of.
 
     Returns:
         The highest peaks of each target's heatmap that are inside the scan.
@@ -73,7 +88,8 @@ def propose(proposer: Proposer, dynamics: BoxDynamics, *, scan: int, level: int)
     peak = heat * (F.max_pool3d(heat[None], 3, 1, 1)[0] == heat)
     found = []
     for target in range(len(heat)):
-        score, place = peak[target].flatten().topk(min(_MOST_CANDIDATES, peak[target].numel()))
+        most = _MOST_OF_A_KIND if target in several else _MOST_CANDIDATES
+        score, place = peak[target].flatten().topk(min(most, peak[target].numel()))
         score, place = score[score >= _LEAST], place[score >= _LEAST]
         own = torch.stack([side[target].flatten(1)[:, place].T for side in boxes], dim=1)
         found.append(
@@ -133,6 +149,25 @@ def choose(
     return np.array(found, dtype=np.int64)
 
 
+def every_once(boxes: Array, probability: Array) -> NDArray[np.intp]:
+    """Objects of a kind, each found once: what one agent has found is not for another to find.
+
+    The inhibition of return of Caicedo and Lazebnik (2015), for agents that walk side by side.
+
+    Args:
+        boxes: (C, 2, 3), in any coordinates.
+        probability: (C,), the more probable agent keeps what two have found.
+
+    Returns:
+        Rows of those that are kept, the most probable first.
+    """
+    kept: list[np.intp] = []
+    for row in np.argsort(-probability, kind="stable"):
+        if not (iou(boxes[kept], boxes[row]) > _SAME_IOU).any():
+            kept.append(row)
+    return np.array(kept, dtype=np.intp)
+
+
 def guessed(
     layout: Layout, candidates: Candidates, chosen: NDArray[np.int64], dynamics: BoxDynamics
 ) -> Candidates:
@@ -144,9 +179,8 @@ def guessed(
     guess = layout.guess(centers) / dynamics.spacing
     half = layout.size / dynamics.spacing / 2
     shape = dynamics.shapes[0].numpy(force=True)
-    target = np.flatnonzero(
-        ~found & ((guess > -0.5 * half) & (guess < shape - 1 + 0.5 * half)).all(axis=1)
-    )
+    close = ((guess > -0.5 * half) & (guess < shape - 1 + 0.5 * half) & (half > 0)).all(axis=1)
+    target = np.flatnonzero(~found & close)
     box = np.stack([guess - half, guess + half], axis=1)[target]
     heat = torch.full((len(target),), _UNSEEN, dtype=torch.float64).logit()
     return Candidates(torch.from_numpy(target), heat, torch.from_numpy(box)).to(dynamics.device)

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from medrl.agents import Space, Task
 from medrl.localization.dynamics import TRIGGER, BoxDynamics, BoxState
+from medrl.localization.kinds import nearest
 
 RewardForm = Literal["sign", "dense"]
 
@@ -129,29 +130,41 @@ class BoxTask(Task[BoxState]):
     info_spaces = {"overlap": Space()}  # noqa: RUF012 - read only, as declared above
 
     def __init__(
-        self, dynamics: BoxDynamics, truth: Tensor, *, rewards: Rewards | None = None
+        self,
+        dynamics: BoxDynamics,
+        truth: Tensor,
+        *,
+        target: Tensor | None = None,
+        rewards: Rewards | None = None,
     ) -> None:
         """Know the boxes.
 
         Args:
             dynamics: What the agents live in.
-            truth: (M, K, 2, 3) boxes of every scan and target, voxels of the finest levels; NaN
-                where there is nothing to find.
+            truth: (M, R, 2, 3) boxes of every object in every scan, voxels of the finest levels;
+                NaN of what is not there.
+            target: (R,) int64, which target each object is; each its own if left out.
             rewards: Their form.
         """
         self.dynamics, self.truth, self.rewards = dynamics, truth, rewards or Rewards()
+        own = torch.arange(truth.shape[1]) if target is None else target
+        self.target = own.to(truth.device)
 
     def begin(self, count: int, generator: Generator, **given: Tensor) -> BoxState:
         """Put agents at random starts, each for a target that is in its scan."""
         known = torch.nonzero(~self.truth.isnan().any(dim=(2, 3)))
         drawn = known[torch.randint(len(known), (count,), generator=generator).to(known.device)]
-        scan, target = drawn.T
-        start = disturbed(self.truth[scan, target], generator)
-        return self.dynamics.reset(scan, target, start)
+        scan, row = drawn.T
+        start = disturbed(self.truth[scan, row], generator)
+        return self.dynamics.reset(scan, self.target[row], start)
+
+    def goal(self, state: BoxState) -> Tensor:
+        """The boxes that agents are to find, (N, 2, 3); NaN where there is none."""
+        return nearest(self.truth[state.scan], self.target, state.target, state.box)
 
     def worth(self, state: BoxState) -> Tensor:
         """What every action would be worth, (N, A) float32."""
-        truth = self.truth[state.scan, state.target]
+        truth = self.goal(state)
         return action_rewards(self.dynamics, state.box, state.share, truth, self.rewards)[0].float()
 
     def reward(self, before: BoxState, action: Tensor, after: BoxState) -> Tensor:
@@ -160,8 +173,7 @@ class BoxTask(Task[BoxState]):
 
     def info(self, state: BoxState) -> dict[str, Tensor]:
         """The overlap with the true box."""
-        truth = self.truth[state.scan, state.target]
-        return {"overlap": overlap(state.box, truth).float()}
+        return {"overlap": overlap(state.box, self.goal(state)).float()}
 
 
 def disturbed(box: Tensor, generator: Generator, *, widest: float = 0.6) -> Tensor:

@@ -14,7 +14,8 @@ from monai.data.meta_tensor import MetaTensor
 from medrl.bundles import Guard, Training, save_guard
 from medrl.data.targets import parse_target
 from medrl.localization.calibrate import calibrate
-from medrl.localization.data import boxes_of, load_labelled, read_datalist, target_names
+from medrl.localization.data import LabelledScan, boxes_of, load_labelled, objects_of, read_datalist
+from medrl.localization.kinds import Objects
 from medrl.localization.layout import Layout
 from medrl.localization.learner import BoxLearner, LearnerSettings
 from medrl.localization.model import BoxModel, ModelSettings
@@ -94,24 +95,31 @@ def train(
     checkpoints = checkpoint_folder(out, resume=settings.resume)
     report = report or (lambda *_: None)
     samples = read_datalist(data, _targets(settings))
-    names = target_names(samples["training"])
+    objects = objects_of(samples["training"])
+    count = len(objects.targets)
     arguments = {"settings": settings, "data": data.absolute(), "logs": out.absolute() / "logs"}
     jobs = [Job(part, train_part, {**arguments, "part": part}) for part in ("walker", "proposer")]
     run_jobs(jobs, checkpoints, engine, report=report)
 
     known = replace(settings.model, modality=settings.modality)
-    walker, proposer = known.build_network(len(names)), known.build_proposer(len(names))
+    walker, proposer = known.build_network(count), known.build_proposer(count)
     load_module(_checkpoint(checkpoints / "walker"), walker)
     load_module(_checkpoint(checkpoints / "proposer"), proposer)
-    scans = load_labelled(samples["training"], names, known.preprocessing)
+    scans = load_labelled(samples["training"], objects, known.preprocessing)
     spacing = known.spacings[0]
-    boxes = np.stack([boxes_of(s.shapes).double().numpy() for s in scans])
-    model = BoxModel(names, known, walker.eval(), proposer.eval(), Layout.fit(boxes * spacing))
-    model = replace(model, guard=_guard([s.volume for s in scans], spacing))
+    model = BoxModel(
+        objects.targets,
+        known,
+        walker.eval(),
+        proposer.eval(),
+        _layout(scans, objects, spacing),
+        guard=_guard([s.volume for s in scans], spacing),
+        kinds=objects.kinds,
+    )
     if samples["validation"]:
         model = calibrate(
             model,
-            load_labelled(samples["validation"], names, known.preprocessing),
+            load_labelled(samples["validation"], objects, known.preprocessing),
             augmentation=settings.learner.augmentation,
             seed=settings.seed,
             progress=lambda done, total: report("calibration", done, total, {}),
@@ -125,7 +133,7 @@ def refit_guard(
     """See :meth:`medrl.systems.System.refit_guard`."""
     model, _ = BoxModel.load(bundle)
     samples = read_datalist(data)["training"]
-    scans = load_labelled(samples, model.names, model.settings.preprocessing)
+    scans = load_labelled(samples, objects_of(samples), model.settings.preprocessing)
     guard = _guard([scan.volume for scan in scans], model.settings.spacings[0])
     return save_guard(bundle, guard, {}, out=out)
 
@@ -144,7 +152,7 @@ def train_part(
         logs: Folder for TensorBoard.
     """
     samples = read_datalist(data, _targets(settings))["training"]
-    scans = load_labelled(samples, target_names(samples), settings.model.preprocessing)
+    scans = load_labelled(samples, objects_of(samples), settings.model.preprocessing)
     learner: BoxLearner | ProposerLearner
     if part == "walker":
         learner = BoxLearner(
@@ -175,6 +183,16 @@ def _targets(settings: TrainSettings) -> dict[str, tuple[int, ...]]:
 
 def _checkpoint(folder: Path) -> Path:
     return folder / f"{folder.name}.safetensors"
+
+
+def _layout(scans: list[LabelledScan], objects: Objects, spacing: float) -> Layout:
+    """How targets lie to each other; nothing is known of those of a kind."""
+    boxes = np.stack([boxes_of(scan.shapes).double().numpy() for scan in scans]) * spacing
+    lie = np.full((len(boxes), len(objects.targets), 2, 3), np.nan)
+    for row, target in enumerate(objects.target.tolist()):
+        if objects.targets[target] not in objects.kinds:
+            lie[:, target] = boxes[:, row]
+    return Layout.fit(lie)
 
 
 def _guard(volumes: list[torch.Tensor], spacing: float) -> Guard:

@@ -41,18 +41,18 @@ class TrainingScans:
             generator=generator,
             device=device,
         )
-        self._targets = scans[0].shapes.shape[0]
+        self._objects = len(scans[0].shapes)
 
     @property
     def truth(self) -> Tensor:
-        """Boxes (slots, K, 2, 3) float64; NaN where there is nothing to see of the middle of one.
+        """Boxes (slots, R, 2, 3) float64; NaN where there is nothing to see of the middle of one.
 
         Middles a little outside the scan are kept: where the middle is, is for the agents to say,
         and what shows up to there looks the same on either side.
         """
         points = self.pool.points
-        boxes = boxes_of(points.view(len(points) * self._targets, -1, 3)).double()
-        boxes = boxes.view(len(points), self._targets, 2, 3)
+        boxes = boxes_of(points.view(len(points) * self._objects, -1, 3)).double()
+        boxes = boxes.view(len(points), self._objects, 2, 3)
         seen = [
             _seen(own, one.levels[0]) for own, one in zip(boxes, self.pool.pyramids, strict=True)
         ]
@@ -60,7 +60,7 @@ class TrainingScans:
 
 
 def _seen(boxes: Tensor, volume: Tensor) -> Tensor:
-    """Which boxes (K, 2, 3) have their middle in the scan or close to it, and not in added air."""
+    """Which boxes (R, 2, 3) have their middle in the scan or close to it, and not in added air."""
     center, size = boxes.mean(dim=1), boxes[:, 1] - boxes[:, 0]
     last = torch.tensor(volume.shape[1:]).to(center) - 1
     nearest = center.clamp(min=0).minimum(last)
