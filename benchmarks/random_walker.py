@@ -26,7 +26,8 @@ from skimage.segmentation import random_walker
 from medrl.seednet.baselines import INTENSITY_BETA, PLAIN_RADIUS, painted
 from medrl.seednet.model import ModelSettings
 from medrl.seednet.oracle import oracle_seeds
-from medrl.seednet.windows import Channel, normalize
+from medrl.seednet.windows import normalize
+from medrl.volume.channels import Channel
 from medrl.walker.edges import intensity_edges
 from medrl.walker.segmenter import RandomWalker
 

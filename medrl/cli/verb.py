@@ -192,7 +192,8 @@ def command_type(system: System) -> type[Options]:
 
 def _scans(system: System, command: Any) -> list[dict[str, Path]]:
     """The scans of each case, by role or channel."""
-    if system.several:
+    images = _images(command) if system.images else {}
+    if system.several and not images:
         if not command.scans:
             raise MedrlError("name at least one scan")
         distinct: dict[Path, Path] = {}
@@ -201,18 +202,29 @@ def _scans(system: System, command: Any) -> list[dict[str, Path]]:
                 tell("note", f"{scan}: is named more than once, and done once")
             distinct.setdefault(place, scan)
         return [{system.roles[-1]: scan} for scan in distinct.values()]
-    paths = {role: getattr(command, role) for role in system.roles}
+    if system.several:
+        if len(command.scans) > 1:
+            raise MedrlError("--image is for one scan at a time")
+        paths = dict(zip(system.roles, command.scans, strict=False))
+    else:
+        paths = {role: getattr(command, role) for role in system.roles}
     scans = {role: path for role, path in paths.items() if path is not None}
-    for text in command.image if system.images else ():
+    if not scans | images:
+        raise MedrlError("name a scan")
+    return [scans | images]
+
+
+def _images(command: Any) -> dict[str, Path]:
+    """Further images of the same patient, by channel."""
+    images: dict[str, Path] = {}
+    for text in command.image:
         channel, sign, path = text.partition("=")
         if not (channel and sign and path):
             raise MedrlError(f"--image {text!r} is not of the form CHANNEL=PATH")
-        if channel in scans:
+        if channel in images:
             raise MedrlError("two images are of the same channel")
-        scans[channel] = Path(path)
-    if not scans:
-        raise MedrlError("name a scan")
-    return [scans]
+        images[channel] = Path(path)
+    return images
 
 
 def _cases(

@@ -53,7 +53,7 @@ def calibrate(
     Raises:
         MedrlError: If the agents find nothing at all.
     """
-    spacing = model.settings.spacings[0]
+    spacing, normalized = model.settings.spacings[0], bool(model.settings.channels)
 
     def copies(half: int) -> Iterator[tuple[MetaTensor, Tensor]]:
         def share(done: int, total: int) -> None:
@@ -73,7 +73,7 @@ def calibrate(
     localizer = Localizer(replace(model, plausible=None, confidence=None))
     features, good = [], []
     for scan, truth in copies(0):
-        dynamics = model.dynamics([localizer.prepare(scan)])
+        dynamics = localizer.dynamics(scan, normalized=normalized)
         found, seen, said = localizer.candidates(dynamics)
         own = goals(truth, found.target, seen)
         features.append(said)
@@ -84,7 +84,7 @@ def calibrate(
     localizer = Localizer(model)
     features, good = [], []
     for scan, truth in copies(1):
-        answer = localizer.find(scan)
+        answer = localizer.find(scan, normalized=normalized)
         affine, shape = as_affine(scan.affine), tuple(scan.shape[1:])
         told_voxel = torch.from_numpy(answer.boxes_world / spacing)
         own = goals(truth, torch.from_numpy(answer.target), told_voxel) * spacing

@@ -19,6 +19,7 @@ from medrl.data.loading import load_samples
 from medrl.errors import MedrlError
 from medrl.localization.kinds import Objects
 from medrl.volume.box_files import read_boxes
+from medrl.volume.channels import Channel, stacked
 from medrl.volume.prepare import Preprocessing, ResampleIsotropic
 from medrl.volume.read import read, read_labels
 from medrl.volume.space import apply_affine, as_affine, world_to_voxel
@@ -36,16 +37,28 @@ class Sample:
     """A scan of a datalist with what is known of its boxes.
 
     Attributes:
-        image: The scan's file or folder.
+        image: The scan's file or folder; of several images the first.
         mask: File of the labels; None where boxes are given.
         targets: Values of the mask by the name of what they make up.
         boxes: File of boxes; None where a mask is given.
+        images: Files by channel, of a model that looks at several images; else empty.
     """
 
     image: Path
     mask: Path | None = None
     targets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     boxes: Path | None = None
+    images: Mapping[str, Path] = field(default_factory=dict)
+
+    def scan(self) -> MetaTensor | dict[str, MetaTensor]:
+        """The scan, or its images by channel.
+
+        Raises:
+            MedrlError: If a file cannot be read.
+        """
+        if self.images:
+            return {name: read(path) for name, path in self.images.items()}
+        return read(self.image)
 
     @property
     def name(self) -> str:
@@ -87,7 +100,8 @@ class LabelledScan:
 
     Attributes:
         name: Subject, for messages.
-        volume: (1, I, J, K) float32, isotropic at the finest spacing, not yet normalised.
+        volume: (C, I, J, K) float32, isotropic at the finest spacing; not yet normalised unless
+            its channels have units.
         shapes: (R, P, 3) float32, outermost points of every object, voxels of that grid; its box is
             that of its points, whichever way they are turned. NaN where it is not there.
         objects: What the rows of ``shapes`` are; each a target of its own if left out.
@@ -115,7 +129,9 @@ class LabelledScan:
 
 
 def read_datalist(
-    path: Path, targets: Mapping[str, tuple[int, ...]] | None = None
+    path: Path,
+    targets: Mapping[str, tuple[int, ...]] | None = None,
+    channels: Sequence[Channel] = (),
 ) -> dict[str, list[Sample]]:
     """Read a MONAI datalist of scans with masks or boxes.
 
@@ -126,6 +142,7 @@ def read_datalist(
         path: The JSON file.
         targets: What the values of masks are called; as the datalist says (``"targets"``), or
             one target, ``object``, with every value 1, if left out.
+        channels: Images that the model looks at: ``image`` is an object of paths then.
 
     Returns:
         Samples of each split; missing splits are empty.
@@ -136,11 +153,13 @@ def read_datalist(
     named = dict(targets or read_targets(path) or {"object": (1,)})
 
     def sample(entry: Entry) -> Sample:
+        images = entry.images([channel.name for channel in channels]) if channels else {}
+        image = next(iter(images.values())) if images else entry.file("image")
         if "boxes" in entry.fields:
-            return Sample(entry.file("image"), boxes=entry.path("boxes"))
+            return Sample(image, boxes=entry.path("boxes"), images=images)
         if "label" not in entry.fields:
             raise MedrlError(f'{path}: {entry.where} needs "label" or "boxes"')
-        return Sample(entry.file("image"), entry.file("label"), named)
+        return Sample(image, entry.file("label"), named, images=images)
 
     return read_samples(path, keys=("image",), sample=sample)
 
@@ -171,7 +190,7 @@ def load_labelled(
     Args:
         samples: What to read.
         objects: What may be in them.
-        preprocessing: Gives the grid's spacing.
+        preprocessing: Gives the grid's spacing, and the units of channels if they have any.
         progress: Called with the scans read and their number.
 
     Raises:
@@ -180,20 +199,26 @@ def load_labelled(
     resample = ResampleIsotropic(spacing=preprocessing.spacing)
 
     def load(sample: Sample) -> LabelledScan:
-        grid: MetaTensor = resample(read(sample.image))
+        scan = sample.scan()
+        if isinstance(scan, dict):
+            grid = preprocessing(stacked(scan, preprocessing.channels, preprocessing.spacing))
+        else:
+            grid = resample(scan)
         known, affine = sample.shapes_world(), as_affine(grid.affine)
         shapes = torch.full((len(objects.names), _MOST_POINTS, 3), torch.nan)
         for row, name in enumerate(objects.names):
             if name in known:
                 points = torch.from_numpy(world_to_voxel(known[name], affine)).float()
                 shapes[row] = points[torch.arange(_MOST_POINTS) % len(points)]
-        volume = grid.as_tensor()
+        volume = grid.as_tensor().float()
         return LabelledScan(sample.name, volume - volume.min(), shapes, objects)
 
     return load_samples(
         samples,
         load,
-        files=lambda one: [f for f in (one.image, one.mask, one.boxes) if f is not None],
+        files=lambda one: [
+            f for f in (one.image, *one.images.values(), one.mask, one.boxes) if f is not None
+        ],
         progress=progress,
     )
 

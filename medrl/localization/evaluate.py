@@ -41,11 +41,12 @@ class Labelled:
 
     Attributes:
         name: Of the scan.
-        scan: MetaTensor (1, I, J, K).
+        scan: MetaTensor (1, I, J, K); of several images the first.
         boxes_world: Whole boxes (2, 3) RAS mm by name, parts outside the scan included.
         subject: Whose scan it is.
         content: Affine (4, 4) and grid of the part of it that was scanned, where air was added to
             that; all of it if left out.
+        images: All images by channel, for a model that looks at several.
     """
 
     name: str
@@ -53,6 +54,12 @@ class Labelled:
     boxes_world: Mapping[str, Array]
     subject: str = ""
     content: tuple[Array, tuple[int, ...]] | None = None
+    images: Mapping[str, MetaTensor] | None = None
+
+    @property
+    def given(self) -> MetaTensor | Mapping[str, MetaTensor]:
+        """What a model is shown."""
+        return self.images or self.scan
 
     @property
     def present(self) -> dict[str, Array]:
@@ -118,14 +125,14 @@ def matched(labelled: Labelled, boxes: Sequence[Box]) -> dict[str, Box]:
 
 def agents(localizer: Localizer) -> Method:
     """The model as a method."""
-    return lambda labelled: matched(labelled, localizer.localize(labelled.scan).boxes)
+    return lambda labelled: matched(labelled, localizer.localize(labelled.given).boxes)
 
 
 def one_shot(localizer: Localizer) -> Method:
     """The proposals that the agents begin with: what one look of a network at the scan gives."""
 
     def predict(labelled: Labelled) -> dict[str, Box]:
-        found = localizer.find(labelled.scan)
+        found = localizer.find(localizer.looked_at(labelled.given))
         answer = zip(found.names, found.proposed_world, found.there, strict=True)
         return matched(
             labelled,
@@ -294,7 +301,9 @@ def evaluate(
     def load(sample: Sample) -> Labelled:
         known = sample.boxes_world()
         own = {name: box for name, box in known.items() if kind_of(name) in names}
-        return Labelled(sample.name, read(sample.image), own)
+        scan = sample.scan()
+        images = scan if isinstance(scan, dict) else None
+        return Labelled(sample.name, read(sample.image), own, images=images)
 
     methods: dict[str, Method] = {AGENTS: agents(localizer), ONE_SHOT: one_shot(localizer)}
     methods |= {baseline.name: baseline for baseline in baselines}

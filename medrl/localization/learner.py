@@ -127,6 +127,7 @@ class BoxLearner(Learner):
             augmentation=settings.augmentation,
             generator=self.generator,
             device=device,
+            normalized=bool(model.channels),
         )
         self.replay = Replay(settings.replay, generator=self.generator)
         self._dqn = DQN(

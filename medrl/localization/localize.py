@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from medrl.results.provenance import provenance
 from medrl.systems import Progress, check_device
 from medrl.trajectory.live import Watch
 from medrl.volume.boxes import box_of_scan
+from medrl.volume.channels import name_images, stacked
 from medrl.volume.pyramid import Pyramid, build_pyramid
 from medrl.volume.read import scan_of
 from medrl.volume.space import as_affine, inside
@@ -125,7 +126,7 @@ class Localizer:
 
     def localize(
         self,
-        scan: str | Path | MetaTensor,
+        scan: str | Path | MetaTensor | Mapping[str, str | Path | MetaTensor],
         *,
         targets: Sequence[str] | None = None,
         progress: Progress | None = None,
@@ -135,7 +136,9 @@ class Localizer:
 
         Args:
             scan: A file or folder (:func:`medrl.volume.read`), or a MetaTensor (1, I, J, K) with a
-                voxel-to-world affine (RAS mm); any orientation, spacing and field of view.
+                voxel-to-world affine (RAS mm); any orientation, spacing and field of view. For a
+                model that looks at several images, one of each by the name of its channel; boxes
+                are looked for in the field of view of the first.
             targets: Which to report; all if left out. All are looked for: which is which shows in
                 how they lie to each other.
             progress: Called with the agents that have ended and their number.
@@ -149,9 +152,9 @@ class Localizer:
                 a target is unknown.
         """
         wanted = self.check(targets)
-        volume = scan_of(scan)
+        volume, looked_at = self._images(scan)
         began = time.perf_counter()
-        found, recorder = self._find(volume, progress=progress, watch=watch)
+        found, recorder = self._find(looked_at, progress=progress, watch=watch)
         unfit = () if self.model.guard is None else self.model.guard.reasons(volume)
         sure = np.full(len(found.names), np.nan)
         if self.model.confidence is not None:
@@ -176,33 +179,88 @@ class Localizer:
         seconds = time.perf_counter() - began
         return Localization(boxes, record, tuple(lines), seconds, volume, unfit)
 
-    def find(self, scan: MetaTensor) -> Found:
-        """Run proposer and agents, without judging how sure the answers are.
+    def looked_at(
+        self, scan: str | Path | MetaTensor | Mapping[str, str | Path | MetaTensor]
+    ) -> MetaTensor:
+        """All that the model looks at, as one scan (C, I, J, K).
 
         Raises:
             MedrlError: As :meth:`localize`.
         """
-        return self._find(scan)[0]
+        return self._images(scan)[1]
 
-    def prepare(self, scan: MetaTensor) -> Pyramid:
+    def _images(
+        self, scan: str | Path | MetaTensor | Mapping[str, str | Path | MetaTensor]
+    ) -> tuple[MetaTensor, MetaTensor]:
+        """The image that answers lie in, and all that is looked at, as one scan."""
+        settings = self.model.settings
+        if not settings.channels:
+            if isinstance(scan, Mapping):
+                if len(scan) != 1:
+                    raise MedrlError("the model looks at a single image")
+                (scan,) = scan.values()
+            volume = scan_of(scan)
+            return volume, volume
+        images = (
+            {name: scan_of(one) for name, one in scan.items()}
+            if isinstance(scan, Mapping)
+            else scan_of(scan)
+        )
+        named = name_images(images, settings.channels)
+        main = next(iter(named.values()))
+        return main, stacked(named, settings.channels, settings.spacings[0])
+
+    def find(self, scan: MetaTensor, *, normalized: bool = False) -> Found:
+        """Run proposer and agents, without judging how sure the answers are.
+
+        Args:
+            scan: MetaTensor (C, I, J, K), all channels that the model looks at.
+            normalized: It is on the model's grid and scale already.
+
+        Raises:
+            MedrlError: As :meth:`localize`.
+        """
+        return self._find(scan, normalized=normalized)[0]
+
+    def dynamics(self, scan: MetaTensor, *, normalized: bool = False) -> BoxDynamics:
+        """What agents live in, in a scan (C, I, J, K); arguments as of :meth:`prepare`.
+
+        Raises:
+            MedrlError: As :meth:`localize`.
+        """
+        return self.model.dynamics([self.prepare(scan, normalized=normalized)])
+
+    def prepare(self, scan: MetaTensor, *, normalized: bool = False) -> Pyramid:
         """A scan as the agents see it.
+
+        Args:
+            scan: MetaTensor (C, I, J, K), all channels that the model looks at.
+            normalized: It is on the model's grid and scale already.
 
         Raises:
             MedrlError: If it cannot be what the model was trained for.
         """
-        check_volume(scan)
-        if self.model.settings.modality == "MR" and in_hounsfield(scan):
+        settings = self.model.settings
+        if normalized:
+            return build_pyramid(scan, spacings=settings.spacings).to(self._device)
+        if not settings.channels:
+            check_volume(scan)
+        if settings.modality == "MR" and in_hounsfield(scan):
             raise MedrlError(
                 "this looks like a CT (values in Hounsfield units), but the model was trained on MR"
             )
-        settings = self.model.settings
         prepared = settings.preprocessing(scan)
         return build_pyramid(prepared, spacings=settings.spacings).to(self._device)
 
     def _find(
-        self, scan: MetaTensor, *, progress: Progress | None = None, watch: Watch | None = None
+        self,
+        scan: MetaTensor,
+        *,
+        normalized: bool = False,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
     ) -> tuple[Found, Recorder]:
-        dynamics = self.model.dynamics([self.prepare(scan)])
+        dynamics = self.dynamics(scan, normalized=normalized)
         policy = BoxPolicy(self._network)
         names, target, candidates, row = self._chosen(dynamics, policy)
         rows = np.flatnonzero(row >= 0)

@@ -18,6 +18,7 @@ from medrl.evaluation import LogisticRegression
 from medrl.localization.dynamics import BoxDynamics, View
 from medrl.localization.layout import Layout
 from medrl.localization.network import BoxNetwork, Proposer
+from medrl.volume.channels import Channel
 from medrl.volume.prepare import Preprocessing
 from medrl.volume.pyramid import Pyramid, level_strides
 
@@ -57,6 +58,11 @@ class ModelSettings:
         return 1
 
     @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The images that it looks at, by name; none where it is one of any kind."""
+        return self.preprocessing.channels
+
+    @property
     def strides(self) -> tuple[int, ...]:
         """Voxels of the finest level per voxel of each."""
         return level_strides(self.spacings)
@@ -66,6 +72,7 @@ class ModelSettings:
         return BoxNetwork(
             targets=targets,
             view=self.view,
+            channels=max(1, len(self.channels)),
             widths=self.widths,
             features=self.features,
             dueling=self.dueling,
@@ -73,7 +80,8 @@ class ModelSettings:
 
     def build_proposer(self, targets: int) -> Proposer:
         """The network that looks at the whole scan, untrained."""
-        return Proposer(targets=targets, widths=self.proposer)
+        channels = max(1, len(self.channels))
+        return Proposer(targets=targets, channels=channels, widths=self.proposer)
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,6 +55,7 @@ class ProposerLearner(Learner):
             augmentation=settings.augmentation,
             generator=self.generator,
             device=device,
+            normalized=bool(model.channels),
         )
 
     def extra_state(self) -> State:

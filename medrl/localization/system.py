@@ -47,8 +47,10 @@ class LocalizationSystem(System):
 
 Writes for each scan a 3D Slicer ROI for every box (.mrk.json), a table (.csv; RAS mm), every
 agent's path (.trajectory.json) and a picture (.png), of a DICOM series a DICOM SR (.sr.dcm), and
-with --crop the scan cut to boxes."""
+with --crop the scan cut to boxes. A model that looks at several images takes them by --image; boxes
+are those of the first."""
     default_model = "spine-boxes"
+    images = True
     options = LocalizeOptions
     several = True
     artifacts: ClassVar[Mapping[str, Artifact]] = {
@@ -92,10 +94,30 @@ with --crop the scan cut to boxes."""
         if not 0 <= options.margin_mm < 1000:
             raise MedrlError("--margin-mm must be from 0 to 1000 mm")
 
+    def read(
+        self,
+        predictor: Localizer,
+        scans: Mapping[str, MetaTensor],
+        given: Any,
+        options: LocalizeOptions,
+    ) -> MetaTensor | dict[str, MetaTensor]:
+        """One image, or several by the names of their channels."""
+        from medrl.volume.channels import name_images
+
+        images = dict(scans)
+        channels = predictor.model.settings.channels
+        if "scan" not in images or (channels and len(images) > 1):
+            scan = images.pop("scan", None)
+            if scan is not None:
+                left = [channel for channel in channels if channel.name not in images]
+                images = {**name_images(scan, left or channels), **images}
+            return images
+        return images["scan"]
+
     def predict(
         self,
         predictor: Localizer,
-        data: Sequence[MetaTensor],
+        data: Sequence[MetaTensor | dict[str, MetaTensor]],
         options: LocalizeOptions,
         *,
         progress: Progress | None = None,
@@ -183,7 +205,7 @@ with --crop the scan cut to boxes."""
         from medrl.localization.data import read_datalist
         from medrl.localization.evaluate import ConstantBox, evaluate
 
-        samples = read_datalist(data)
+        samples = read_datalist(data, channels=predictor.model.settings.channels)
         constant = ConstantBox(samples["training"], predictor.target_names)
         scans = samples_of(samples, split, data)
         found = evaluate(predictor, scans, baselines=[constant], progress=progress)

@@ -13,6 +13,7 @@ from monai.data.meta_tensor import MetaTensor
 
 from medrl.bundles import Guard, Training, save_guard
 from medrl.data.targets import parse_target
+from medrl.errors import MedrlError
 from medrl.localization.calibrate import calibrate
 from medrl.localization.data import LabelledScan, boxes_of, load_labelled, objects_of, read_datalist
 from medrl.localization.kinds import Objects
@@ -25,6 +26,7 @@ from medrl.rl.jobs import Job, run_jobs
 from medrl.rl.stage import checkpoint_folder, run_stage
 from medrl.systems import Report
 from medrl.volume.appearance import appearance
+from medrl.volume.channels import parse_channel
 
 if TYPE_CHECKING:
     from medrl.engines import Engine
@@ -39,6 +41,8 @@ class TrainSettings:
         modality: ``MR``, ``CT`` or ``any``; scans that plainly are the other will be refused.
         targets: What the values of masks are called, ``NAME=LABEL,LABEL,...``; as the datalist says
             if left out.
+        channels: Images that the model looks at, ``NAME`` or ``NAME:INTENSITY`` with an intensity
+            of ``relative`` (the default), ``hounsfield`` or ``suv``; one of any kind if left out.
         proposer_steps: Batches of the network that looks at the whole scan.
         imitation_steps: Batches of imitation of the network that walks.
         dqn_steps: Batches of DQN after that.
@@ -52,6 +56,7 @@ class TrainSettings:
     name: str = "my-boxes"
     modality: str = "any"
     targets: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
     proposer_steps: int = 2500
     imitation_steps: int = 5000
     dqn_steps: int = 800
@@ -60,6 +65,19 @@ class TrainSettings:
     device: str = "cpu"
     seed: int = 0
     resume: bool = False
+
+    @property
+    def known(self) -> ModelSettings:
+        """Settings of the model, with what is said of it here.
+
+        Raises:
+            MedrlError: If a channel is not written as it should be.
+        """
+        channels = tuple(parse_channel(text) for text in self.channels)
+        preprocessing = replace(
+            self.model.preprocessing, channels=channels, spacing=self.model.spacings[0]
+        )
+        return replace(self.model, modality=self.modality, preprocessing=preprocessing)
 
 
 def train(
@@ -94,14 +112,14 @@ def train(
     """
     checkpoints = checkpoint_folder(out, resume=settings.resume)
     report = report or (lambda *_: None)
-    samples = read_datalist(data, _targets(settings))
+    known = settings.known
+    samples = read_datalist(data, _targets(settings), known.channels)
     objects = objects_of(samples["training"])
     count = len(objects.targets)
     arguments = {"settings": settings, "data": data.absolute(), "logs": out.absolute() / "logs"}
     jobs = [Job(part, train_part, {**arguments, "part": part}) for part in ("walker", "proposer")]
     run_jobs(jobs, checkpoints, engine, report=report)
 
-    known = replace(settings.model, modality=settings.modality)
     walker, proposer = known.build_network(count), known.build_proposer(count)
     load_module(_checkpoint(checkpoints / "walker"), walker)
     load_module(_checkpoint(checkpoints / "proposer"), proposer)
@@ -113,7 +131,7 @@ def train(
         walker.eval(),
         proposer.eval(),
         _layout(scans, objects, spacing),
-        guard=_guard([s.volume for s in scans], spacing),
+        guard=None if known.channels else _guard([s.volume for s in scans], spacing),
         kinds=objects.kinds,
     )
     if samples["validation"]:
@@ -132,6 +150,8 @@ def refit_guard(
 ) -> Path:
     """See :meth:`medrl.systems.System.refit_guard`."""
     model, _ = BoxModel.load(bundle)
+    if model.settings.channels:
+        raise MedrlError("only a model that looks at a single image has a guard")
     samples = read_datalist(data)["training"]
     scans = load_labelled(samples, objects_of(samples), model.settings.preprocessing)
     guard = _guard([scan.volume for scan in scans], model.settings.spacings[0])
@@ -151,13 +171,14 @@ def train_part(
         data: Datalist.
         logs: Folder for TensorBoard.
     """
-    samples = read_datalist(data, _targets(settings))["training"]
-    scans = load_labelled(samples, objects_of(samples), settings.model.preprocessing)
+    known = settings.known
+    samples = read_datalist(data, _targets(settings), known.channels)["training"]
+    scans = load_labelled(samples, objects_of(samples), known.preprocessing)
     learner: BoxLearner | ProposerLearner
     if part == "walker":
         learner = BoxLearner(
             scans,
-            model=settings.model,
+            model=known,
             settings=settings.learner,
             imitation_steps=settings.imitation_steps,
             dqn_steps=settings.dqn_steps,
@@ -167,7 +188,7 @@ def train_part(
     else:
         learner = ProposerLearner(
             scans,
-            model=settings.model,
+            model=known,
             settings=settings.learner,
             steps=settings.proposer_steps,
             seed=settings.seed + 1000,

@@ -31,6 +31,7 @@ class TrainingScans:
         augmentation: Augmentation,
         generator: Generator,
         device: str | torch.device = "cpu",
+        normalized: bool = False,
     ) -> None:
         """Choose what is at hand; arguments as of :class:`medrl.rl.scan_pool.ScanPool`."""
         self.pool = ScanPool(
@@ -40,6 +41,7 @@ class TrainingScans:
             augmentation=augmentation,
             generator=generator,
             device=device,
+            normalized=normalized,
         )
         self._objects = len(scans[0].shapes)
 

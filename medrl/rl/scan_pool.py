@@ -27,6 +27,7 @@ class ScanPool:
         augmentation: Augmentation,
         generator: Generator,
         device: str | torch.device = "cpu",
+        normalized: bool = False,
     ) -> None:
         """Choose what is in every slot.
 
@@ -37,12 +38,14 @@ class ScanPool:
             augmentation: How scans are changed.
             generator: Source of randomness.
             device: Where the pyramids live.
+            normalized: Intensities have been brought to a common scale already, as those that have
+                a unit are before anything is changed.
         """
         self._scans = list(scans)
         self._spacings = tuple(spacings)
         self._augmentation = augmentation
         self._device = device
-        self._normalize = NormalizeForeground()
+        self._normalize = None if normalized else NormalizeForeground()
         self._pool = Pool(self._make, size=slots, sources=len(scans), generator=generator)
 
     def __len__(self) -> int:
@@ -86,6 +89,8 @@ class ScanPool:
         scan = self._scans[source]
         volume, points = augment(scan.volume, scan.points_voxel, self._augmentation, generator)
         affine = torch.diag(torch.tensor([*[self._spacings[0]] * 3, 1.0], dtype=torch.float64))
-        normalized = self._normalize(MetaTensor(volume, affine=affine))
-        pyramid = build_pyramid(normalized, spacings=self._spacings)
+        made = MetaTensor(volume, affine=affine)
+        if self._normalize is not None:
+            made = self._normalize(made)
+        pyramid = build_pyramid(made, spacings=self._spacings)
         return pyramid.to(self._device), points.float().to(self._device)

@@ -16,8 +16,9 @@ from medrl.data.datalist import read_samples
 from medrl.data.loading import load_samples
 from medrl.data.targets import Target
 from medrl.errors import MedrlError
-from medrl.seednet.windows import Channel, Grid, to_grid
+from medrl.seednet.windows import Grid, to_grid
 from medrl.volume._nrrd import Segment
+from medrl.volume.channels import Channel
 from medrl.volume.read import read, read_labels
 from medrl.volume.resample import resample_onto
 

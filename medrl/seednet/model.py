@@ -20,7 +20,7 @@ from medrl.seednet.confidence import confidence_of, confidence_tensors
 from medrl.seednet.dynamics import SeedDynamics, SeedState, Windows
 from medrl.seednet.network import STRIDE, VIEW_CHANNELS, WIDTHS, Features, SeedNetwork, Widths
 from medrl.seednet.view import agent_view, nearness
-from medrl.seednet.windows import Channel
+from medrl.volume.channels import Channel
 from medrl.walker.edges import feature_edges
 from medrl.walker.segmenter import RandomWalker, System
 

@@ -16,8 +16,9 @@ from medrl.errors import MedrlError
 from medrl.rl.pool import Shuffle
 from medrl.seednet.data import LabelledGrid
 from medrl.seednet.network import MULTIPLE
-from medrl.seednet.windows import Channel, normalize
+from medrl.seednet.windows import normalize
 from medrl.volume.augment import bias_field, rotation_matrix, thicken_slices
+from medrl.volume.channels import Channel
 from medrl.walker.segmenter import FOREGROUND, NONE
 
 

@@ -14,11 +14,11 @@ from medrl.errors import MedrlError
 from medrl.results.provenance import provenance
 from medrl.seednet.boxed import first_seed
 from medrl.seednet.editor import Editor
-from medrl.seednet.images import name_images
 from medrl.seednet.model import SeedModel
 from medrl.seednet.objects import Edit, History, Inputs, Segmented
 from medrl.seednet.seeds import Seed, as_label
 from medrl.trajectory import Step, Trajectory, Watch
+from medrl.volume.channels import name_images
 from medrl.volume.grid import on_grid_of
 from medrl.volume.space import voxel_to_world
 

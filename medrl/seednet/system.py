@@ -183,7 +183,7 @@ column `box`."""
         options: SegmentOptions,
     ) -> _Case:
         """Find out which channel each image is."""
-        from medrl.seednet.images import name_images
+        from medrl.volume.channels import name_images
 
         images = dict(scans)
         if "scan" in images:

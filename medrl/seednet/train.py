@@ -22,7 +22,7 @@ from medrl.seednet.perception import PerceptionLearner, PerceptionSettings
 from medrl.seednet.sampling import Sampler, Sampling
 from medrl.seednet.simulated_user import starts
 from medrl.seednet.tune import tune_prior_weight, tune_stop_threshold
-from medrl.seednet.windows import parse_channel
+from medrl.volume.channels import parse_channel
 
 if TYPE_CHECKING:
     from medrl.engines import Engine

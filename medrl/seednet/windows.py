@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -15,38 +14,14 @@ from torch.nn import functional as F
 
 from medrl.errors import MedrlError
 from medrl.seednet.network import MULTIPLE
-from medrl.volume.resample import resample_isotropic, resample_onto
-from medrl.volume.space import as_affine, cropped_affine, world_to_voxel
+from medrl.volume.channels import Channel, in_units, on_one_grid
+from medrl.volume.space import cropped_affine, world_to_voxel
 
 Voxels = NDArray[np.int64]
 #: Lowest and highest voxel of a part of a grid, the highest exclusive.
 Box = tuple[tuple[int, int, int], tuple[int, int, int]]
-Intensity = Literal["relative", "hounsfield", "suv"]
 #: A voxel of a `relative` channel is this many half-widths of the window's contrast at most.
 _CLIP = 3.0
-
-
-@dataclass(frozen=True)
-class Channel:
-    """One image that a model looks at.
-
-    Attributes:
-        name: What it is called, such as ``CT``.
-        intensity: How its values are brought to about -1 to 1: ``relative`` to the contrast of
-            the window (MR), ``hounsfield`` (soft tissue), or ``suv`` (logarithm; PET).
-    """
-
-    name: str
-    intensity: Intensity = "relative"
-
-
-def parse_channel(text: str) -> Channel:
-    """Read ``NAME`` or ``NAME:INTENSITY``."""
-    name, _, intensity = text.partition(":")
-    known = get_args(Intensity)
-    if not name or (intensity and intensity not in known):
-        raise MedrlError(f"{text!r} is not NAME or NAME:INTENSITY with one of {', '.join(known)}")
-    return Channel(name, cast(Intensity, intensity or "relative"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,38 +48,9 @@ class Window:
 
 
 def to_grid(images: Mapping[str, MetaTensor], channels: Sequence[Channel], spacing: float) -> Grid:
-    """Bring the images of one patient onto one isotropic grid.
-
-    The grid covers the first image given; the others are resampled onto it.
-
-    Args:
-        images: By channel name, each (1, I, J, K) with its affine. Channels may be missing.
-        channels: What the model looks at.
-        spacing: Voxel size, mm.
-
-    Returns:
-        The images on the grid, not normalised.
-
-    Raises:
-        MedrlError: If there is no image, one that the model does not know, or one of several
-            channels.
-    """
-    names = [channel.name for channel in channels]
-    unknown = sorted(set(images) - set(names))
-    if not images or unknown:
-        raise MedrlError(f"the model looks at {' and '.join(names)}, not at {unknown or 'nothing'}")
-    for name, image in images.items():
-        if image.shape[0] != 1:
-            raise MedrlError(f"the {name} image has {image.shape[0]} channels; give one of them")
-    darkest = {name: float(image.as_tensor().min()) for name, image in images.items()}
-    main = next(iter(images))
-    first = resample_isotropic(images[main], spacing=spacing, background=darkest[main])
-    affine, shape = as_affine(first.affine), tuple(first.shape[1:])
-    volumes = {main: first.as_tensor()[0]}
-    for name in images.keys() - {main}:
-        onto = resample_onto(images[name], affine=affine, shape=shape, background=darkest[name])
-        volumes[name] = onto.as_tensor()[0]
-    return Grid(tuple(volumes.get(name) for name in names), tuple(channels), affine)
+    """The images of one patient on one isotropic grid, see :func:`on_one_grid`."""
+    volumes, affine = on_one_grid(images, channels, spacing)
+    return Grid(tuple(volumes.get(one.name) for one in channels), tuple(channels), affine)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,10 +126,9 @@ def normalize(volume: Tensor, channel: Channel) -> Tensor:
     Raises:
         MedrlError: If it is constant and its intensities have no unit.
     """
-    if channel.intensity == "hounsfield":
-        return ((volume - 40.0) / 150.0).clamp(-2.0, 2.0)
-    if channel.intensity == "suv":
-        return volume.clamp(0.0, 50.0).log1p() - 0.5
+    known = in_units(volume, channel)
+    if known is not None:
+        return known
     flat = volume.flatten()
     # Padding, of which a window may hold any amount, is as dark as it gets.
     flat = flat[flat > flat.min()]

@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import Transform
 from torch import Tensor
 
 from medrl.errors import MedrlError
+from medrl.volume.channels import VALUES, Channel, in_units
 
 _SAMPLES = 50_000
+
+
+class NormalizeChannels(Transform):
+    """Bring every channel to 0 .. ``clip`` by its units; one without units by its foreground."""
+
+    def __init__(
+        self, channels: Sequence[Channel], *, upper: float = 0.98, clip: float = 1.5
+    ) -> None:
+        """Set up the transform; ``upper`` and ``clip`` as of :class:`NormalizeForeground`."""
+        self.channels = tuple(channels)
+        self.clip = clip
+        self._relative = NormalizeForeground(upper=upper, clip=clip)
+
+    def __call__(self, scan: MetaTensor) -> MetaTensor:
+        """Normalise a scan (C, I, J, K).
+
+        Raises:
+            MedrlError: If a channel without units is constant.
+        """
+        parts = []
+        for volume, channel in zip(scan.as_tensor().float(), self.channels, strict=True):
+            known = in_units(volume, channel)
+            if known is None:
+                own = self._relative(MetaTensor(volume[None], affine=scan.affine))
+                parts.append(own.as_tensor()[0])
+            else:
+                low, high = VALUES[channel.intensity]
+                parts.append((known - low) * (self.clip / (high - low)))
+        return MetaTensor(torch.stack(parts), affine=scan.affine, meta=dict(scan.meta))
 
 
 class NormalizeForeground(Transform):

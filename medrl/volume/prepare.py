@@ -9,7 +9,8 @@ from monai.transforms.compose import Compose
 from monai.transforms.transform import Transform
 
 from medrl.errors import MedrlError
-from medrl.volume.intensity import NormalizeForeground
+from medrl.volume.channels import Channel
+from medrl.volume.intensity import NormalizeChannels, NormalizeForeground
 from medrl.volume.resample import resample_isotropic
 
 
@@ -38,11 +39,13 @@ class Preprocessing:
         spacing: Voxel size of the finest grid, mm.
         upper: Quantile of the foreground that is mapped to 1.
         clip: Largest normalised intensity.
+        channels: What the channels of a scan are; none have units if left out.
     """
 
     spacing: float = 2.0
     upper: float = 0.98
     clip: float = 1.5
+    channels: tuple[Channel, ...] = ()
 
     def __call__(self, scan: MetaTensor) -> MetaTensor:
         """Prepare a scan.
@@ -66,9 +69,10 @@ class Preprocessing:
 
     def chain(self) -> Compose:
         """The MONAI transforms, in order; takes and returns a MetaTensor (C, I, J, K)."""
-        return Compose(
-            [
-                ResampleIsotropic(spacing=self.spacing),
-                NormalizeForeground(upper=self.upper, clip=self.clip),
-            ]
-        )
+        return Compose([ResampleIsotropic(spacing=self.spacing), self.normalize()])
+
+    def normalize(self) -> NormalizeChannels | NormalizeForeground:
+        """The last of them, that brings intensities to a common scale."""
+        if self.channels:
+            return NormalizeChannels(self.channels, upper=self.upper, clip=self.clip)
+        return NormalizeForeground(upper=self.upper, clip=self.clip)

@@ -12,9 +12,9 @@ import torch
 from medrl.bundles import network_tensors, save
 from medrl.data.targets import Target
 from medrl.seednet.model import ModelSettings, SeedModel
-from medrl.seednet.windows import Channel
 from medrl.systems import by_verb
 from medrl.volume.boxes import box_row, write_boxes, write_boxes_csv
+from medrl.volume.channels import Channel
 
 CENTER = np.array([-8.0, 22.0, 15.0])
 SEED = "fg:-8,22,15"

@@ -11,7 +11,7 @@ from medrl.data.targets import Target
 from medrl.seednet.model import GAIN_UNIT, ModelSettings, SeedModel
 from medrl.seednet.network import Features
 from medrl.seednet.session import SeedSession
-from medrl.seednet.windows import Channel
+from medrl.volume.channels import Channel
 
 
 class Bright(nn.Module):

@@ -11,7 +11,7 @@ from PIL import Image
 from medrl.results.picture import save_picture
 from medrl.seednet.picture import draw_segmentation
 from medrl.seednet.session import SeedSession
-from medrl.seednet.windows import Channel
+from medrl.volume.channels import Channel
 
 
 def pixels(figure) -> np.ndarray:

@@ -14,7 +14,7 @@ from medrl.errors import MedrlError
 from medrl.seednet.data import dice
 from medrl.seednet.seeds import Seed
 from medrl.seednet.session import SeedSession
-from medrl.seednet.windows import Channel
+from medrl.volume.channels import Channel
 from medrl.volume.itk import to_sitk
 
 GRIDS = ("straight", "flipped", "finer, anisotropic", "coarser", "oblique", "permuted")

@@ -9,7 +9,8 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
-from medrl.seednet.windows import Channel, normalize, parse_channel, pasted, to_grid
+from medrl.seednet.windows import normalize, pasted, to_grid
+from medrl.volume.channels import Channel, parse_channel
 
 CT = Channel("CT", "hounsfield")
 PET = Channel("PET", "suv")

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from medrl.data.targets import Target
 from medrl.seednet.data import LabelledGrid
 from medrl.seednet.model import ModelSettings, SeedModel
-from medrl.seednet.windows import Channel, Grid
+from medrl.seednet.windows import Grid
+from medrl.volume.channels import Channel
 
 MakeBlob = Callable[..., tuple[NDArray[np.float32], NDArray[np.uint8]]]
 MakeCases = Callable[..., list[LabelledGrid]]

@@ -15,7 +15,7 @@ from medrl.data.datalist import NoSamplesError, read_samples, samples_of
 from medrl.data.targets import Target, parse_target
 from medrl.errors import MedrlError
 from medrl.seednet.data import dice, load_labelled, read_datalist, read_mask
-from medrl.seednet.windows import Channel
+from medrl.volume.channels import Channel
 
 CT, PET = Channel("CT", "hounsfield"), Channel("PET", "suv")
 MakeBlob = Callable[..., tuple[NDArray[np.float32], NDArray[np.uint8]]]

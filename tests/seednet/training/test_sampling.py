@@ -13,7 +13,8 @@ from torch import Generator, Tensor
 from medrl.errors import MedrlError
 from medrl.seednet.data import LabelledGrid
 from medrl.seednet.sampling import Sample, Sampler, Sampling
-from medrl.seednet.windows import Channel, Grid
+from medrl.seednet.windows import Grid
+from medrl.volume.channels import Channel
 
 SIDE = 56
 MIDDLE = np.array([26.0, 30.5, 27.0])

@@ -14,7 +14,8 @@ from medrl.seednet.data import LabelledGrid
 from medrl.seednet.model import SeedModel, SeedPolicy
 from medrl.seednet.oracle import VoxelSeed
 from medrl.seednet.simulated_user import corrected, let_agent, starts
-from medrl.seednet.windows import Channel, Grid
+from medrl.seednet.windows import Grid
+from medrl.volume.channels import Channel
 
 MakeCases = Callable[..., list[LabelledGrid]]
 
