@@ -28,7 +28,7 @@ from evaluation.images import LabelledImage, corrupt, half
 from evaluation.results import RESULTS, save
 
 from medrl.evaluation import Measurements, Table, compare, plain, summarize
-from medrl.landmark.baselines import AffineAtlas, MeanPosition
+from medrl.landmark.baselines import LandmarkAtlas, MeanPosition
 from medrl.landmark.confidence import GOOD_MM
 from medrl.landmark.detect import LandmarkDetector
 from medrl.landmark.evaluate import (
@@ -105,9 +105,9 @@ def main() -> None:
     detector.detect(ixi.load(subjects[0]).scan())  # compiles what is compiled on first use
     own = {AGENTS: agents(detector)}
     training = ixi.samples("train")
-    others: list[MeanPosition | AffineAtlas] = [MeanPosition(training, ixi.LANDMARKS)]
+    others: list[MeanPosition | LandmarkAtlas] = [MeanPosition(training, ixi.LANDMARKS)]
     for count in {1, options.atlases} - {0} if options.atlases else ():
-        others.append(AffineAtlas(training, ixi.LANDMARKS, count=count, spacing=2.0))
+        others.append(LandmarkAtlas(training, ixi.LANDMARKS, count=count, spacing=2.0))
     whole = {**own, **{other.name: guesses(other, ixi.LANDMARKS) for other in others}}
     measured = {
         "as is": run([ixi.load(s) for s in subjects], whole),

@@ -29,12 +29,12 @@ from evaluation.results import RESULTS, print_table, save
 import medrl_datasets
 from medrl.data.datalist import SPLITS
 from medrl.evaluation import Measurements, compare, measure, plain, summarize
+from medrl.localization.baselines import BoxAtlas, ConstantBox
 from medrl.localization.data import Sample
 from medrl.localization.evaluate import (
     AGENTS,
     METRICS,
     ONE_SHOT,
-    ConstantBox,
     Labelled,
     Method,
     agents,
@@ -178,9 +178,11 @@ def main() -> None:
     localizer.localize(read(own[0].image))  # compiles what is compiled on first use
     training = samples(dataset, SPLITS[0])
     constant = ConstantBox(training, localizer.target_names)
+    atlas = BoxAtlas(training, localizer.target_names, count=1, spacing=2.0)
     methods: dict[str, Method] = {
         AGENTS: agents(localizer),
         ONE_SHOT: one_shot(localizer),
+        atlas.name: atlas,
         constant.name: constant,
     }
     scans = [one for sample in own for one in copies(sample, options.copies)]

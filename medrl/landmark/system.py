@@ -209,7 +209,7 @@ Writes for each scan a 3D Slicer point list (.mrk.json), a table (.csv; RAS mm),
 
         from medrl.data.datalist import samples_of
         from medrl.evaluation import provenance
-        from medrl.landmark.baselines import AffineAtlas, MeanPosition
+        from medrl.landmark.baselines import LandmarkAtlas, MeanPosition
         from medrl.landmark.data import read_datalist
         from medrl.landmark.evaluate import Baseline, evaluate
 
@@ -219,7 +219,7 @@ Writes for each scan a 3D Slicer point list (.mrk.json), a table (.csv; RAS mm),
         if options.atlases:
             spacing = predictor.model.settings.spacings[0]
             baselines.append(
-                AffineAtlas(samples["training"], names, count=options.atlases, spacing=spacing)
+                LandmarkAtlas(samples["training"], names, count=options.atlases, spacing=spacing)
             )
         scans = samples_of(samples, split, data)
         found = evaluate(predictor, scans, baselines=baselines, progress=progress)

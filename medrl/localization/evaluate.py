@@ -25,7 +25,7 @@ from medrl.localization.answer import Box
 from medrl.localization.data import Sample
 from medrl.localization.kinds import kind_of
 from medrl.localization.localize import Localizer
-from medrl.volume.boxes import box_of_scan, cut_to_scan, iou, wall_distances
+from medrl.volume.boxes import cut_to_scan, iou, wall_distances
 from medrl.volume.read import read
 from medrl.volume.space import as_affine, inside
 
@@ -76,33 +76,6 @@ class Labelled:
 
 #: From a scan to its boxes by name; one that is called absent, or left out, is a miss.
 Method = Callable[[Labelled], Mapping[str, Box]]
-
-
-class ConstantBox:
-    """The mean box of the training scans relative to the scan's centre: looks at no image."""
-
-    name = "constant box"
-
-    def __init__(self, training: Sequence[Sample], targets: Sequence[str]) -> None:
-        """Average the training boxes of some targets."""
-        boxes: dict[str, list[Array]] = {name: [] for name in targets}
-        for sample in training:
-            scan, known = read(sample.image), sample.boxes_world()
-            for name in boxes.keys() & known.keys():
-                boxes[name].append(known[name] - _center(scan))
-        self._mean = {name: np.mean(own, axis=0) for name, own in boxes.items() if own}
-
-    def __call__(self, labelled: Labelled) -> dict[str, Box]:
-        """Boxes that move with the scan; a :data:`Method`."""
-        center = _center(labelled.scan)
-        return {
-            name: Box(name, mean + center, "found", float("nan"))
-            for name, mean in self._mean.items()
-        }
-
-
-def _center(scan: MetaTensor) -> Array:
-    return np.asarray(box_of_scan(as_affine(scan.affine), tuple(scan.shape[1:])).mean(axis=0))
 
 
 def matched(labelled: Labelled, boxes: Sequence[Box]) -> dict[str, Box]:
@@ -279,7 +252,7 @@ def evaluate(
     localizer: Localizer,
     samples: Sequence[Sample],
     *,
-    baselines: Sequence[ConstantBox] = (),
+    baselines: Mapping[str, Method] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Evaluation:
     """Box labelled scans and measure how well the boxes fit.
@@ -287,7 +260,7 @@ def evaluate(
     Args:
         localizer: The model.
         samples: Labelled scans; what the model does not know is left out.
-        baselines: Other guesses to measure on the same scans.
+        baselines: Other methods to measure on the same scans, by name.
         progress: Called with the scans done, their number, and the name of the next.
 
     Returns:
@@ -306,7 +279,7 @@ def evaluate(
         return Labelled(sample.name, read(sample.image), own, images=images)
 
     methods: dict[str, Method] = {AGENTS: agents(localizer), ONE_SHOT: one_shot(localizer)}
-    methods |= {baseline.name: baseline for baseline in baselines}
+    methods |= baselines or {}
     measured = measure(
         samples,
         methods,

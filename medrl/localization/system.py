@@ -202,13 +202,14 @@ are those of the first."""
 
         from medrl.data.datalist import samples_of
         from medrl.evaluation import provenance
+        from medrl.localization.baselines import ConstantBox
         from medrl.localization.data import read_datalist
-        from medrl.localization.evaluate import ConstantBox, evaluate
+        from medrl.localization.evaluate import evaluate
 
         samples = read_datalist(data, channels=predictor.model.settings.channels)
         constant = ConstantBox(samples["training"], predictor.target_names)
         scans = samples_of(samples, split, data)
-        found = evaluate(predictor, scans, baselines=[constant], progress=progress)
+        found = evaluate(predictor, scans, baselines={constant.name: constant}, progress=progress)
         made_by = provenance(predictor.manifest, data=str(data), split=split)
         return replace(found, summary={**made_by, **found.summary})
 

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from medrl.errors import MedrlError
-from medrl.landmark.baselines import AffineAtlas, MeanPosition
+from medrl.landmark.baselines import LandmarkAtlas, MeanPosition
 from medrl.landmark.data import Sample
 from medrl.landmark.evaluate import evaluate
 from medrl.volume.itk import from_sitk
@@ -146,7 +146,7 @@ def test_affine_atlas_undoes_a_known_affine(data_root: Path, tmp_path: Path):
     points_lps = np.array([[0.0, 0, 0], [30, 20, 10], [-30, 20, 10], [0, -40, 25]])
     names = ("A", "B", "C", "D")
     points = dict(zip(names, points_lps * (-1, -1, 1), strict=True))
-    atlas = AffineAtlas([Sample(tmp_path / "atlas.nii.gz", points)], names, count=1, spacing=4.0)
+    atlas = LandmarkAtlas([Sample(tmp_path / "atlas.nii.gz", points)], names, count=1, spacing=4.0)
     found = atlas.predict(from_sitk(moved))
     expected = np.array([moved_from_head.TransformPoint(p) for p in points_lps.tolist()])
     assert np.linalg.norm(found - expected * (-1, -1, 1), axis=1).max() < 2.0

@@ -10,11 +10,11 @@ from monai.data.meta_tensor import MetaTensor
 
 from medrl.errors import MedrlError
 from medrl.localization.answer import Box
+from medrl.localization.baselines import BoxAtlas, ConstantBox
 from medrl.localization.data import Sample
 from medrl.localization.evaluate import (
     AGENTS,
     METRICS,
-    ConstantBox,
     Labelled,
     average_precision,
     evaluate,
@@ -146,7 +146,11 @@ class FakeLocalizer:
 
     def find(self, scan):
         proposed = np.stack(list(self.truth.values()))
-        return SimpleNamespace(proposed_world=proposed, there=np.array([True, False]))
+        there = np.array([True, False])
+        return SimpleNamespace(names=tuple(self.truth), proposed_world=proposed, there=there)
+
+    def looked_at(self, scan):
+        return scan
 
 
 @pytest.fixture
@@ -170,7 +174,7 @@ TRUTH_OF_SAMPLES = {"A": box([3, 5, 7], [13, 15, 17]), "B": box([23, 5, 7], [33,
 def test_evaluate_counts_known_errors(samples):
     localizer = FakeLocalizer(TRUTH_OF_SAMPLES, [3, 0, 0])
     constant = ConstantBox(samples, localizer.target_names)
-    found = evaluate(localizer, samples, baselines=[constant])
+    found = evaluate(localizer, samples, baselines={constant.name: constant})
     methods = found.summary["methods"]
     assert methods[AGENTS]["iou"]["mean"] == pytest.approx(7 / 13)
     assert methods[AGENTS]["wall_mm"]["median"] == pytest.approx(1)
@@ -185,3 +189,26 @@ def test_evaluate_says_when_no_scan_can_be_used(samples):
     broken = Sample(samples[0].image.with_name("none.nii.gz"), samples[0].mask, samples[0].targets)
     with pytest.raises(MedrlError, match="no scan could be used"):
         evaluate(FakeLocalizer(TRUTH_OF_SAMPLES, [0, 0, 0]), [broken])
+
+
+def test_an_atlas_is_carried_to_a_scan_that_has_moved(tmp_path):
+    affine = np.diag([2.0, 2, 2, 1])
+    place = np.indices((40, 40, 40))
+    head = sum((place[n] - 20.0) ** 2 / (16 - 2 * n) ** 2 for n in range(3)) < 1
+    block = (slice(12, 20), slice(16, 26), slice(18, 25))
+    values = (head * 1.0 + 0.1 * np.random.default_rng(0).random(head.shape)).astype(np.float32)
+    values[block] = 2
+    mask = np.zeros(head.shape, np.uint8)
+    mask[block] = 1
+    for file, what in (("a.nii.gz", values), ("a_mask.nii.gz", mask)):
+        nib.save(nib.Nifti1Image(what, affine), tmp_path / file)
+    sample = Sample(tmp_path / "a.nii.gz", tmp_path / "a_mask.nii.gz", {"A": (1,)})
+    atlas = BoxAtlas([sample], ["A"], count=1, spacing=2.0)
+    shift = np.array([11.0, -7, 5])
+    moved = affine.copy()
+    moved[:3, 3] += shift
+    labelled = Labelled("a", scan(moved, head.shape), {"A": sample.boxes_world()["A"] + shift})
+    labelled.scan.copy_(torch.from_numpy(values)[None])
+    np.testing.assert_allclose(
+        atlas(labelled)["A"].corners_world, labelled.boxes_world["A"], atol=1.0
+    )
