@@ -14,7 +14,8 @@ BIN := $(VENV)/bin
 export MEDRL_DATA
 
 .PHONY: help demo test fuzz lint train-landmark train-hippocampus train-sarcoma train-rigid-head \
-        train-spine-boxes train-brain-boxes bench docs docs-napari clean
+        train-spine-boxes train-brain-boxes \
+        train-sarcoma-boxes bench docs docs-napari clean
 help:
 	@echo "make demo            detect landmarks in a real head MRI and draw them"
 	@echo "make test            run every test"
@@ -25,8 +26,8 @@ help:
 	@echo "                     train the seed models that ship"
 	@echo "make train-rigid-head"
 	@echo "                     train the registration model that ships"
-	@echo "make train-spine-boxes, make train-brain-boxes"
-	@echo "                     train the models that box organs"
+	@echo "make train-spine-boxes, make train-brain-boxes, make train-sarcoma-boxes"
+	@echo "                     train the models that box organs and tumours"
 	@echo "make bench           run every benchmark in benchmarks/"
 	@echo "make docs            build the documentation into site/"
 	@echo "make docs-napari     make the pictures of the napari plugin again"
@@ -117,7 +118,7 @@ train-spine-boxes: $(VENV)/.installed-train
 	$(BIN)/medrl datasets export spine_mr_lumbar --masks \
 	  --root $(MEDRL_DATA)/spine_mr_lumbar -o runs/spine-boxes/data
 	$(BIN)/medrl train localization --name spine-boxes --modality MR \
-	  --proposer-steps 1100 --imitation-steps 1700 --dqn-steps 200 --learner.augmentation.flip \
+	  --learner.augmentation.flip \
 	  --card recipes/spine-boxes/card.json --licence recipes/spine-boxes/LICENSE \
 	  --data runs/spine-boxes/data/datalist.json -o runs/spine-boxes
 
@@ -125,8 +126,18 @@ train-brain-boxes: $(VENV)/.installed-train
 	$(BIN)/medrl datasets export ixi_brain_t1 --masks --brains \
 	  --root $(MEDRL_DATA)/ixi_brain_t1 -o runs/brain-boxes/data
 	$(BIN)/medrl train localization --name brain-boxes --modality MR \
+	  --proposer-steps 2000 --imitation-steps 3000 \
 	  --card recipes/brain-boxes/card.json --licence recipes/brain-boxes/LICENSE \
 	  --data runs/brain-boxes/data/datalist.json -o runs/brain-boxes
+
+train-sarcoma-boxes: $(VENV)/.installed-train
+	$(BIN)/medrl datasets export sts_ct_pet --masks \
+	  --root $(MEDRL_DATA)/sts_ct_pet -o runs/sarcoma-boxes/data
+	$(BIN)/medrl train localization --name sarcoma-boxes \
+	  --channels PET:suv CT:hounsfield --learner.augmentation.flip \
+	  --proposer-steps 1000 --imitation-steps 1500 --dqn-steps 200 \
+	  --card recipes/sarcoma-boxes/card.json --licence recipes/sarcoma-boxes/LICENSE \
+	  --data runs/sarcoma-boxes/data/datalist.json -o runs/sarcoma-boxes
 
 bench: $(VENV)/.installed-test
 	@set -e; for script in benchmarks/[!_]*.py; do \

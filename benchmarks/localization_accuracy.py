@@ -25,10 +25,13 @@ import numpy as np
 import torch
 from evaluation.boxes import halved, shifted_and_cropped
 from evaluation.results import RESULTS, print_table, save
+from monai.data.meta_tensor import MetaTensor
+from numpy.typing import NDArray
 
 import medrl_datasets
 from medrl.data.datalist import SPLITS
 from medrl.evaluation import Measurements, compare, measure, plain, summarize
+from medrl.localization.answer import Box
 from medrl.localization.baselines import BoxAtlas, ConstantBox
 from medrl.localization.data import Sample
 from medrl.localization.evaluate import (
@@ -43,11 +46,14 @@ from medrl.localization.evaluate import (
     one_shot,
 )
 from medrl.localization.localize import Localizer
+from medrl.seednet.baselines import suv_region
 from medrl.volume.read import read, read_labels
-from medrl.volume.space import as_affine
+from medrl.volume.space import apply_affine, as_affine
+
+Array = NDArray[np.float64]
 
 #: Data sets by what is to be boxed; the models are called after it, too.
-SETS = {"spine": "spine_mr_lumbar", "brain": "ixi_brain_t1"}
+SETS = {"spine": "spine_mr_lumbar", "brain": "ixi_brain_t1", "sarcoma": "sts_ct_pet"}
 #: Structures of this much and more, ml, are large.
 LARGE_ML = 20.0
 
@@ -72,6 +78,7 @@ def _in_words(result: dict[str, Any]) -> str:
 
 CLAIMS = {
     "spine": {"Agents box vertebrae in scans that are cut and shifted at random": _in_words},
+    "sarcoma": {"Agents box tumours in cut and shifted PET and CT": _in_words},
     "brain": {"Agents box brain structures in cut and shifted heads": _in_words},
 }
 
@@ -80,9 +87,12 @@ def samples(name: str, split: str) -> list[Sample]:
     """The scans of a split of a data set with their masks."""
     dataset = medrl_datasets.get(name)
     entries = dataset.datalist(medrl_datasets.root_of(name))[split]
-    return [
-        Sample(Path(entry["image"]), Path(entry["label"]), dataset.targets) for entry in entries
-    ]
+    found = []
+    for entry in entries:
+        images = {channel: Path(entry[key]) for channel, key in dataset.channels.items()}
+        image = next(iter(images.values()), Path(entry["image"]))
+        found.append(Sample(image, Path(entry["label"]), dataset.targets, images=images))
+    return found
 
 
 def copies(sample: Sample, count: int) -> Iterator[Labelled]:
@@ -92,7 +102,8 @@ def copies(sample: Sample, count: int) -> Iterator[Labelled]:
         rng = np.random.default_rng([_number(sample), index, 1])
         cut, moved, content = shifted_and_cropped(scan, rng)
         own = {name: box + moved for name, box in boxes.items()}
-        yield Labelled(f"{sample.name} {index}", cut, own, sample.name, content)
+        images = _others(sample, cut, moved)
+        yield Labelled(f"{sample.name} {index}", cut, own, sample.name, content, images)
 
 
 def halves(sample: Sample) -> Iterator[Labelled]:
@@ -102,7 +113,30 @@ def halves(sample: Sample) -> Iterator[Labelled]:
     for axis in range(3):
         for keep_low in (True, False):
             part = halved(scan, rng, axis=axis, keep_low=keep_low)
-            yield Labelled(f"{sample.name} {axis} {keep_low}", part, boxes, sample.name)
+            images = _others(sample, part, np.zeros(3))
+            name = f"{sample.name} {axis} {keep_low}"
+            yield Labelled(name, part, boxes, sample.name, images=images)
+
+
+def _others(sample: Sample, first: MetaTensor, moved: Array) -> dict[str, MetaTensor] | None:
+    """The changed first image of a patient with the other ones, which have only moved with it."""
+    if not sample.images:
+        return None
+    images = {name: read(path) for name, path in sample.images.items()}
+    for image in images.values():
+        image.affine[:3, 3] += torch.from_numpy(moved)
+    return {**images, next(iter(images)): first}
+
+
+def hottest_component(labelled: Labelled) -> dict[str, Box]:
+    """The box of what takes up at least 41 % of the most, around where that is; a method."""
+    uptake = labelled.scan.as_tensor()[0]
+    at = np.unravel_index(int(uptake.argmax()), tuple(uptake.shape))
+    inside = torch.nonzero(suv_region(uptake, (int(at[0]), int(at[1]), int(at[2])))).numpy()
+    corners = np.stack([inside.min(axis=0) - 0.5, inside.max(axis=0) + 0.5])
+    world = apply_affine(as_affine(labelled.scan.affine), corners)
+    (name,) = labelled.boxes_world
+    return {name: Box(name, np.sort(world, axis=0), "found", float("nan"))}
 
 
 def run(scans: Sequence[Labelled], methods: dict[str, Method]) -> Measurements:
@@ -147,7 +181,7 @@ def without_names(localizer: Localizer, scans: Sequence[Labelled]) -> dict[str, 
     """Average precision of all boxes as vertebrae, and the actions that they took."""
     found, truth, steps = [], [], []
     for one in scans:
-        answer = localizer.localize(one.scan)
+        answer = localizer.localize(one.given)
         there = [box for box in answer.boxes if box.status == "found"]
         found.append([(box.confidence, box.corners_world) for box in there])
         truth.append(list(one.present.values()))
@@ -175,16 +209,19 @@ def main() -> None:
     model, dataset = options.model or f"{options.set}-boxes", SETS[options.set]
     own = samples(dataset, {"val": SPLITS[1], "holdout": SPLITS[2]}[options.split])
     localizer = Localizer.load(model)
-    localizer.localize(read(own[0].image))  # compiles what is compiled on first use
+    localizer.localize(own[0].scan())  # compiles what is compiled on first use
     training = samples(dataset, SPLITS[0])
     constant = ConstantBox(training, localizer.target_names)
-    atlas = BoxAtlas(training, localizer.target_names, count=1, spacing=2.0)
     methods: dict[str, Method] = {
         AGENTS: agents(localizer),
         ONE_SHOT: one_shot(localizer),
-        atlas.name: atlas,
         constant.name: constant,
     }
+    if options.set == "sarcoma":
+        methods["41 % component"] = hottest_component
+    else:
+        atlas = BoxAtlas(training, localizer.target_names, count=1, spacing=2.0)
+        methods[atlas.name] = atlas
     scans = [one for sample in own for one in copies(sample, options.copies)]
     cut = run(scans, methods)
     halved_scans = run([one for sample in own for one in halves(sample)], {AGENTS: methods[AGENTS]})
@@ -206,7 +243,7 @@ def main() -> None:
     }
     if options.set == "spine":
         result["without_names"] = without_names(localizer, scans)
-    else:
+    elif options.set == "brain":
         result["by_size"] = by_size(cut, large(training))
     if options.save or options.out:
         save(out, result, CLAIMS[options.set])

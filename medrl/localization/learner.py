@@ -74,7 +74,13 @@ class LearnerSettings:
     proposals: int = 4
     augmentation: Augmentation = field(
         default_factory=lambda: Augmentation(
-            rotation_deg=20.0, crop_probability=0.8, pad_probability=0.3
+            rotation_deg=20.0,
+            scaling=0.15,
+            crop_probability=0.8,
+            bias=0.7,
+            gamma=0.6,
+            scanner_probability=0.5,
+            pad_probability=0.3,
         )
     )
     mixed_precision: bool = True

@@ -33,7 +33,7 @@ class Rewards:
     form: RewardForm = "dense"
     scale: float = 10.0
     trigger: float = 3.0
-    fits: float = 0.7
+    fits: float = 0.8
     gamma: float = 0.5
 
 

@@ -57,9 +57,9 @@ class TrainSettings:
     modality: str = "any"
     targets: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
-    proposer_steps: int = 2500
-    imitation_steps: int = 5000
-    dqn_steps: int = 800
+    proposer_steps: int = 2400
+    imitation_steps: int = 4000
+    dqn_steps: int = 300
     model: ModelSettings = field(default_factory=ModelSettings)
     learner: LearnerSettings = field(default_factory=LearnerSettings)
     device: str = "cpu"
