@@ -23,12 +23,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from evaluation.boxes import halved, shifted_and_cropped
+from evaluation.boxes import halved, samples, shifted_and_cropped
 from evaluation.results import RESULTS, print_table, save
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 
-import medrl_datasets
 from medrl.data.datalist import SPLITS
 from medrl.evaluation import Measurements, compare, measure, plain, summarize
 from medrl.localization.answer import Box
@@ -81,18 +80,6 @@ CLAIMS = {
     "sarcoma": {"Agents box tumours in cut and shifted PET and CT": _in_words},
     "brain": {"Agents box brain structures in cut and shifted heads": _in_words},
 }
-
-
-def samples(name: str, split: str) -> list[Sample]:
-    """The scans of a split of a data set with their masks."""
-    dataset = medrl_datasets.get(name)
-    entries = dataset.datalist(medrl_datasets.root_of(name))[split]
-    found = []
-    for entry in entries:
-        images = {channel: Path(entry[key]) for channel, key in dataset.channels.items()}
-        image = next(iter(images.values()), Path(entry["image"]))
-        found.append(Sample(image, Path(entry["label"]), dataset.targets, images=images))
-    return found
 
 
 def copies(sample: Sample, count: int) -> Iterator[Labelled]:

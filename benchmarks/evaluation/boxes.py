@@ -1,6 +1,8 @@
-"""Scans whose field of view ends anywhere, for measuring boxes."""
+"""Scans with boxes, and such whose field of view ends anywhere."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,11 +11,25 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+import medrl_datasets
 from evaluation.images import half_of
+from medrl.localization.data import Sample
 from medrl.volume.space import as_affine, cropped_affine
 
 #: Affine (4, 4) and grid of a part of a scan.
 Content = tuple[NDArray[np.float64], tuple[int, ...]]
+
+
+def samples(name: str, split: str) -> list[Sample]:
+    """The scans of a split of a data set with their masks."""
+    dataset = medrl_datasets.get(name)
+    entries = dataset.datalist(medrl_datasets.root_of(name))[split]
+    found = []
+    for entry in entries:
+        images = {channel: Path(entry[key]) for channel, key in dataset.channels.items()}
+        image = next(iter(images.values()), Path(entry["image"]))
+        found.append(Sample(image, Path(entry["label"]), dataset.targets, images=images))
+    return found
 
 
 def shifted_and_cropped(
