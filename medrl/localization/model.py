@@ -131,7 +131,8 @@ class BoxModel:
             guard=self.guard,
         )
         manifest["targets"] = list(self.names)
-        manifest["kinds"] = list(self.kinds)
+        if self.kinds:
+            manifest["kinds"] = list(self.kinds)
         return save(folder, self.tensors(), manifest)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -41,7 +41,9 @@ class NormalizeChannels(Transform):
             else:
                 low, high = VALUES[channel.intensity]
                 parts.append((known - low) * (self.clip / (high - low)))
-        return MetaTensor(torch.stack(parts), affine=scan.affine, meta=dict(scan.meta))
+        out = MetaTensor(torch.stack(parts), affine=scan.affine)
+        out.meta |= {key: value for key, value in scan.meta.items() if key != "affine"}
+        return out
 
 
 class NormalizeForeground(Transform):
