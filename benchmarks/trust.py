@@ -25,9 +25,10 @@ from evaluation.results import RESULTS, save
 from monai.data.meta_tensor import MetaTensor
 
 from medrl import LandmarkDetector, Registrar, load, read
+from medrl.data.targets import read_mask
 from medrl.errors import MedrlError
 from medrl.evaluation import Table, plain
-from medrl.seednet.data import dice, read_mask
+from medrl.seednet.data import dice
 from medrl.seednet.seeds import Seed
 from medrl.volume.space import apply_affine, voxel_to_world
 from medrl.walker.segmenter import FOREGROUND

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from medrl.data.datalist import Entry, read_samples, read_targets
 from medrl.data.loading import load_samples
+from medrl.data.targets import Target, mask_of
 from medrl.errors import MedrlError
 from medrl.localization.kinds import Objects
 from medrl.volume.box_files import read_boxes
@@ -78,12 +79,10 @@ class Sample:
             return {name: _ellipsoid(box) for name, box in read_boxes(self.boxes).items()}
         assert self.mask is not None
         labels = read_labels(self.mask)
-        if len(labels) > 1:
-            raise MedrlError(f"{self.mask}: holds {len(labels)} volumes; a mask is one")
-        values, affine = labels.as_tensor()[0], as_affine(labels.affine)
+        affine = as_affine(labels.affine)
         found = {}
-        for name, own in self.targets.items():
-            inside = torch.isin(values, torch.tensor(own, dtype=values.dtype)).numpy()
+        for name, values in self.targets.items():
+            inside = mask_of(labels, Target(name, values), source=self.mask).numpy()
             if inside.any():
                 found[name] = apply_affine(affine, _outermost(inside))
         return found

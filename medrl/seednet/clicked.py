@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Generator, Tensor
 
+from medrl.data.targets import read_mask
 from medrl.errors import MedrlError
-from medrl.seednet.data import Sample, dice, read_mask
+from medrl.seednet.data import Sample, dice
 from medrl.seednet.editor import Editor
 from medrl.seednet.model import SeedModel
 from medrl.seednet.objects import Inputs, Segmented

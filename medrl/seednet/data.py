@@ -9,17 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
 from medrl.data.datalist import read_samples
 from medrl.data.loading import load_samples
-from medrl.data.targets import Target
+from medrl.data.targets import Target, read_mask
 from medrl.errors import MedrlError
 from medrl.seednet.windows import Grid, to_grid
-from medrl.volume._nrrd import Segment
 from medrl.volume.channels import Channel
-from medrl.volume.read import read, read_labels
+from medrl.volume.read import read
 from medrl.volume.resample import resample_onto
 
 
@@ -78,40 +76,6 @@ def read_datalist(path: Path, channels: Sequence[str]) -> dict[str, list[Sample]
         keys=("image", "label"),
         sample=lambda entry: Sample(entry.images(channels), entry.file("label")),
     )
-
-
-def read_mask(path: Path, target: Target) -> MetaTensor:
-    """Read a mask: MetaTensor (1, I, J, K) float32, 1 where its value is one of the target's.
-
-    A segmentation of 3D Slicer's may have several layers; each segment is found in its own.
-
-    Raises:
-        MedrlError: If it cannot be read, is no single volume, or a label is that of segments in
-            several layers, none of which is called as the target.
-    """
-    labels = read_labels(path)
-    segments = labels.meta.get("segments")
-    if segments is None and len(labels) > 1:
-        raise MedrlError(f"{path}: holds {len(labels)} volumes; a mask is one")
-    inside = torch.zeros(labels.shape[1:], dtype=torch.bool)
-    for value in target.labels:
-        layers = _layers(path, target, value, segments or ())
-        inside |= (labels.as_tensor()[layers] == value).any(dim=0)
-    return MetaTensor(inside.float()[None], affine=labels.affine)
-
-
-def _layers(path: Path, target: Target, value: int, segments: Sequence[Segment]) -> Any:
-    """In which channels of a segmentation a label means the target; a slice or a list."""
-    known = [segment for segment in segments if segment.value == value]
-    if len({segment.layer for segment in known}) > 1:
-        listing = ", ".join(f"{segment.name} (layer {segment.layer})" for segment in known)
-        known = [one for one in known if one.name.casefold() == target.name.casefold()]
-        if not known:
-            raise MedrlError(
-                f"{path}: label {value} is that of {listing}; call the target as the segment that "
-                "is meant"
-            )
-    return [segment.layer for segment in known] or slice(None)
 
 
 def load_labelled(

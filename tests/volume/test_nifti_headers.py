@@ -15,8 +15,7 @@ from monai.data.utils import decollate_batch, list_data_collate
 from numpy.typing import NDArray
 
 from medrl import MedrlError, read
-from medrl.data.targets import Target
-from medrl.seednet.data import read_mask
+from medrl.data.targets import Target, read_mask
 from medrl.volume.grid import on_grid_of
 from medrl.volume.read import read_labels, write_nifti
 from medrl.volume.resample import move_scan, resample_onto

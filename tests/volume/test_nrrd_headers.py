@@ -12,8 +12,7 @@ import SimpleITK as sitk
 from monai.data.meta_tensor import MetaTensor
 
 from medrl import MedrlError, read
-from medrl.data.targets import Target
-from medrl.seednet.data import read_mask
+from medrl.data.targets import Target, read_mask
 from medrl.volume.read import read_labels
 
 #: (I, J, K), as a file has them: the first axis the fastest.

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from medrl.data.datalist import NoSamplesError, read_samples, samples_of
-from medrl.data.targets import Target, parse_target
+from medrl.data.targets import Target, parse_target, read_mask
 from medrl.errors import MedrlError
-from medrl.seednet.data import dice, load_labelled, read_datalist, read_mask
+from medrl.seednet.data import dice, load_labelled, read_datalist
 from medrl.volume.channels import Channel
 
 CT, PET = Channel("CT", "hounsfield"), Channel("PET", "suv")
