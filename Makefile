@@ -126,7 +126,7 @@ train-brain-boxes: $(VENV)/.installed-train
 	$(BIN)/medrl datasets export ixi_brain_t1 --masks --brains \
 	  --root $(MEDRL_DATA)/ixi_brain_t1 -o runs/brain-boxes/data
 	$(BIN)/medrl train localization --name brain-boxes --modality MR \
-	  --proposer-steps 2000 --imitation-steps 3000 \
+	  --proposer-steps 1300 --imitation-steps 3000 \
 	  --card recipes/brain-boxes/card.json --licence recipes/brain-boxes/LICENSE \
 	  --data runs/brain-boxes/data/datalist.json -o runs/brain-boxes
 

@@ -24,7 +24,7 @@ _ROOM = 0.15
 #: No displacement counts for more than this many standard deviations against a candidate.
 _FARTHEST = 4.0
 #: What speaks for it that a target is not there, where the best candidate has this probability.
-_ABSENT = 0.2
+_ABSENT = 0.1
 
 
 @dataclass(frozen=True, eq=False)

@@ -262,7 +262,7 @@ class Localizer:
     ) -> tuple[Found, Recorder]:
         dynamics = self.dynamics(scan, normalized=normalized)
         policy = BoxPolicy(self._network)
-        names, target, candidates, row = self._chosen(dynamics, policy)
+        names, target, candidates, seen, row = self._chosen(dynamics, policy)
         rows = np.flatnonzero(row >= 0)
         own = candidates.select(torch.from_numpy(row[rows]).to(dynamics.device))
         state = dynamics.reset(torch.zeros_like(own.target), own.target, own.box)
@@ -284,7 +284,12 @@ class Localizer:
         boxes[rows] = dynamics.to_world(state.scan, walked.answer.box).numpy(force=True)
         proposed[rows] = dynamics.to_world(state.scan, state.box).numpy(force=True)
         features[rows] = walked.features
-        there = (row >= 0) & inside(boxes.mean(axis=1), affine, shape)
+        # Near the end of the scan, where a middle is not seen well, both looks must have it inside.
+        first = boxes.copy()
+        first[rows] = dynamics.to_world(state.scan, seen[row[rows]]).numpy(force=True)
+        there = row >= 0
+        for looked in (first, boxes):
+            there &= inside(looked.mean(axis=1), affine, shape)
         for k in self._several:
             # Agents that began at different objects may have come to the same one.
             of_kind = np.flatnonzero(there & (target == k))
@@ -305,8 +310,8 @@ class Localizer:
 
     def _chosen(
         self, dynamics: BoxDynamics, policy: BoxPolicy
-    ) -> tuple[tuple[str, ...], NDArray[np.int64], Candidates, NDArray[np.int64]]:
-        """Names and targets of objects, candidates, and which of them each object is, or -1."""
+    ) -> tuple[tuple[str, ...], NDArray[np.int64], Candidates, Tensor, NDArray[np.int64]]:
+        """Names and targets of objects, candidates, boxes seen from them, and each object's row."""
         layout, spacing = self.model.layout, dynamics.spacing
         candidates, seen, features = self.candidates(dynamics)
         probability = self.model.judge(features)
@@ -335,7 +340,8 @@ class Localizer:
                 names.append(name)
             targets += [k] * len(own)
             rows += own.tolist()
-        return tuple(names), np.array(targets, dtype=np.int64), candidates, np.array(rows, int)
+        target = np.array(targets, dtype=np.int64)
+        return tuple(names), target, candidates, looked.box, np.array(rows, dtype=np.int64)
 
 
 def _box(name: str, corners: Array, there: bool, sure: float, view: Array) -> Box:

@@ -45,7 +45,7 @@ def test_the_choice_is_the_best_of_all():
 
         def total(rows, scores=scores, centers=centers):
             value = sum(
-                np.log(0.2) if row == 3 else np.log(own[row])
+                np.log(0.1) if row == 3 else np.log(own[row])
                 for row, own in zip(rows, scores, strict=True)
             )
             for child, parent in enumerate(layout.parent):
