@@ -135,7 +135,7 @@ train-sarcoma-boxes: $(VENV)/.installed-train
 	  --root $(MEDRL_DATA)/sts_ct_pet -o runs/sarcoma-boxes/data
 	$(BIN)/medrl train localization --name sarcoma-boxes \
 	  --channels PET:suv CT:hounsfield --learner.augmentation.flip \
-	  --proposer-steps 1000 --imitation-steps 1500 --dqn-steps 200 \
+	  --proposer-steps 700 --imitation-steps 1200 --dqn-steps 150 \
 	  --card recipes/sarcoma-boxes/card.json --licence recipes/sarcoma-boxes/LICENSE \
 	  --data runs/sarcoma-boxes/data/datalist.json -o runs/sarcoma-boxes
 

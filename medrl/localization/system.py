@@ -183,8 +183,10 @@ are those of the first."""
     # Models -------------------------------------------------------------------------------------
 
     def contents(self, manifest: Mapping[str, Any]) -> dict[str, list[str]]:
-        """The targets that a model knows."""
-        return {"targets": list(manifest["targets"])}
+        """The targets that a model knows, and the images that it looks at by name."""
+        channels = manifest["settings"]["preprocessing"].get("channels", ())
+        images = {"images": [one["name"] for one in channels]} if channels else {}
+        return {"targets": list(manifest["targets"]), **images}
 
     # Learning and measuring ---------------------------------------------------------------------
 
