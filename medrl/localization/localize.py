@@ -18,19 +18,10 @@ from medrl.agents import Recorder, Transition
 from medrl.bundles.guard import doubted, not_made_for
 from medrl.errors import MedrlError
 from medrl.localization.answer import DOUBTFUL, Array, Box, Localization
+from medrl.localization.choice import choose_objects, every_once, look_at
 from medrl.localization.dynamics import BoxDynamics, BoxState
 from medrl.localization.model import BoxModel
-from medrl.localization.search import (
-    LOG_ERROR,
-    BoxPolicy,
-    Candidates,
-    choose,
-    every_once,
-    guessed,
-    look_at,
-    propose,
-    walk,
-)
+from medrl.localization.search import LOG_ERROR, BoxPolicy, Candidates, propose, walk
 from medrl.results.provenance import provenance
 from medrl.systems import Progress, check_device
 from medrl.trajectory.live import Watch
@@ -262,9 +253,10 @@ class Localizer:
     ) -> tuple[Found, Recorder]:
         dynamics = self.dynamics(scan, normalized=normalized)
         policy = BoxPolicy(self._network)
-        names, target, candidates, seen, row = self._chosen(dynamics, policy)
+        chosen = choose_objects(self.model, dynamics, policy, self._proposed(dynamics))
+        names, target, row = chosen.names, chosen.target, chosen.row
         rows = np.flatnonzero(row >= 0)
-        own = candidates.select(torch.from_numpy(row[rows]).to(dynamics.device))
+        own = chosen.candidates.select(torch.from_numpy(row[rows]).to(dynamics.device))
         state = dynamics.reset(torch.zeros_like(own.target), own.target, own.box)
         recorder = Recorder(dynamics, [names[n] for n in rows], watch=watch)
         count, ended = len(state), 0
@@ -286,7 +278,7 @@ class Localizer:
         features[rows] = walked.features
         # Near the end of the scan, where a middle is not seen well, both looks must have it inside.
         first = boxes.copy()
-        first[rows] = dynamics.to_world(state.scan, seen[row[rows]]).numpy(force=True)
+        first[rows] = dynamics.to_world(state.scan, chosen.seen[row[rows]]).numpy(force=True)
         there = row >= 0
         for looked in (first, boxes):
             there &= inside(looked.mean(axis=1), affine, shape)
@@ -302,46 +294,14 @@ class Localizer:
 
         Returns:
             Candidates, boxes that agents see from there, and features; see
-            :func:`medrl.localization.search.look_at`.
+            :func:`medrl.localization.choice.look_at`.
         """
-        level = self.model.settings.proposal_level
-        found = propose(self._proposer, dynamics, scan=0, level=level, several=self._several)
+        found = self._proposed(dynamics)
         return (found, *look_at(dynamics, BoxPolicy(self._network), found))
 
-    def _chosen(
-        self, dynamics: BoxDynamics, policy: BoxPolicy
-    ) -> tuple[tuple[str, ...], NDArray[np.int64], Candidates, Tensor, NDArray[np.int64]]:
-        """Names and targets of objects, candidates, boxes seen from them, and each object's row."""
-        layout, spacing = self.model.layout, dynamics.spacing
-        candidates, seen, features = self.candidates(dynamics)
-        probability = self.model.judge(features)
-        looked = replace(candidates, box=seen)
-        row = choose(layout, looked, probability, spacing)
-        others = guessed(layout, looked, row, dynamics)
-        if len(others) and (row >= 0).any():
-            seen, features = look_at(dynamics, policy, others)
-            candidates = Candidates.cat([candidates, others])
-            looked = Candidates.cat([looked, replace(others, box=seen)])
-            probability = np.concatenate([probability, self.model.judge(features)])
-            row = choose(layout, looked, probability, spacing)
-        names, targets, rows = [], [], []
-        for k, name in enumerate(self.model.names):
-            own = np.array([row[k]])
-            if k in self._several:
-                own = np.flatnonzero(
-                    (looked.target.numpy(force=True) == k) & (probability >= DOUBTFUL)
-                )
-                boxes = looked.box.numpy(force=True)[own]
-                own = own[every_once(boxes, probability[own])]
-                # From head to foot.
-                own = own[np.argsort(-looked.box.numpy(force=True)[own].mean(axis=1)[:, 2])]
-                names += [f"{name} {n + 1}" for n in range(len(own))]
-            else:
-                names.append(name)
-            targets += [k] * len(own)
-            rows += own.tolist()
-        target = np.array(targets, dtype=np.int64)
-        return tuple(names), target, candidates, looked.box, np.array(rows, dtype=np.int64)
+    def _proposed(self, dynamics: BoxDynamics) -> Candidates:
+        level = self.model.settings.proposal_level
+        return propose(self._proposer, dynamics, scan=0, level=level, several=self._several)
 
 
 def _box(name: str, corners: Array, there: bool, sure: float, view: Array) -> Box:

@@ -1,4 +1,4 @@
-"""From a prepared scan to boxes: proposals, which of them are meant, and the agents' walks."""
+"""From a prepared scan to boxes: proposals, and the agents' walks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from torch.nn import functional as F
 from medrl.agents import Decision, Rows, Transition, rollout
 from medrl.agents.policy import masked
 from medrl.localization.dynamics import TRIGGER, Answer, BoxDynamics, BoxState
-from medrl.localization.layout import Layout
 from medrl.localization.network import CELL, BoxNetwork, Proposer, padded
-from medrl.volume.boxes import iou
 
 Array = NDArray[np.float64]
 
@@ -25,10 +23,6 @@ Array = NDArray[np.float64]
 _MOST_CANDIDATES, _LEAST = 4, 0.002
 #: Most objects of a kind that are found in a scan.
 _MOST_OF_A_KIND = 48
-#: Two boxes that overlap by more than this hold the same object.
-_SAME_IOU = 0.3
-#: What the heatmap is taken to say of a place that only the other targets speak for.
-_UNSEEN = 0.01
 #: Column of what a confidence is conditioned on that holds the log of the expected error.
 LOG_ERROR = 2
 #: How much larger than the answer boxes are that an agent looks at once more.
@@ -96,94 +90,6 @@ def propose(
             Candidates(torch.full_like(place, target), score.double().logit(1e-6), own * stride)
         )
     return Candidates.cat(found)
-
-
-@torch.inference_mode()
-def look_at(
-    dynamics: BoxDynamics, policy: BoxPolicy, candidates: Candidates, *, scan: int = 0
-) -> tuple[Tensor, Array]:
-    """What agents see that are put at candidates, and go once to where they see the faces.
-
-    Returns:
-        Boxes (C, 2, 3) where they see the faces in the end, and features (C, F) that tell good
-        candidates from bad ones.
-    """
-    where = torch.full_like(candidates.target, scan)
-    state = dynamics.reset(where, candidates.target, candidates.box)
-    _, estimate = policy.look(dynamics, state)
-    state = dynamics.reset(where, candidates.target, state.box + estimate[:, 0].double())
-    values, estimate = policy.look(dynamics, state)
-    size = (state.box[:, 1] - state.box[:, 0]).log().mean(dim=1)
-    off = estimate[:, 0].double()
-    columns = [
-        candidates.heat,
-        values[:, TRIGGER],
-        values[:, :TRIGGER].amax(dim=1),
-        estimate[:, 1].mean(dim=(1, 2)) - size,
-        off.abs().mean(dim=(1, 2)).clamp(min=1e-3).log() - size,
-        (state.box - candidates.box).abs().mean(dim=(1, 2)).clamp(min=1e-3).log() - size,
-    ]
-    features = torch.stack([one.double().cpu() for one in columns], dim=1).numpy()
-    return state.box + off, features
-
-
-def choose(
-    layout: Layout, candidates: Candidates, probability: Array, spacing: float
-) -> NDArray[np.int64]:
-    """Which candidate of every target is meant, by how they lie to each other.
-
-    Args:
-        layout: How the targets lie.
-        candidates: C of them.
-        probability: (C,) that each is right.
-        spacing: mm of a voxel of the finest level.
-
-    Returns:
-        (K,) rows of candidates; -1 where a target is not there.
-    """
-    target = candidates.target.numpy(force=True)
-    centers = candidates.box.mean(dim=1).double().numpy(force=True) * spacing
-    rows = [np.flatnonzero(target == k) for k in range(len(layout.parent))]
-    chosen = layout.choose([probability[own] for own in rows], [centers[own] for own in rows])
-    found = [-1 if one is None else own[one] for own, one in zip(rows, chosen, strict=True)]
-    return np.array(found, dtype=np.int64)
-
-
-def every_once(boxes: Array, probability: Array) -> NDArray[np.intp]:
-    """Objects of a kind, each found once: what one agent has found is not for another to find.
-
-    The inhibition of return of Caicedo and Lazebnik (2015), for agents that walk side by side.
-
-    Args:
-        boxes: (C, 2, 3), in any coordinates.
-        probability: (C,), the more probable agent keeps what two have found.
-
-    Returns:
-        Rows of those that are kept, the most probable first.
-    """
-    kept: list[np.intp] = []
-    for row in np.argsort(-probability, kind="stable"):
-        if not (iou(boxes[kept], boxes[row]) > _SAME_IOU).any():
-            kept.append(row)
-    return np.array(kept, dtype=np.intp)
-
-
-def guessed(
-    layout: Layout, candidates: Candidates, chosen: NDArray[np.int64], dynamics: BoxDynamics
-) -> Candidates:
-    """Candidates of targets that were not found, where those found say that they must be."""
-    centers = np.full((len(chosen), 3), np.nan)
-    found = chosen >= 0
-    own = candidates.box[torch.from_numpy(chosen[found]).to(dynamics.device)]
-    centers[found] = own.mean(dim=1).double().numpy(force=True) * dynamics.spacing
-    guess = layout.guess(centers) / dynamics.spacing
-    half = layout.size / dynamics.spacing / 2
-    shape = dynamics.shapes[0].numpy(force=True)
-    close = ((guess > -0.5 * half) & (guess < shape - 1 + 0.5 * half) & (half > 0)).all(axis=1)
-    target = np.flatnonzero(~found & close)
-    box = np.stack([guess - half, guess + half], axis=1)[target]
-    heat = torch.full((len(target),), _UNSEEN, dtype=torch.float64).logit()
-    return Candidates(torch.from_numpy(target), heat, torch.from_numpy(box)).to(dynamics.device)
 
 
 class BoxPolicy:

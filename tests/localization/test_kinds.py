@@ -11,13 +11,13 @@ from monai.data.meta_tensor import MetaTensor
 
 from medrl.errors import MedrlError
 from medrl.localization.answer import Box
+from medrl.localization.choice import every_once
 from medrl.localization.data import LabelledScan
 from medrl.localization.dynamics import BoxDynamics
 from medrl.localization.evaluate import Labelled, matched
 from medrl.localization.kinds import Objects, kind_of, nearest
 from medrl.localization.learner import LearnerSettings
 from medrl.localization.localize import Localizer
-from medrl.localization.search import every_once
 from medrl.localization.task import BoxTask
 from medrl.localization.train import TrainSettings, train
 from medrl.volume.box_files import write_boxes
