@@ -17,7 +17,8 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 import argparse
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 
 from medrl.data.datalist import SPLITS
-from medrl.evaluation import Measurements, compare, measure, plain, summarize
+from medrl.evaluation import Measurements, compare, confusion, measure, plain, summarize
 from medrl.localization.answer import Box
 from medrl.localization.baselines import BoxAtlas, ConstantBox
 from medrl.localization.data import Sample
@@ -47,7 +48,7 @@ from medrl.localization.evaluate import (
 from medrl.localization.localize import Localizer
 from medrl.seednet.baselines import suv_region
 from medrl.volume.read import read, read_labels
-from medrl.volume.space import apply_affine, as_affine
+from medrl.volume.space import apply_affine, as_affine, depth_inside
 
 Array = NDArray[np.float64]
 
@@ -68,9 +69,13 @@ def _in_words(result: dict[str, Any]) -> str:
         lines.append(f"AP without names {told['average_precision_0.5']:.2f}")
     for size, one in result.get("by_size", {}).items():
         lines.append(f"{size}: IoU {one['iou']['mean']:.2f}, {one['iou']['missed']} missed")
-    half = result["halves"]["presence"]
-    right = half["true_positive"] + half["true_negative"]
-    lines.append(f"presence in halves {right / sum(half.values()):.1%} right")
+    shares = []
+    for half in (result["halves"]["presence"], result["halves_beyond_4_mm"]):
+        right = half["true_positive"] + half["true_negative"]
+        shares.append(f"{right / sum(half.values()):.1%}")
+    lines.append(
+        f"presence in halves {shares[0]} right, {shares[1]} of what lies 4 mm from the cut or more"
+    )
     lines.append(f"{result['cpu_s'][AGENTS]['mean']:.2f} CPU-s a scan")
     return "; ".join(lines)
 
@@ -126,12 +131,30 @@ def hottest_component(labelled: Labelled) -> dict[str, Box]:
     return {name: Box(name, np.sort(world, axis=0), "found", float("nan"))}
 
 
+def depth_mm(labelled: Labelled, answer: Mapping[str, Box]) -> dict[str, float]:
+    """How deep in the scan the middle of each true box is; negative outside."""
+    affine, shape = as_affine(labelled.scan.affine), tuple(labelled.scan.shape[1:])
+    return {
+        name: float(depth_inside(box.mean(axis=0), affine, shape))
+        for name, box in labelled.boxes_world.items()
+    }
+
+
+def presence_beyond(measured: Measurements, mm: float) -> dict[str, Any]:
+    """Presence told by the agents, of what has its middle farther than this from a face."""
+    told = measured.select(method=AGENTS, metric="said_present").rows
+    there, depth = (measured.column(name, AGENTS) for name in ("is_present", "depth_mm"))
+    far = [row for row in told if abs(depth[row.case, row.group]) > mm]
+    known = [there[row.case, row.group] > 0 for row in far]
+    return asdict(confusion(known, [row.value > 0 for row in far]))
+
+
 def run(scans: Sequence[Labelled], methods: dict[str, Method]) -> Measurements:
     """Measure methods; seconds are the processor's."""
     return measure(
         scans,
         methods,
-        METRICS,
+        {**METRICS, "depth_mm": depth_mm},
         groups=lambda one: [*one.present],
         subject=lambda one: one.subject,
         clock=time.process_time,
@@ -223,6 +246,7 @@ def main() -> None:
             name: compare(cut, "iou", AGENTS, name) for name in by_method if name != AGENTS
         },
         "halves": figures(halved_scans),
+        "halves_beyond_4_mm": presence_beyond(halved_scans, 4.0),
         "cpu_s": {
             name: summarize(rows.values)
             for name, rows in cut.select(metric="seconds").by("method").items()
