@@ -135,14 +135,14 @@ def answers(
         starts = disturbed(truth, Generator().manual_seed(number))[rows]
         target = rows if learner.targets > 1 else torch.zeros_like(rows)
         state = dynamics.reset(torch.zeros_like(target), target, starts)
-        _, estimate = policy.look(dynamics, state)
+        estimate = policy.look(dynamics, state).estimate
         end = rollout(dynamics, policy, state)
         answer = dynamics.answer(end.state)
         boxes = {
             "walked": end.state.box,
             "one look": state.box + estimate[:, 0].double(),
             "last looks": answer.box,
-            "looked again": looked_again(dynamics, policy, end.state, answer).box,
+            "looked again": looked_again(dynamics, policy, end.state, answer)[0].box,
         }
         for way, box in boxes.items():
             found[way].append(overlap(box, truth[rows]))

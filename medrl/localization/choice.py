@@ -98,9 +98,9 @@ def look_at(
     """
     where = torch.full_like(candidates.target, scan)
     state = dynamics.reset(where, candidates.target, candidates.box)
-    _, estimate = policy.look(dynamics, state)
+    estimate = policy.look(dynamics, state).estimate
     state = dynamics.reset(where, candidates.target, state.box + estimate[:, 0].double())
-    values, estimate = policy.look(dynamics, state)
+    values, estimate, _ = policy.look(dynamics, state)
     size = (state.box[:, 1] - state.box[:, 0]).log().mean(dim=1)
     off = estimate[:, 0].double()
     columns = [

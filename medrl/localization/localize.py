@@ -45,6 +45,7 @@ class Found:
         boxes_world: (R, 2, 3) RAS mm; of what is not there where it was looked for last.
         proposed_world: (R, 2, 3) RAS mm, where the agents began.
         features: (R, F) what a confidence is conditioned on; NaN of what is not there.
+        encoded: (R, E) what the network's encoders make of what is there; NaN likewise.
     """
 
     scan: MetaTensor
@@ -54,6 +55,7 @@ class Found:
     boxes_world: Array
     proposed_world: Array
     features: Array
+    encoded: Array
 
 
 class Localizer:
@@ -143,10 +145,11 @@ class Localizer:
                 a target is unknown.
         """
         wanted = self.check(targets)
-        volume, looked_at = self._images(scan)
+        images = self._images(scan)
+        volume = next(iter(images.values()))
         began = time.perf_counter()
-        found, recorder = self._find(looked_at, progress=progress, watch=watch)
-        unfit = () if self.model.guard is None else self.model.guard.reasons(volume)
+        found, recorder = self._find(self.looked_at(images), progress=progress, watch=watch)
+        unfit = self._unfit(images, found)
         sure = np.full(len(found.names), np.nan)
         if self.model.confidence is not None:
             sure = self.model.confidence(found.features)
@@ -170,6 +173,19 @@ class Localizer:
         seconds = time.perf_counter() - began
         return Localization(boxes, record, tuple(lines), seconds, volume, unfit)
 
+    def _unfit(self, images: Mapping[str, MetaTensor], found: Found) -> tuple[str, ...]:
+        """Why the model was not made for a scan: what it is like, and what the encoders see."""
+        guard, familiarity = self.model.guard, self.model.familiarity
+        if guard is None:
+            return ()
+        reasons = [r for name, image in images.items() for r in guard.reasons(image, channel=name)]
+        if not reasons and familiarity is not None and found.there.any():
+            encoded, target = found.encoded[found.there], found.target[found.there]
+            share = familiarity.typical(encoded, target) / familiarity.limit
+            if share > 1:
+                reasons.append(guard.unfamiliar(next(iter(images.values())), share))
+        return tuple(reasons)
+
     def looked_at(
         self, scan: str | Path | MetaTensor | Mapping[str, str | Path | MetaTensor]
     ) -> MetaTensor:
@@ -178,28 +194,23 @@ class Localizer:
         Raises:
             MedrlError: As :meth:`localize`.
         """
-        return self._images(scan)[1]
+        images, settings = self._images(scan), self.model.settings
+        if not settings.channels:
+            return images[""]
+        return stacked(images, settings.channels, settings.spacings[0])
 
     def _images(
         self, scan: str | Path | MetaTensor | Mapping[str, str | Path | MetaTensor]
-    ) -> tuple[MetaTensor, MetaTensor]:
-        """The image that answers lie in, and all that is looked at, as one scan."""
-        settings = self.model.settings
-        if not settings.channels:
-            if isinstance(scan, Mapping):
-                if len(scan) != 1:
-                    raise MedrlError("the model looks at a single image")
-                (scan,) = scan.values()
-            volume = scan_of(scan)
-            return volume, volume
-        images = (
-            {name: scan_of(one) for name, one in scan.items()}
-            if isinstance(scan, Mapping)
-            else scan_of(scan)
-        )
-        named = name_images(images, settings.channels)
-        main = next(iter(named.values()))
-        return main, stacked(named, settings.channels, settings.spacings[0])
+    ) -> dict[str, MetaTensor]:
+        """Images by channel, the one that answers lie in first; one of no name if there is one."""
+        named = scan if isinstance(scan, Mapping) else {"": scan}
+        images = {name: scan_of(one) for name, one in named.items()}
+        if self.model.settings.channels:
+            one = images.get("") if len(images) == 1 else None
+            return name_images(images if one is None else one, self.model.settings.channels)
+        if len(images) != 1:
+            raise MedrlError("the model looks at a single image")
+        return {"": next(iter(images.values()))}
 
     def find(self, scan: MetaTensor, *, normalized: bool = False) -> Found:
         """Run proposer and agents, without judging how sure the answers are.
@@ -276,6 +287,8 @@ class Localizer:
         boxes[rows] = dynamics.to_world(state.scan, walked.answer.box).numpy(force=True)
         proposed[rows] = dynamics.to_world(state.scan, state.box).numpy(force=True)
         features[rows] = walked.features
+        encoded = np.full((len(row), walked.encoded.shape[1]), np.nan)
+        encoded[rows] = walked.encoded
         # Near the end of the scan, where a middle is not seen well, both looks must have it inside.
         first = boxes.copy()
         first[rows] = dynamics.to_world(state.scan, chosen.seen[row[rows]]).numpy(force=True)
@@ -287,7 +300,7 @@ class Localizer:
             of_kind = np.flatnonzero(there & (target == k))
             once = every_once(boxes[of_kind], -features[of_kind, LOG_ERROR])
             there[np.delete(of_kind, once)] = False
-        return Found(scan, names, target, there, boxes, proposed, features), recorder
+        return Found(scan, names, target, there, boxes, proposed, features, encoded), recorder
 
     def candidates(self, dynamics: BoxDynamics) -> tuple[Candidates, Tensor, Array]:
         """Where targets of the only scan may be, for fitting :attr:`BoxModel.plausible`.

@@ -18,6 +18,7 @@ from medrl.evaluation import LogisticRegression
 from medrl.localization.dynamics import BoxDynamics, View
 from medrl.localization.layout import Layout
 from medrl.localization.network import BoxNetwork, Proposer
+from medrl.nets.familiarity import Familiarity
 from medrl.volume.channels import Channel
 from medrl.volume.prepare import Preprocessing
 from medrl.volume.pyramid import Pyramid, level_strides
@@ -99,6 +100,8 @@ class BoxModel:
         confidence: Probability that a box is good, and that it is there; None before calibration.
         guard: What the training scans were like; None if nobody has measured them.
         kinds: Targets that there may be several of.
+        familiarity: What the network's encoders see in boxes of each target in training; None
+            likewise.
     """
 
     names: tuple[str, ...]
@@ -110,6 +113,7 @@ class BoxModel:
     confidence: LogisticRegression | None = None
     guard: Guard | None = None
     kinds: tuple[str, ...] = ()
+    familiarity: Familiarity | None = None
 
     def judge(self, features: Array) -> Array:
         """Probability (C,) of candidates with features (C, F), their heat the first."""
@@ -142,6 +146,8 @@ class BoxModel:
         out = network_tensors(self.network, prefix="walker.")
         out |= network_tensors(self.proposer, prefix="proposer.")
         out |= self.layout.tensors()
+        if self.familiarity is not None:
+            out |= self.familiarity.tensors()
         for part in ("plausible", "confidence"):
             if (fitted := getattr(self, part)) is not None:
                 for name, value in asdict(fitted).items():
@@ -175,7 +181,8 @@ class BoxModel:
         proposer = assemble(
             partial(settings.build_proposer, count), tensors, source=bundle, prefix="proposer."
         )
-        with damaged("the model's layout or confidence is damaged"):
+        with damaged("the model's layout, confidence or familiarity is damaged"):
+            familiarity = Familiarity.from_tensors(tensors)
             layout = Layout.from_tensors(tensors)
             plausible, confidence = (_fitted(tensors, part) for part in ("plausible", "confidence"))
         model = BoxModel(
@@ -188,6 +195,7 @@ class BoxModel:
             confidence,
             guard_of(manifest),
             tuple(kinds),
+            familiarity,
         )
         return model, dict(manifest)
 

@@ -25,11 +25,13 @@ class Prediction(NamedTuple):
         values: (N, A), action values.
         offset: (N, 2, 3), where the faces are relative to the box's, in steps of the window.
         log_error: (N, 2, 3), log of the expected absolute error of each, in the same steps.
+        features: (N, F), what all of it follows from.
     """
 
     values: Tensor
     offset: Tensor
     log_error: Tensor
+    features: Tensor
 
 
 class BoxNetwork(nn.Module):
@@ -89,7 +91,7 @@ class BoxNetwork(nn.Module):
             values = values - values.mean(dim=-1, keepdim=True)
             values = values + self.state(features)[row, target][:, None]
         faces = self.faces(features).view(-1, self.targets, 2, 2, 3)[row, target]
-        return Prediction(values, faces[:, 0], faces[:, 1].clamp(-4.0, 3.0))
+        return Prediction(values, faces[:, 0], faces[:, 1].clamp(-4.0, 3.0), features)
 
     def for_inference(self) -> BoxNetwork:
         """A copy in evaluation mode that computes the same, faster."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -92,6 +92,21 @@ def propose(
     return Candidates.cat(found)
 
 
+class Look(NamedTuple):
+    """What the network says of N boxes.
+
+    Attributes:
+        values: (N, A), action values.
+        estimate: (N, 2, 2, 3), where it sees the faces: offsets from the box's in voxels of the
+            finest level, and the logs of their expected errors.
+        features: (N, F), what its encoders make of the windows.
+    """
+
+    values: Tensor
+    estimate: Tensor
+    features: Tensor
+
+
 class BoxPolicy:
     """Greedy on the network, which also says where it sees the faces."""
 
@@ -102,14 +117,14 @@ class BoxPolicy:
 
     def __call__(self, dynamics: BoxDynamics, state: BoxState, memory: Tensor | None) -> Decision:
         """Take the actions of the highest values."""
-        values, estimate = self.look(dynamics, state)
+        values, estimate, _ = self.look(dynamics, state)
         scores = masked(values, dynamics.allowed(state))
         value, action = scores.max(dim=-1)
         return Decision(action, value, score=scores[:, TRIGGER], extras={"estimate": estimate})
 
-    def look(self, dynamics: BoxDynamics, state: BoxState) -> tuple[Tensor, Tensor]:
-        """What the network says of N boxes: action values (N, A), and estimates (N, 2, 2, 3)."""
-        values, estimate = [], []
+    def look(self, dynamics: BoxDynamics, state: BoxState) -> Look:
+        """What the network says of the agents' boxes."""
+        values, estimate, features = [], [], []
         for rows in torch.arange(len(state), device=state.device).split(self._batch):
             own = state.select(rows)
             said = self._network(*dynamics.observe(own).values())
@@ -117,7 +132,8 @@ class BoxPolicy:
             error = said.log_error + step.log()
             values.append(said.values)
             estimate.append(torch.stack([said.offset * step, error], dim=1))
-        return torch.cat(values), torch.cat(estimate)
+            features.append(said.features)
+        return Look(torch.cat(values), torch.cat(estimate), torch.cat(features))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,11 +144,13 @@ class Walked:
         state: Where.
         answer: Where they say that the boxes are.
         features: (N, F) what a confidence is conditioned on.
+        encoded: (N, E) what the network's encoders make of what is there.
     """
 
     state: BoxState
     answer: Answer
     features: Array
+    encoded: Array
 
 
 @torch.inference_mode()
@@ -155,8 +173,9 @@ def walk(
     """
     end = rollout(dynamics, policy, state, on_step=on_step)
     answer = dynamics.answer(end.state)
+    encoded = torch.zeros((0, 1))
     if len(state):
-        answer = looked_again(dynamics, policy, end.state, answer)
+        answer, encoded = looked_again(dynamics, policy, end.state, answer)
     size = (answer.box[:, 1] - answer.box[:, 0]).log().mean(dim=1)
     start = (answer.box - end.state.visited[:, 0]).abs().mean(dim=(1, 2)).clamp(min=1e-3).log()
     columns = [
@@ -166,12 +185,13 @@ def walk(
         (answer.spread.clamp(min=1e-3).log() - size).cpu(),
         (start - size).cpu(),
     ]
-    return Walked(end.state, answer, torch.stack(columns, dim=1).double().numpy())
+    features = torch.stack(columns, dim=1).double().numpy()
+    return Walked(end.state, answer, features, encoded.double().numpy(force=True))
 
 
 def looked_again(
     dynamics: BoxDynamics, policy: BoxPolicy, state: BoxState, answer: Answer, *, times: int = 2
-) -> Answer:
+) -> tuple[Answer, Tensor]:
     """Answers of agents that look again at boxes around what they have answered.
 
     Each look is at the last answer, a little wider and narrower; all of a time count alike.
@@ -181,7 +201,10 @@ def looked_again(
         policy: What decides.
         state: N agents that have ended.
         answer: Theirs.
-        times: How often.
+        times: How often; at least once.
+
+    Returns:
+        The answers, and (N, F) what the network's encoders made of the last but one.
     """
     for _ in range(times):
         center = answer.box.mean(dim=1, keepdim=True)
@@ -189,7 +212,10 @@ def looked_again(
         for scale in _ZOOMS:
             box = center + (answer.box - center) * scale
             again = dynamics.reset(state.scan, state.target, box, torch.zeros_like(state.share))
-            _, estimate = policy.look(dynamics, again)
+            look = policy.look(dynamics, again)
+            estimate = look.estimate
+            if scale == _ZOOMS[0]:
+                encoded = look.features
             seen.append(again.box + estimate[:, 0].double())
             errors.append(estimate[:, 1].double())
         boxes, log_error = torch.stack(seen), torch.stack(errors)
@@ -198,4 +224,4 @@ def looked_again(
         mean = (boxes * weight).sum(dim=0)
         spread = ((boxes - mean).square() * weight).sum(dim=0).mean(dim=(1, 2)).sqrt()
         answer = Answer(mean, (log_error * weight).sum(dim=0).mean(dim=(1, 2)), spread)
-    return answer
+    return answer, encoded

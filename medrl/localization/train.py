@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from monai.data.meta_tensor import MetaTensor
 
-from medrl.bundles import Guard, Training, save_guard
+from medrl.bundles import save_guard
 from medrl.data.targets import parse_target
-from medrl.errors import MedrlError
 from medrl.localization.calibrate import calibrate
 from medrl.localization.data import LabelledScan, boxes_of, load_labelled, objects_of, read_datalist
+from medrl.localization.guard import fit_guard
 from medrl.localization.kinds import Objects
 from medrl.localization.layout import Layout
 from medrl.localization.learner import BoxLearner, LearnerSettings
@@ -25,7 +23,6 @@ from medrl.rl.checkpoint import load_module
 from medrl.rl.jobs import Job, run_jobs
 from medrl.rl.stage import checkpoint_folder, run_stage
 from medrl.systems import Report
-from medrl.volume.appearance import appearance
 from medrl.volume.channels import parse_channel
 
 if TYPE_CHECKING:
@@ -131,7 +128,6 @@ def train(
         walker.eval(),
         proposer.eval(),
         _layout(scans, objects, spacing),
-        guard=None if known.channels else _guard([s.volume for s in scans], spacing),
         kinds=objects.kinds,
     )
     if samples["validation"]:
@@ -142,6 +138,14 @@ def train(
             seed=settings.seed,
             progress=lambda done, total: report("calibration", done, total, {}),
         )
+    model = fit_guard(
+        model,
+        samples["training"],
+        scans,
+        augmentation=settings.learner.augmentation,
+        seed=settings.seed,
+        progress=lambda done, total: report("guard", done, total, {}),
+    )
     return model.save(out / settings.name, name=settings.name, card=dict(card or {}))
 
 
@@ -150,12 +154,18 @@ def refit_guard(
 ) -> Path:
     """See :meth:`medrl.systems.System.refit_guard`."""
     model, _ = BoxModel.load(bundle)
-    if model.settings.channels:
-        raise MedrlError("only a model that looks at a single image has a guard")
-    samples = read_datalist(data)["training"]
+    samples = read_datalist(data, channels=model.settings.channels)["training"]
     scans = load_labelled(samples, objects_of(samples), model.settings.preprocessing)
-    guard = _guard([scan.volume for scan in scans], model.settings.spacings[0])
-    return save_guard(bundle, guard, {}, out=out)
+    told = report or (lambda *_: None)
+    guarded = fit_guard(
+        model,
+        samples,
+        scans,
+        augmentation=TrainSettings().learner.augmentation,
+        progress=lambda done, total: told("guard", done, total, {}),
+    )
+    seen = {} if guarded.familiarity is None else guarded.familiarity.tensors()
+    return save_guard(bundle, guarded.guard, seen, out=out)
 
 
 def train_part(
@@ -214,10 +224,3 @@ def _layout(scans: list[LabelledScan], objects: Objects, spacing: float) -> Layo
         if objects.targets[target] not in objects.kinds:
             lie[:, target] = boxes[:, row]
     return Layout.fit(lie)
-
-
-def _guard(volumes: list[torch.Tensor], spacing: float) -> Guard:
-    """What the training scans were like. Augmentation cuts them to 0.4 of a side at least."""
-    affine = torch.diag(torch.tensor([spacing] * 3 + [1.0], dtype=torch.float64))
-    looks = [appearance(MetaTensor(volume, affine=affine)) for volume in volumes]
-    return Guard((Training.fit(looks, least_view=0.4),))

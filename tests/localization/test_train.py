@@ -108,6 +108,18 @@ def test_what_is_cut_away_is_absent(bundle):
     assert np.mean(absent) >= 0.75
 
 
+def test_a_scan_of_something_else_is_not_trusted(bundle):
+    localizer = Localizer.load(bundle)
+    assert localizer.model.familiarity is not None
+    scan, _ = block_scan(300)
+    assert localizer.localize(scan).unfit == ()
+    # Stripes in the place of blocks.
+    stripes = torch.sin(torch.arange(40.0) * 1.3)[None, :, None, None].abs().expand(1, 40, 40, 40)
+    other = localizer.localize(MetaTensor(stripes * 1.0 + 0.1, affine=scan.affine))
+    found = [box for box in other.boxes if box.status == "found"]
+    assert not found or (other.unfit and all(box.confidence <= 0.1 for box in found))
+
+
 def test_agents_move_with_the_scan(bundle):
     localizer = Localizer.load(bundle)
     scan, _ = block_scan(200)
