@@ -326,17 +326,19 @@ class BoxDynamics(Dynamics[BoxState]):
         )
 
     def answer(self, state: BoxState, *, looks: int = 3) -> Answer:
-        """Precision-weighted mean of where agents saw the faces on their last steps.
+        """Precision-weighted mean of where agents saw the faces from their surest steps.
 
         Args:
             state: N agents that have ended.
-            looks: How many of the last steps count.
+            looks: How many of the steps count.
         """
         index = torch.arange(state.visited.shape[1], device=self.device)
-        steps = state.steps[:, None]
-        counts = (index < steps) & (index >= steps - looks)
         seen = state.visited + state.estimates[:, :, 0].double()
         log_error = state.estimates[:, :, 1].double()
+        made = index < state.steps[:, None]
+        error = torch.where(made, log_error.mean(dim=(2, 3)), torch.inf)
+        surest = error.argsort(dim=1, stable=True).argsort(dim=1) < looks
+        counts = surest & made
         weight = torch.where(counts[..., None, None], torch.exp(-2 * log_error), 0.0)
         weight = weight / weight.sum(dim=1, keepdim=True).clamp(min=1e-12)
         mean = (seen * weight).sum(dim=1)

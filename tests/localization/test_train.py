@@ -76,11 +76,11 @@ def datalist(tmp_path_factory):
 def bundle(datalist, tmp_path_factory):
     settings = TrainSettings(
         name="blocks",
-        proposer_steps=300,
-        imitation_steps=240,
+        proposer_steps=350,
+        imitation_steps=360,
         dqn_steps=10,
         model=TINY,
-        learner=replace(SMALL, batch=48),
+        learner=replace(SMALL, batch=64),
     )
     return train(settings, data=datalist, out=tmp_path_factory.mktemp("run"))
 
