@@ -184,7 +184,7 @@ def measured(result: dict[str, Any]) -> str:
 def main() -> None:
     """Run the arms that have no result yet, and write all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batches", type=int, default=700, help="for every arm")
+    parser.add_argument("--batches", type=int, default=300, help="for every arm")
     parser.add_argument("--workers", type=int, default=1, help="arms at a time")
     options = parser.parse_args()
     arms = run_arms(
