@@ -18,7 +18,7 @@ import argparse
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ Array = NDArray[np.float64]
 
 #: Data sets by what is to be boxed; the models are called after it, too.
 SETS = {"spine": "spine_mr_lumbar", "brain": "ixi_brain_t1", "sarcoma": "sts_ct_pet"}
+#: The same agents with as many steps as they like, in place of the one that ships.
+WALKING = "agents that walk on"
 #: Structures of this much and more, ml, are large.
 LARGE_ML = 20.0
 
@@ -222,8 +224,10 @@ def main() -> None:
     localizer.localize(own[0].scan())  # compiles what is compiled on first use
     training = samples(dataset, SPLITS[0])
     constant = ConstantBox(training, localizer.target_names)
+    many = replace(localizer.model.settings, steps=localizer.model.settings.view.max_steps)
     methods: dict[str, Method] = {
         AGENTS: agents(localizer),
+        WALKING: agents(Localizer(replace(localizer.model, settings=many))),
         ONE_SHOT: one_shot(localizer),
         constant.name: constant,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,9 @@ class ModelSettings:
     Attributes:
         spacings: Voxel sizes of the pyramid in mm, finest first; the proposer looks at the second.
         view: What agents see, and how they move.
+        steps: Actions that an agent may take in a scan before it looks again at what it has found.
+            More than one has not made boxes better anywhere (``benchmarks/localization_accuracy``),
+            so one it is; training has ``view.max_steps``.
         widths: Channels of the convolutions of the network that walks.
         features: Width of its shared layer.
         dueling: Dueling heads.
@@ -46,6 +49,7 @@ class ModelSettings:
 
     spacings: tuple[float, ...] = (2.0, 4.0, 8.0)
     view: View = field(default_factory=View)
+    steps: int = 1
     widths: tuple[int, ...] = (16, 32, 64)
     features: int = 256
     dueling: bool = True
@@ -121,7 +125,8 @@ class BoxModel:
 
     def dynamics(self, scans: Sequence[Pyramid]) -> BoxDynamics:
         """What the agents of this model live in, in some scans of its spacings."""
-        return BoxDynamics(scans, targets=len(self.names), view=self.settings.view)
+        view = replace(self.settings.view, max_steps=self.settings.steps)
+        return BoxDynamics(scans, targets=len(self.names), view=view)
 
     def save(self, folder: Path, *, name: str, card: Mapping[str, Any]) -> Path:
         """Write the model as a bundle; returns its folder."""

@@ -73,23 +73,35 @@ def propose(
     ends = [-(-side // CELL) for side in volume.shape[1:]]
     heat = heat[:, : ends[0], : ends[1], : ends[2]].sigmoid()
     faces = faces[:, :, : ends[0], : ends[1], : ends[2]]
-    axes = [torch.arange(side, device=heat.device).double() for side in heat.shape[1:]]
-    cell = torch.stack(torch.meshgrid(*axes, indexing="ij"))
-    low, high = cell - faces[:, :3], cell + faces[:, 3:]
-    # Each cell near a peak says where it sees the faces; the sure ones count more.
-    total = F.avg_pool3d(heat[:, None], 3, 1, 1)
-    boxes = [F.avg_pool3d(side * heat[:, None], 3, 1, 1) / total for side in (low, high)]
     peak = heat * (F.max_pool3d(heat[None], 3, 1, 1)[0] == heat)
     found = []
     for target in range(len(heat)):
         most = _MOST_OF_A_KIND if target in several else _MOST_CANDIDATES
         score, place = peak[target].flatten().topk(min(most, peak[target].numel()))
         score, place = score[score >= _LEAST], place[score >= _LEAST]
-        own = torch.stack([side[target].flatten(1)[:, place].T for side in boxes], dim=1)
-        found.append(
-            Candidates(torch.full_like(place, target), score.double().logit(1e-6), own * stride)
-        )
+        box = _seen_near(heat[target], faces[target], place) * stride
+        found.append(Candidates(torch.full_like(place, target), score.double().logit(1e-6), box))
     return Candidates.cat(found)
+
+
+def _seen_near(heat: Tensor, faces: Tensor, place: Tensor) -> Tensor:
+    """Boxes (P, 2, 3) in cells as the cells around some of them see the faces, weighed by heat.
+
+    Args:
+        heat: (I, J, K), probabilities.
+        faces: (6, I, J, K), distances to the lower and the upper faces.
+        place: (P,) int64, which cells, flattened.
+    """
+    shape = torch.tensor(heat.shape, device=heat.device)
+    middle = torch.stack(torch.unravel_index(place, tuple(heat.shape)), dim=1)
+    near = torch.cartesian_prod(*[torch.arange(-1, 2, device=heat.device)] * 3)
+    cell = middle[:, None] + near
+    inside = ((cell >= 0) & (cell < shape)).all(dim=2)
+    i, j, k = cell.clamp(min=0).minimum(shape - 1).unbind(dim=2)
+    weight = torch.where(inside, heat[i, j, k], 0.0).double()
+    away = faces[:, i, j, k].double().movedim(0, -1)
+    boxes = torch.stack([cell - away[..., :3], cell + away[..., 3:]], dim=2)
+    return (boxes * weight[..., None, None]).sum(dim=1) / weight.sum(dim=1)[:, None, None]
 
 
 class Look(NamedTuple):
