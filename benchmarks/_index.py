@@ -33,6 +33,7 @@ ORDER = (
     "registration_ablation",
     "localization_accuracy_holdout",
     "localization_accuracy_brain_holdout",
+    "localization_accuracy_brain_7_scans",
     "localization_accuracy_sarcoma_holdout",
     "localization_ablation",
     "trust",

@@ -261,7 +261,9 @@ def main() -> None:
     elif options.set == "brain":
         result["by_size"] = by_size(cut, large(training))
     if options.save or options.out:
-        save(out, result, CLAIMS[options.set])
+        other = "" if Path(model).name == f"{options.set}-boxes" else f", by {Path(model).name}"
+        claims = {f"{claim}{other}": words for claim, words in CLAIMS[options.set].items()}
+        save(out, result, claims)
     print_table(
         ["method", "IoU", "wall mm", "median", "right name"],
         [

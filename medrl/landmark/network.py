@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from medrl.landmark.dynamics import MOVES
 from medrl.nets.encoder import WindowEncoder
+from medrl.nets.fold import fold_normalisations
 
 _ACTIONS = len(MOVES)
 
@@ -80,7 +81,7 @@ class LandmarkNetwork(nn.Module):
     def for_inference(self) -> LandmarkNetwork:
         """A copy in evaluation mode that computes the same, faster."""
         copy = deepcopy(self).eval()
-        copy.encoder.fuse()
+        fold_normalisations(copy)
         return copy
 
 

@@ -76,7 +76,7 @@ class Localizer:
         self.model = model
         self.manifest = manifest or {"name": "unnamed"}
         self._network = model.network.for_inference()
-        self._proposer = model.proposer.eval()
+        self._proposer = model.proposer.for_inference()
         self._several = [k for k, name in enumerate(model.names) if name in model.kinds]
         self._device = next(model.proposer.parameters()).device
 

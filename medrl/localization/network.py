@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from medrl.localization.dynamics import ACTIONS, View, told_length
 from medrl.nets.encoder import WindowEncoder
+from medrl.nets.fold import fold_normalisations
 
 #: Voxels of the proposer's input per cell of its output.
 CELL = 2
@@ -96,8 +97,7 @@ class BoxNetwork(nn.Module):
     def for_inference(self) -> BoxNetwork:
         """A copy in evaluation mode that computes the same, faster."""
         copy = deepcopy(self).eval()
-        copy.encoder.fuse()
-        copy.surroundings.fuse()
+        fold_normalisations(copy)
         return copy
 
 
@@ -143,6 +143,12 @@ class Proposer(nn.Module):
         seen = self.at_fine(fine + _upsampled(self.from_middle(seen), fine))
         out = self.head(seen).view(len(scans), self.targets, 7, *seen.shape[2:])
         return out[:, :, 0], out[:, :, 1:]
+
+    def for_inference(self) -> Proposer:
+        """A copy in evaluation mode that computes the same, faster."""
+        copy = deepcopy(self).eval()
+        fold_normalisations(copy)
+        return copy
 
 
 def _convolution(before: int, after: int, *, stride: int = 1) -> nn.Sequential:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from medrl.agents import Decision, Rows, Transition, rollout
 from medrl.agents.policy import masked
@@ -21,6 +20,8 @@ Array = NDArray[np.float64]
 
 #: Most candidates of a target, and the least that the heatmap must say of one.
 _MOST_CANDIDATES, _LEAST = 4, 0.002
+#: What a candidate's heat must be of the target's highest.
+_LEAST_SHARE = 0.05
 #: Most objects of a kind that are found in a scan.
 _MOST_OF_A_KIND = 48
 #: Column of what a confidence is conditioned on that holds the log of the expected error.
@@ -73,15 +74,30 @@ def propose(
     ends = [-(-side // CELL) for side in volume.shape[1:]]
     heat = heat[:, : ends[0], : ends[1], : ends[2]].sigmoid()
     faces = faces[:, :, : ends[0], : ends[1], : ends[2]]
-    peak = heat * (F.max_pool3d(heat[None], 3, 1, 1)[0] == heat)
+    peak = heat * (largest_near(heat) == heat)
     found = []
     for target in range(len(heat)):
         most = _MOST_OF_A_KIND if target in several else _MOST_CANDIDATES
         score, place = peak[target].flatten().topk(min(most, peak[target].numel()))
-        score, place = score[score >= _LEAST], place[score >= _LEAST]
+        enough = score >= max(_LEAST, _LEAST_SHARE * float(score[0]))
+        score, place = score[enough], place[enough]
         box = _seen_near(heat[target], faces[target], place) * stride
         found.append(Candidates(torch.full_like(place, target), score.double().logit(1e-6), box))
     return Candidates.cat(found)
+
+
+def largest_near(heat: Tensor) -> Tensor:
+    """The largest of each cell and its 26 neighbours in maps (K, I, J, L).
+
+    Axis by axis: a tenth of the time that ``max_pool3d`` takes on a CPU.
+    """
+    for axis in (1, 2, 3):
+        beside, grown = heat.shape[axis] - 1, heat.clone()
+        for at, other in ((0, 1), (1, 0)):
+            part = grown.narrow(axis, at, beside)
+            torch.maximum(part, heat.narrow(axis, other, beside), out=part)
+        heat = grown
+    return heat
 
 
 def _seen_near(heat: Tensor, faces: Tensor, place: Tensor) -> Tensor:
@@ -219,18 +235,18 @@ def looked_again(
         The answers, and (N, F) what the network's encoders made of the last but one.
     """
     for _ in range(times):
-        center = answer.box.mean(dim=1, keepdim=True)
-        seen, errors = [], []
-        for scale in _ZOOMS:
-            box = center + (answer.box - center) * scale
-            again = dynamics.reset(state.scan, state.target, box, torch.zeros_like(state.share))
-            look = policy.look(dynamics, again)
-            estimate = look.estimate
-            if scale == _ZOOMS[0]:
-                encoded = look.features
-            seen.append(again.box + estimate[:, 0].double())
-            errors.append(estimate[:, 1].double())
-        boxes, log_error = torch.stack(seen), torch.stack(errors)
+        center, count = answer.box.mean(dim=1, keepdim=True), len(_ZOOMS)
+        box = torch.cat([center + (answer.box - center) * scale for scale in _ZOOMS])
+        again = dynamics.reset(
+            state.scan.repeat(count),
+            state.target.repeat(count),
+            box,
+            torch.zeros_like(state.share).repeat(count),
+        )
+        look = policy.look(dynamics, again)
+        encoded = look.features[: len(state)]
+        offset, log_error = look.estimate.double().unflatten(0, (count, -1)).unbind(dim=2)
+        boxes = again.box.unflatten(0, (count, -1)) + offset
         weight = torch.exp(-2 * log_error)
         weight = weight / weight.sum(dim=0)
         mean = (boxes * weight).sum(dim=0)

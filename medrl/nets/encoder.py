@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def side_after(side: int, *, stride: int, padding: int, kernel: int = 3) -> int:
@@ -55,16 +54,6 @@ class WindowEncoder(nn.Module):
             if parameter.dim() == 5:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
         self.project = nn.Sequential(nn.Linear(before * side**3, features), nn.ReLU(inplace=True))
-
-    def fuse(self) -> None:
-        """Fold the normalisations into the convolutions: same function, faster, not trainable."""
-        fused: list[nn.Module] = []
-        for layer in self.convolutions:
-            if isinstance(layer, nn.BatchNorm3d) and isinstance(fused[-1], nn.Conv3d):
-                fused[-1] = fuse_conv_bn_eval(fused[-1], layer)
-            else:
-                fused.append(layer)
-        self.convolutions = nn.Sequential(*fused)
 
     def forward(self, windows: Tensor) -> Tensor:
         """Encode windows (N, C, s, s, s) to features (N, F)."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from medrl.nets.encoder import side_after
+from medrl.nets.fold import fold_normalisations
 from medrl.registration.dynamics import ACTIONS
 from medrl.registration.transforms import PARAMETERS
 
@@ -126,13 +126,7 @@ class RegistrationNetwork(nn.Module):
 
     def fuse(self) -> RegistrationNetwork:
         """Fold the normalisations into the convolutions: same function, faster, not trainable."""
-        fused: list[nn.Module] = []
-        for layer in self.convolutions:
-            if isinstance(layer, nn.BatchNorm3d) and isinstance(fused[-1], nn.Conv3d):
-                fused[-1] = fuse_conv_bn_eval(fused[-1], layer)
-            else:
-                fused.append(layer)
-        self.convolutions = nn.Sequential(*fused)
+        fold_normalisations(self)
         return self
 
 
