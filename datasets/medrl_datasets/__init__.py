@@ -21,6 +21,7 @@ _NAMES = (
     "fetal_atlas_t2",
     "ixi_brain_t1",
     "mni152",
+    "mouse_skull_ct",
     "ms_multimodal",
     "msd_hippocampus",
     "spine_mr_lumbar",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from medrl.errors import MedrlError
 from medrl.evaluation.atlas import AffineAtlas
 from medrl.landmark.data import Sample, points_array
-from medrl.landmark.shape import similarity
+from medrl.volume.procrustes import fit_points
 from medrl.volume.read import read
 from medrl.volume.space import apply_affine, as_affine
 
@@ -93,6 +93,10 @@ def _most_typical(shapes: Array) -> NDArray[np.intp]:
     distance = np.zeros(len(shapes))
     for n, shape in enumerate(shapes):
         for other in shapes:
-            moved = apply_affine(similarity(other, shape), other) if len(shape) > 2 else other
+            moved = (
+                apply_affine(fit_points(other, shape, scale=True), other)
+                if len(shape) > 2
+                else other
+            )
             distance[n] += float(np.linalg.norm(moved - shape, axis=1).mean())
     return np.argsort(distance, kind="stable")

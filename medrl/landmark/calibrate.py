@@ -47,5 +47,7 @@ def calibrate(
         judged = np.array([s != "absent" for s in found.status]) & ~np.isnan(error)
         features.append(found.features[judged])
         errors.append(error[judged])
-    confidence = Confidence.fit(np.concatenate(features), np.concatenate(errors))
+    confidence = Confidence.fit(
+        np.concatenate(features), np.concatenate(errors), good_mm=model.settings.good_mm
+    )
     return replace(model, confidence=confidence)

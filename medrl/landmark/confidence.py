@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+#: An answer is good when its error is below this, where voxels of the finest scale are 2 mm.
+GOOD_MM = 4.0
 #: What the probability is conditioned on, one column each.
 FEATURES = ("expected_error_mm", "spread_mm", "scale_jump_mm", "end_value", "mahalanobis")
-#: An answer is good when its error is below this.
-GOOD_MM = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,15 +30,17 @@ class Confidence:
         scale: (F,) their standard deviation.
         weights: (F,).
         bias: Intercept.
+        good_mm: An answer is good when its error is below this.
     """
 
     center: Array
     scale: Array
     weights: Array
     bias: float
+    good_mm: float = GOOD_MM
 
     def __call__(self, features: Array) -> Array:
-        """Probability that the error is below 4 mm.
+        """Probability that the error is below ``good_mm``.
 
         Args:
             features: (N, F), columns in the order of :data:`FEATURES`; NaN counts as the mean.
@@ -46,17 +48,20 @@ class Confidence:
         Returns:
             (N,) in 0..1.
         """
-        standard = (_transform(features) - self.center) / self.scale
+        standard = (_transform(features, self.good_mm) - self.center) / self.scale
         logit = np.nan_to_num(standard) @ self.weights + self.bias
         return np.asarray(1 / (1 + np.exp(-logit)), dtype=np.float64)
 
     @staticmethod
-    def fit(features: Array, error_mm: Array, *, ridge: float = 1.0) -> Confidence:
+    def fit(
+        features: Array, error_mm: Array, *, good_mm: float = GOOD_MM, ridge: float = 1.0
+    ) -> Confidence:
         """Fit on detections with known errors, of scans that the networks were not trained on.
 
         Args:
             features: (N, F).
             error_mm: (N,).
+            good_mm: An answer is good when its error is below this.
             ridge: L2 penalty on the weights.
 
         Returns:
@@ -64,13 +69,13 @@ class Confidence:
         """
         from medrl.evaluation import LogisticRegression
 
-        found = LogisticRegression.fit(_transform(features), error_mm < GOOD_MM, l2=ridge)
-        return Confidence(found.center, found.scale, found.weights, found.bias)
+        found = LogisticRegression.fit(_transform(features, good_mm), error_mm < good_mm, l2=ridge)
+        return Confidence(found.center, found.scale, found.weights, found.bias, good_mm)
 
 
-def _transform(features: Array) -> Array:
+def _transform(features: Array, good_mm: float) -> Array:
     """Logarithms of the positive ones: their tails are long."""
     values = np.array(features, dtype=np.float64)
     positive = [0, 1, 2, 4]
-    values[:, positive] = np.log(np.maximum(values[:, positive], 0) + 0.1)
+    values[:, positive] = np.log(np.maximum(values[:, positive], 0) + good_mm / 40)
     return values

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -21,7 +21,10 @@ from medrl.files import stem_of
 from medrl.volume.points import read_points, write_markups
 from medrl.volume.prepare import Preprocessing, ResampleIsotropic
 from medrl.volume.read import read
-from medrl.volume.space import as_affine, world_to_voxel
+from medrl.volume.space import apply_affine, as_affine, world_to_voxel
+
+if TYPE_CHECKING:
+    from medrl.landmark.frame import Frame
 
 #: A landmark labelled in fewer training scans than this cannot be learned.
 _LEAST_SCANS = 5
@@ -34,10 +37,12 @@ class Sample:
     Attributes:
         image: The scan's file or folder.
         points_world: Landmarks by name, each (3,) RAS mm.
+        straight: (4, 4), from its world to the one where it lies straight, perhaps mirrored.
     """
 
     image: Path
     points_world: Mapping[str, NDArray[np.float64]]
+    straight: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
 
     @property
     def name(self) -> str:
@@ -142,6 +147,7 @@ def load_labelled(
     names: Sequence[str],
     preprocessing: Preprocessing,
     *,
+    frame: Frame | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[LabelledScan]:
     """Read scans onto the grid where agents walk, before normalisation.
@@ -150,6 +156,7 @@ def load_labelled(
         samples: What to read.
         names: Landmarks, in the model's order.
         preprocessing: Gives the grid's spacing.
+        frame: What is seen of samples that are laid straight; of others, all of them.
         progress: Called with the scans read and their number.
 
     Returns:
@@ -161,8 +168,10 @@ def load_labelled(
     resample = ResampleIsotropic(spacing=preprocessing.spacing)
 
     def load(sample: Sample) -> LabelledScan:
-        grid: MetaTensor = resample(read(sample.image))
-        points = world_to_voxel(points_array(sample, names), as_affine(grid.affine))
+        scan = read(sample.image)
+        grid = resample(scan) if frame is None else frame.seen(scan, sample.straight)
+        places = apply_affine(sample.straight, points_array(sample, names))
+        points = world_to_voxel(places, as_affine(grid.affine))
         volume = grid.as_tensor()
         return LabelledScan(sample.name, volume - volume.min(), torch.from_numpy(points).float())
 

@@ -34,11 +34,9 @@ if TYPE_CHECKING:
 _DOUBTFUL = 0.5
 #: Of the validation landmarks that the prior placed, two in five were within 4 mm.
 _CORRECTED_AT_MOST = 0.4
-#: How near to a face of the scan a doubtful answer counts as a landmark beyond it (mm).
-_NEAR_FACE_MM = 20.0
-#: What is seen around a box (mm). With less than the above, doubtful landmarks in the box would be
-#: absent.
-_MARGIN_MM = _NEAR_FACE_MM
+#: How near to a face of the scan a doubtful answer counts as a landmark beyond it, in voxels of the
+#: finest scale. So much is seen around a box: with less, doubtful landmarks in it would be absent.
+_NEAR_FACE = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +50,8 @@ class Landmark:
         status: ``found``; ``absent`` (not in this scan's field of view); ``corrected`` (the shape
             prior rejected what the agent found, the position is what the other landmarks expect);
             ``by hand`` (a person put it there).
-        confidence: Probability, 0 to 1, that the error is below 4 mm; for an absent landmark,
+        confidence: Probability, 0 to 1, that the error is below two voxels of the model's finest
+            scale (of ``brain-t1`` 4 mm); for an absent landmark,
             that it is truly absent is not judged and this is 0; NaN where nobody judged.
         note: What is unusual, in words; empty if nothing is.
     """
@@ -169,6 +168,7 @@ class LandmarkDetector:
         self.model = model
         self.manifest = manifest or {"name": "unnamed"}
         self._infer = Inference(model, name=str(self.manifest.get("name")))
+        self._near_face_mm = _NEAR_FACE * model.settings.spacings[0]
 
     @classmethod
     def load(cls, name_or_dir: str | Path, *, device: str = "cpu") -> LandmarkDetector:
@@ -323,7 +323,10 @@ class LandmarkDetector:
         """Search scans at the same time, and say how sure each answer is."""
         volumes = [_volume(scan) for scan in scans]
         began = time.perf_counter()
-        seen = [_seen(volume, box) for volume, box in zip(volumes, boxes, strict=True)]
+        seen = [
+            _seen(volume, box, self._near_face_mm)
+            for volume, box in zip(volumes, boxes, strict=True)
+        ]
         usable = [volume for volume in seen if isinstance(volume, MetaTensor)]
         several = iter(self._infer(usable, record=names, progress=progress, watch=watch))
         found = [
@@ -354,7 +357,7 @@ class LandmarkDetector:
         # A doubtful answer near a face is most often a landmark beyond it.
         seen, positions = candidates.scan, candidates.positions_world
         depth = depth_inside(positions, seen.affine, tuple(seen.shape[1:]))
-        beyond = (sure < _DOUBTFUL) & (depth < _NEAR_FACE_MM)
+        beyond = (sure < _DOUBTFUL) & (depth < self._near_face_mm)
         if box is not None:
             low, high = as_box(box)
             beyond |= ((positions < low) | (positions > high)).any(axis=1)
@@ -388,13 +391,13 @@ class LandmarkDetector:
         guard, familiarity = self.model.guard, self.model.familiarity
         if guard is None:
             return ()
-        reasons = guard.reasons(candidates.scan)
+        reasons = guard.reasons(candidates.seen)
         there = np.array([status != "absent" for status in candidates.status])
         if not reasons and familiarity is not None and there.any():
             strangeness = float(np.median(candidates.strangeness[there]))
             if strangeness > familiarity.limit:
                 share = strangeness / familiarity.limit
-                reasons = (guard.unfamiliar(candidates.scan, share),)
+                reasons = (guard.unfamiliar(candidates.seen, share),)
         return reasons
 
 
@@ -408,12 +411,14 @@ def _volume(scan: str | Path | MetaTensor) -> MetaTensor | MedrlError:
         return error
 
 
-def _seen(scan: MetaTensor | MedrlError, box: ArrayLike | None) -> MetaTensor | MedrlError:
+def _seen(
+    scan: MetaTensor | MedrlError, box: ArrayLike | None, margin_mm: float
+) -> MetaTensor | MedrlError:
     """What the agents see of a scan; or why there is nothing."""
     if isinstance(scan, MedrlError) or box is None:
         return scan
     try:
-        return crop_to_box(scan, box, _MARGIN_MM)
+        return crop_to_box(scan, box, margin_mm)
     except MedrlError as error:
         return error
 

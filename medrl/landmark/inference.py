@@ -21,15 +21,15 @@ from medrl.landmark.search import Progress, SearchPolicy, SearchResult, search
 from medrl.landmark.shape import ShapeAssessment
 from medrl.trajectory import AgentPath, Recording, Step, Watch
 from medrl.volume.pyramid import Pyramid, build_pyramid
-from medrl.volume.space import depth_inside
+from medrl.volume.space import depth_inside, world_to_voxel
 from medrl.volume.validation import check_volume, in_hounsfield
 
 Array = NDArray[np.float64]
 Status = Literal["found", "absent", "corrected", "by hand"]
 
 #: A search that ends this near to what the shape prior expects is not an outlier, whatever the
-#: Mahalanobis distance says (mm).
-_TOLERABLE_MM = 5.0
+#: Mahalanobis distance says (voxels of the finest scale).
+_TOLERABLE = 2.5
 _OFF = "from where the others expect it"
 
 
@@ -39,6 +39,7 @@ class Candidates:
 
     Attributes:
         scan: The scan.
+        seen: As it was searched, before normalisation: the scan itself, or what was laid straight.
         positions_world: (K, 3) RAS mm.
         features: (K, F), see :data:`medrl.landmark.confidence.FEATURES`.
         status: Of each landmark.
@@ -50,6 +51,7 @@ class Candidates:
     """
 
     scan: MetaTensor
+    seen: MetaTensor
     positions_world: Array
     features: Array
     status: list[Status]
@@ -73,6 +75,7 @@ class Inference:
         self._name = name
         self._networks = [network.for_inference() for network in model.networks]
         self._device = next(self._networks[0].parameters()).device
+        self._tolerable_mm = _TOLERABLE * model.settings.spacings[0]
 
     def __call__(
         self,
@@ -96,21 +99,17 @@ class Inference:
             order of the scans. What one scan is makes no difference to the others.
         """
         prepared = [self._prepared(scan) for scan in scans]
-        usable = [n for n, pyramid in enumerate(prepared) if isinstance(pyramid, Pyramid)]
+        usable = {n: one for n, one in enumerate(prepared) if isinstance(one, _Prepared)}
         found: dict[int, Candidates] = {}
         if usable:
-            pyramids = [pyramid for pyramid in prepared if isinstance(pyramid, Pyramid)]
-            run = _Run(self._model, self._networks, pyramids, record, watch)
+            run = _Run(self._model, self._networks, list(usable.values()), record, watch)
             several = self._candidates(run, [scans[n] for n in usable], progress)
             found = dict(zip(usable, several, strict=True))
-        return [
-            pyramid if isinstance(pyramid, MedrlError) else found[n]
-            for n, pyramid in enumerate(prepared)
-        ]
+        return [one if isinstance(one, MedrlError) else found[n] for n, one in enumerate(prepared)]
 
-    def _prepared(self, scan: MetaTensor) -> Pyramid | MedrlError:
-        """What agents walk in, or why they cannot."""
-        settings = self._model.settings
+    def _prepared(self, scan: MetaTensor) -> _Prepared | MedrlError:
+        """What agents walk in, laid straight, or why they cannot."""
+        settings, frame = self._model.settings, self._model.frame
         try:
             check_volume(scan)
             if settings.modality == "MR" and in_hounsfield(scan):
@@ -118,10 +117,18 @@ class Inference:
                     "this looks like a CT (values in Hounsfield units), but the model "
                     f"{self._name} was trained on MRI"
                 )
-            pyramid = build_pyramid(settings.preprocessing(scan), spacings=settings.spacings)
+            pose = None if frame is None else frame.find(scan, settings.preprocessing.normalize())
+            laid = scan if frame is None or pose is None else frame.seen(scan, pose.matrix)
+            pyramid = build_pyramid(settings.preprocessing(laid), spacings=settings.spacings)
         except MedrlError as error:
             return error
-        return pyramid.to(self._device)
+        if frame is None or pose is None:
+            middle = torch.tensor(pyramid.levels[0].shape[1:]).float() / 2
+            start = middle.expand(len(self._model.names), 3)
+        else:
+            start = torch.from_numpy(world_to_voxel(frame.expected, pyramid.affines[0]))
+            pyramid = pyramid.moved(np.asarray(np.linalg.inv(pose.matrix), dtype=np.float64))
+        return _Prepared(pyramid.to(self._device), start.float(), laid)
 
     def _candidates(
         self, run: _Run, scans: Sequence[MetaTensor], progress: Progress | None
@@ -131,7 +138,7 @@ class Inference:
         result = run.search(
             scan=torch.arange(len(scans)).repeat_interleave(count),
             landmark=torch.arange(count).repeat(len(scans)),
-            start=(run.dynamics.shapes.float() / 2).repeat_interleave(count, dim=0),
+            start=run.start,
             progress=progress,
         )
         found, outliers = [], []
@@ -142,12 +149,14 @@ class Inference:
             present = self._inside(scan, positions) & (own.state.status.numpy() != LEFT)
             status: list[Status] = ["found" if there else "absent" for there in present]
             unseen = np.full(count, np.nan)
-            candidates = Candidates(scan, positions, features, status, [""] * count, unseen)
+            candidates = Candidates(
+                scan, run.seen[n], positions, features, status, [""] * count, unseen
+            )
             found.append(candidates)
             if self._model.shape is not None:
                 shape = self._model.shape.assess(np.where(present[:, None], positions, np.nan))
                 features[:, 4] = shape.mahalanobis
-                off = shape.outlier & (shape.residual_mm > _TOLERABLE_MM)
+                off = shape.outlier & (shape.residual_mm > self._tolerable_mm)
                 outliers += [_Outlier(n, int(k), shape) for k in np.flatnonzero(off)]
         if outliers:
             self._search_again(run, outliers, found)
@@ -179,7 +188,7 @@ class Inference:
             candidates, k, away = found[one.scan], one.landmark, one.residual_mm
             distance = float(np.linalg.norm(positions[row] - expected[row]))
             left = int(result.state.status[row]) == LEFT
-            if not left and distance < max(_TOLERABLE_MM, away / 2):
+            if not left and distance < max(self._tolerable_mm, away / 2):
                 candidates.positions_world[k], candidates.status[k] = positions[row], "found"
                 candidates.features[k] = features[row]
                 candidates.features[k, 4] = one.shape.mahalanobis[k] * distance / away
@@ -209,6 +218,14 @@ class Inference:
         return np.stack(columns, axis=1).astype(np.float64)
 
 
+class _Prepared(NamedTuple):
+    """A scan that agents can walk in, and where they start: (K, 3) voxels of the finest scale."""
+
+    pyramid: Pyramid
+    start: Tensor
+    seen: MetaTensor
+
+
 class _Outlier(NamedTuple):
     """A landmark that the shape prior does not take for what it should be."""
 
@@ -232,11 +249,13 @@ class _Run:
         self,
         model: LandmarkModel,
         networks: Sequence[LandmarkNetwork],
-        pyramids: Sequence[Pyramid],
+        scans: Sequence[_Prepared],
         record: Sequence[str],
         watch: Watch | None,
     ) -> None:
-        self.dynamics = model.dynamics(pyramids)
+        self.dynamics = model.dynamics([scan.pyramid for scan in scans])
+        self.start = torch.cat([scan.start for scan in scans])
+        self.seen = [scan.seen for scan in scans]
         self.policy = SearchPolicy(networks)
         self._finest = networks[0]
         self._familiarity = model.familiarity

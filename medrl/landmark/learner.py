@@ -90,6 +90,7 @@ class LearnerSettings:
             channels=self.channels,
             features=self.features,
             dueling=self.dueling,
+            margin_mm=16 * self.spacings[0],
             modality=modality,
             preprocessing=Preprocessing(spacing=self.spacings[0]),
         )

@@ -15,6 +15,7 @@ from torch import Tensor
 from medrl.errors import MedrlError
 from medrl.landmark.confidence import Confidence
 from medrl.landmark.dynamics import SearchDynamics
+from medrl.landmark.frame import Frame
 from medrl.landmark.network import LandmarkNetwork
 from medrl.landmark.shape import ShapePrior
 from medrl.nets.familiarity import Familiarity
@@ -23,6 +24,9 @@ from medrl.volume.pyramid import Pyramid, level_strides
 
 if TYPE_CHECKING:
     from medrl.bundles import Guard
+
+#: Of bundles that do not say it.
+_NOISE = torch.tensor([1.5])
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,11 @@ class ModelSettings:
             dueling=self.dueling,
         )
 
+    @property
+    def good_mm(self) -> float:
+        """Answers that are off by less than this, two voxels of the finest scale, are good."""
+        return 2 * self.spacings[0]
+
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> ModelSettings:
         """Read what :func:`dataclasses.asdict` wrote.
@@ -89,6 +98,8 @@ class LandmarkModel:
         confidence: Calibrated confidence; None before calibration.
         guard: What the training scans were like; None if nobody has measured them.
         familiarity: What the finest network saw around each landmark in training; None likewise.
+        frame: How scans are laid straight, and where agents start then; None for a model whose
+            agents search scans as they lie, from their centres.
     """
 
     names: tuple[str, ...]
@@ -98,6 +109,7 @@ class LandmarkModel:
     confidence: Confidence | None = None
     guard: Guard | None = None
     familiarity: Familiarity | None = None
+    frame: Frame | None = None
 
     def dynamics(self, scans: Sequence[Pyramid]) -> SearchDynamics:
         """What the agents of this model live in, in some scans of its spacings."""
@@ -143,11 +155,14 @@ class LandmarkModel:
             out["shape.mean"] = torch.from_numpy(self.shape.mean).float()
             out["shape.covariance"] = torch.from_numpy(self.shape.covariance).float()
             out["shape.limit"] = torch.tensor([self.shape.limit])
+            out["shape.noise"] = torch.tensor([self.shape.noise_mm])
         if self.confidence is not None:
             for name, value in asdict(self.confidence).items():
                 out[f"confidence.{name}"] = torch.as_tensor(np.atleast_1d(value)).float()
         if self.familiarity is not None:
             out |= self.familiarity.tensors()
+        if self.frame is not None:
+            out |= self.frame.tensors()
         return out
 
     @staticmethod
@@ -172,22 +187,30 @@ class LandmarkModel:
             network = assemble(make, tensors, source=source, prefix=f"scale{level}.")
             networks.append(network.to(device))
         shape = confidence = None
-        with damaged("the model's shape prior, confidence or familiarity is damaged"):
+        with damaged("the model's shape prior, confidence, familiarity or pose is damaged"):
             if "shape.mean" in tensors:
                 shape = ShapePrior(
                     tensors["shape.mean"].double().numpy(),
                     tensors["shape.covariance"].double().numpy(),
                     float(tensors["shape.limit"][0]),
+                    float(tensors.get("shape.noise", _NOISE)[0]),
                 )
             if "confidence.weights" in tensors:
                 center, scale, weights, bias = (
                     tensors[f"confidence.{name}"].double().numpy()
                     for name in ("center", "scale", "weights", "bias")
                 )
-                confidence = Confidence(center, scale, weights, float(bias[0]))
+                confidence = Confidence(center, scale, weights, float(bias[0]), settings.good_mm)
             familiarity = Familiarity.from_tensors(tensors)
+            frame = Frame.from_tensors(tensors, spacing=settings.spacings[0])
         return LandmarkModel(
-            names, settings, tuple(networks), shape, confidence, familiarity=familiarity
+            names,
+            settings,
+            tuple(networks),
+            shape,
+            confidence,
+            familiarity=familiarity,
+            frame=frame,
         )
 
     @staticmethod

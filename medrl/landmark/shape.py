@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from medrl.volume.procrustes import fit_points
 from medrl.volume.space import apply_affine
 
 Array = NDArray[np.float64]
 
 #: Fewer points than this do not make a shape.
 _LEAST = 6
-#: Detection noise allowed for every landmark, mm per axis.
-_NOISE_MM = 1.5
 #: The landmarks that are farthest off, of which one is rejected at a time.
 _SUSPECTS = 5
 
@@ -50,20 +49,23 @@ class ShapePrior:
         mean: (K, 3) mm, mean shape, centred.
         covariance: (3K, 3K) mm^2, of aligned shapes about the mean.
         limit: Mahalanobis distance above which a detection is rejected.
+        noise_mm: Detection noise allowed for every landmark, per axis.
     """
 
     mean: Array
     covariance: Array
     limit: float = 2.5
+    noise_mm: float = 1.5
 
     @staticmethod
-    def fit(shapes_world: Array, *, limit: float = 2.5) -> ShapePrior:
+    def fit(shapes_world: Array, *, limit: float = 2.5, noise_mm: float = 1.5) -> ShapePrior:
         """Fit mean and covariance by generalised Procrustes analysis.
 
         Args:
             shapes_world: (S, K, 3) RAS mm, labelled training shapes; incomplete ones (NaN) are
                 left out.
             limit: Mahalanobis distance above which a detection is rejected.
+            noise_mm: Detection noise allowed for every landmark, per axis.
 
         Returns:
             The prior, its covariance shrunk towards its diagonal (few shapes, many dimensions).
@@ -73,14 +75,14 @@ class ShapePrior:
         size = np.linalg.norm(mean)
         aligned = complete
         for _ in range(5):
-            aligned = np.stack([apply_affine(similarity(s, mean), s) for s in complete])
+            aligned = np.stack([apply_affine(fit_points(s, mean, scale=True), s) for s in complete])
             mean = aligned.mean(axis=0)
             mean = (mean - mean.mean(axis=0)) * size / np.linalg.norm(mean - mean.mean(axis=0))
         deviations = (aligned - mean).reshape(len(aligned), -1)
         covariance = deviations.T @ deviations / max(1, len(aligned) - 1)
         shrink = min(1.0, deviations.shape[1] / (10.0 * len(aligned)))
         covariance = (1 - shrink) * covariance + shrink * np.diag(np.diag(covariance))
-        return ShapePrior(mean, covariance, limit)
+        return ShapePrior(mean, covariance, limit, noise_mm)
 
     def assess(self, points_world: Array) -> ShapeAssessment:
         """Tell which of a set of detections do not fit the others.
@@ -115,13 +117,13 @@ class ShapePrior:
         One inverse serves all: the blocks P_kk of the precision matrix P of the trusted set give
         the error of predicting each from the rest, P_kk^-1 (P d)_k with covariance P_kk^-1.
         """
-        transform = similarity(points_world[trusted], self.mean[trusted])
+        transform = fit_points(points_world[trusted], self.mean[trusted], scale=True)
         scale = np.cbrt(np.linalg.det(transform[:3, :3]))
         back: Array = np.asarray(np.linalg.inv(transform), dtype=np.float64)
         aligned = apply_affine(transform, points_world)
         count, rows = len(self.mean), np.flatnonzero(trusted)
         index = (3 * rows[:, None] + np.arange(3)).ravel()
-        noise = (_NOISE_MM * scale) ** 2
+        noise = (self.noise_mm * scale) ** 2
         precision = np.linalg.inv(
             self.covariance[np.ix_(index, index)] + noise * np.eye(len(index))
         )
@@ -143,24 +145,3 @@ def _blocks(matrix: Array) -> Array:
     count = len(matrix) // 3
     each = np.arange(count)
     return matrix.reshape(count, 3, count, 3)[each, :, each]
-
-
-def similarity(source: Array, target: Array) -> Array:
-    """Least-squares similarity transform between point sets (Umeyama 1991, eq. 39-43).
-
-    Args:
-        source: (P, 3).
-        target: (P, 3).
-
-    Returns:
-        (4, 4) matrix that maps source to target: rotation, one scale, translation.
-    """
-    a, b = source - source.mean(axis=0), target - target.mean(axis=0)
-    u, singular, vt = np.linalg.svd(b.T @ a)
-    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    rotation = (u * sign) @ vt
-    scale = (singular * sign).sum() / (a**2).sum()
-    transform = np.eye(4)
-    transform[:3, :3] = scale * rotation
-    transform[:3, 3] = target.mean(axis=0) - scale * rotation @ source.mean(axis=0)
-    return transform

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from medrl.bundles import save_guard
 from medrl.errors import MedrlError
 from medrl.landmark.calibrate import calibrate
-from medrl.landmark.data import landmark_names, load_labelled, points_array, read_datalist
+from medrl.landmark.data import (
+    Sample,
+    landmark_names,
+    load_labelled,
+    points_array,
+    read_datalist,
+)
+from medrl.landmark.frame import Frame, laid_straight, mirrored
 from medrl.landmark.guard import fit_guard
 from medrl.landmark.learner import LearnerSettings, ScaleLearner
-from medrl.landmark.model import LandmarkModel
+from medrl.landmark.model import LandmarkModel, ModelSettings
 from medrl.landmark.shape import ShapePrior
 from medrl.rl.checkpoint import load_module
 from medrl.rl.jobs import Job, run_jobs
 from medrl.rl.stage import checkpoint_folder, run_stage
 from medrl.systems import Report
+from medrl.volume.pose import Pose, PoseTemplate
 from medrl.volume.prepare import Preprocessing
+from medrl.volume.read import read
 
 if TYPE_CHECKING:
     from medrl.engines import Engine
+
+PoseHandling = Literal["given", "any"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,11 @@ class TrainSettings:
     Attributes:
         name: Name of the model.
         modality: ``MR``, ``CT`` or ``any``; scans that plainly are the other will be refused.
+        pose: ``given``: scans lie about alike, as heads in scanners do. ``any``: they are turned in
+            all ways, as specimens are. Then they are laid straight by their landmarks, and the
+            model finds by itself how a scan is turned before it searches.
+        mirror: Learn on mirror images, too, of what is alike on both sides, such as a skull; with
+            ``pose`` ``any`` only. Which landmarks are partners follows from where they are.
         imitation_steps: Batches of imitation on each scale, finest first.
         dqn_steps: Batches of DQN on each scale after that, finest first.
         learner: Network and learning.
@@ -44,6 +61,8 @@ class TrainSettings:
 
     name: str = "my-landmarks"
     modality: str = "any"
+    pose: PoseHandling = "given"
+    mirror: bool = False
     imitation_steps: tuple[int, ...] = (7500, 4800, 3400)
     dqn_steps: tuple[int, ...] = (1500, 800, 300)
     learner: LearnerSettings = field(default_factory=LearnerSettings)
@@ -87,6 +106,8 @@ def train(
         raise MedrlError(
             f"imitation_steps and dqn_steps need one number for each of {scales} scales"
         )
+    if settings.mirror and settings.pose == "given":
+        raise MedrlError("mirror images need scans that are laid straight: pose any")
     checkpoints = checkpoint_folder(out, resume=settings.resume)
     samples = read_datalist(data)
     names = landmark_names(samples["training"])
@@ -104,8 +125,13 @@ def train(
         network = model_settings.build_network(len(names))
         load_module(_checkpoint(checkpoints / job.name), network)
         networks.append(network.eval().to(settings.device))
-    shape = _shape_prior(np.stack([points_array(s, names) for s in samples["training"]]))
+    shapes = np.stack([points_array(s, names) for s in samples["training"]])
+    shape = _shape_prior(shapes, model_settings)
     model = LandmarkModel(names, model_settings, tuple(networks), shape)
+    training, frame = _learned_on(settings, samples["training"], names)
+    if frame is not None:
+        straight = training[: len(samples["training"])]
+        model = replace(model, frame=_with_template(frame, straight, model_settings))
     if samples["validation"]:
         model = calibrate(
             model,
@@ -123,7 +149,10 @@ def refit_guard(
 ) -> Path:
     """See :meth:`medrl.systems.System.refit_guard`."""
     model, _ = LandmarkModel.load(bundle)
-    guarded = _guarded(model, data, TrainSettings(), report)
+    made = model.settings
+    learner = replace(LearnerSettings(), spacings=made.spacings, window=made.window)
+    pose: PoseHandling = "given" if model.frame is None else "any"
+    guarded = _guarded(model, data, TrainSettings(pose=pose, learner=learner), report)
     seen = {} if guarded.familiarity is None else guarded.familiarity.tensors()
     return save_guard(bundle, guarded.guard, seen, out=out)
 
@@ -133,10 +162,10 @@ def _guarded(
 ) -> LandmarkModel:
     """The model with a guard, fitted on the training scans of a datalist."""
     report = report or (lambda *_: None)
-    training = read_datalist(data)["training"]
+    training, frame = _learned_on(settings, read_datalist(data)["training"], model.names)
     return fit_guard(
         model,
-        load_labelled(training, model.names, model.settings.preprocessing),
+        load_labelled(training, model.names, model.settings.preprocessing, frame=frame),
         augmentation=settings.learner.augmentation,
         seed=settings.seed,
         progress=lambda done, total: report("guard", done, total, {}),
@@ -157,9 +186,11 @@ def train_scale(
         logs: Folder for TensorBoard.
     """
     samples = read_datalist(data)["training"]
+    names = landmark_names(samples)
     preprocessing = Preprocessing(spacing=settings.learner.spacings[0])
+    training, frame = _learned_on(settings, samples, names)
     learner = ScaleLearner(
-        load_labelled(samples, landmark_names(samples), preprocessing),
+        load_labelled(training, names, preprocessing, frame=frame),
         level=level,
         settings=settings.learner,
         imitation_steps=settings.imitation_steps[level],
@@ -170,13 +201,35 @@ def train_scale(
     run_stage(learner, _checkpoint(folder), logs=logs, resume=True, report=report)
 
 
+def _learned_on(
+    settings: TrainSettings, samples: Sequence[Sample], names: Sequence[str]
+) -> tuple[list[Sample], Frame | None]:
+    """What agents learn on: scans as they lie, or laid straight, and perhaps mirrored."""
+    if settings.pose == "given":
+        return list(samples), None
+    straight, expected = laid_straight(samples, names)
+    learner = settings.learner
+    margin = learner.window / 2 * learner.spacings[-1]
+    frame = Frame(expected, learner.spacings[0], margin)
+    return [*straight, *(mirrored(straight, names, expected) if settings.mirror else ())], frame
+
+
+def _with_template(frame: Frame, straight: Sequence[Sample], settings: ModelSettings) -> Frame:
+    """The frame with what scans look like that were laid straight by their landmarks."""
+    scans = (Pose(one.straight, math.nan).straightened(read(one.image)) for one in straight)
+    template = PoseTemplate.fit(scans, settings.preprocessing.normalize())
+    return replace(frame, template=template)
+
+
 def _checkpoint(folder: Path) -> Path:
     return folder / f"{folder.name}.safetensors"
 
 
-def _shape_prior(shapes_world: np.ndarray[Any, np.dtype[np.float64]]) -> ShapePrior | None:
+def _shape_prior(
+    shapes_world: np.ndarray[Any, np.dtype[np.float64]], settings: ModelSettings
+) -> ShapePrior | None:
     """A prior where there are enough landmarks and complete training shapes for one."""
     complete = (~np.isnan(shapes_world).any(axis=(1, 2))).sum()
     if shapes_world.shape[1] < 8 or complete < 20:
         return None
-    return ShapePrior.fit(shapes_world)
+    return ShapePrior.fit(shapes_world, noise_mm=0.75 * settings.spacings[0])

@@ -27,12 +27,13 @@ from medrl.registration.dynamics import (
 from medrl.registration.network import LevelSettings
 from medrl.registration.synthesis import Source, Synthesis, make_pair
 from medrl.registration.task import AlignTask
-from medrl.registration.transforms import compose, decompose, random_rotations, rotation
+from medrl.registration.transforms import compose, decompose, random_rotations
 from medrl.rl.checkpoint import State
 from medrl.rl.env import AgentsEnv
 from medrl.rl.pool import Pool
 from medrl.volume.pyramid import Pyramid
 from medrl.volume.resample import smoothing_kernel
+from medrl.volume.rotations import rotation
 
 
 @dataclass(frozen=True)

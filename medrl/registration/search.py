@@ -15,8 +15,9 @@ from medrl.agents.rollout import Beam
 from medrl.registration.dynamics import RegistrationDynamics, RegistrationState, step_sizes
 from medrl.registration.network import RegistrationNetwork, expected_steps
 from medrl.registration.similarity import similarity
-from medrl.registration.transforms import directions, rotation
+from medrl.registration.transforms import directions
 from medrl.trajectory import AgentPath, Watch
+from medrl.volume.rotations import rotation
 
 Scorer = Literal["similarity", "error"]
 

@@ -14,6 +14,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from medrl.volume.rotations import rotation, rotation_vector
+
 Kind = Literal["rigid", "similarity", "affine"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -72,41 +74,6 @@ def about(matrix: Tensor, pivot: Tensor) -> Tensor:
 def move(matrix: Tensor, points: Tensor) -> Tensor:
     """Points (..., K, 3) moved by matrices (..., 4, 4)."""
     return points @ matrix[..., :3, :3].transpose(-1, -2) + matrix[..., None, :3, 3]
-
-
-def rotation(turn: Tensor) -> Tensor:
-    """Rotation matrices (..., 3, 3) of rotation vectors (..., 3) in degrees (Rodrigues)."""
-    radians = torch.deg2rad(turn)
-    cross = torch.zeros((*turn.shape[:-1], 3, 3)).to(turn)
-    x, y, z = radians.unbind(dim=-1)
-    cross[..., 0, 1], cross[..., 0, 2], cross[..., 1, 2] = -z, y, -x
-    cross = cross - cross.transpose(-1, -2)
-    angle = radians.norm(dim=-1)[..., None, None]
-    # sin(a) / a and (1 - cos(a)) / a^2, at 0 as well.
-    first, second = torch.sinc(angle / torch.pi), torch.sinc(angle / (2 * torch.pi)).square() / 2
-    return torch.eye(3).to(turn) + first * cross + second * (cross @ cross)
-
-
-def rotation_vector(matrix: Tensor) -> Tensor:
-    """Rotation vectors (..., 3) in degrees, up to 180, of rotation matrices (..., 3, 3)."""
-    m = matrix
-    trace = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]
-    # Rows of 4 q q^T of the quaternion q = (w, x, y, z) (Shepperd); the longest is stable.
-    rows = m.new_empty((*m.shape[:-2], 4, 4))
-    rows[..., 0, 0] = 1 + trace
-    for a in range(3):
-        b, c = (a + 1) % 3, (a + 2) % 3
-        rows[..., a + 1, a + 1] = 1 - trace + 2 * m[..., a, a]
-        rows[..., 0, a + 1] = rows[..., a + 1, 0] = m[..., c, b] - m[..., b, c]
-        rows[..., a + 1, b + 1] = rows[..., b + 1, a + 1] = m[..., a, b] + m[..., b, a]
-    longest = torch.diagonal(rows, dim1=-2, dim2=-1).argmax(dim=-1)
-    q = rows.gather(-2, longest[..., None, None].expand(*longest.shape, 1, 4))[..., 0, :]
-    q = q / q.norm(dim=-1, keepdim=True)
-    q = torch.where(q[..., :1] < 0, -q, q)
-    sine = q[..., 1:].norm(dim=-1, keepdim=True)
-    angle = 2 * torch.atan2(sine, q[..., :1])
-    factor = torch.where(sine > 1e-9, angle / sine.clamp(min=1e-9), torch.full_like(angle, 2.0))
-    return torch.rad2deg(factor * q[..., 1:])
 
 
 def constrain(parameters: Tensor, kind: Kind) -> Tensor:

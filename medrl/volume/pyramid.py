@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -44,7 +44,11 @@ class Pyramid:
     def to(self, device: str | torch.device) -> Pyramid:
         """The same pyramid with its volumes on another device."""
         levels = tuple(level.to(device) for level in self.levels)
-        return Pyramid(levels, self.spacings, self.affines, self.background)
+        return replace(self, levels=levels)
+
+    def moved(self, transform_world: NDArray[np.float64]) -> Pyramid:
+        """The same volumes elsewhere in the world, by a (4, 4) transform (RAS mm)."""
+        return replace(self, affines=tuple(transform_world @ affine for affine in self.affines))
 
 
 def level_strides(spacings: Sequence[float]) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ def simulated(count=4000, seed=0):
 def test_weights_agree_with_scikit_learn():
     features, error = simulated()
     fitted = Confidence.fit(features, error, ridge=1.0)
-    standard = (_transform(features) - fitted.center) / fitted.scale
+    standard = (_transform(features, GOOD_MM) - fitted.center) / fitted.scale
     reference = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000).fit(standard, error < GOOD_MM)
     np.testing.assert_allclose(fitted.weights, reference.coef_[0], atol=2e-3)
     np.testing.assert_allclose(fitted.bias, reference.intercept_[0], atol=2e-3)

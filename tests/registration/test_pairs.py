@@ -15,8 +15,9 @@ from medrl.registration.network import LevelSettings
 from medrl.registration.pairs import PairSampler, PoseDistribution, halve
 from medrl.registration.synthesis import Source, Synthesis, make_pair
 from medrl.registration.task import AlignTask
-from medrl.registration.transforms import compose, rotation_vector
+from medrl.registration.transforms import compose
 from medrl.volume.pyramid import build_pyramid
+from medrl.volume.rotations import rotation_vector
 
 LEVEL = LevelSettings(spacing=8.0, window=12)
 SHAPE = (22, 26, 18)
