@@ -1,8 +1,8 @@
 """How well `brain-t1` finds its landmarks in heads that it was not trained on.
 
-IXI heads as they are, corrupted (pose, grid, scanner) and cut in half: errors, presence, what the
-confidence is worth, CPU time, next to the mean position and atlases carried over by affine
-registration. Figures for tuning come from --split val; the holdout is for the model that ships.
+IXI heads as they are, turned by any angle, corrupted (pose, grid, scanner) and cut in half: errors,
+presence, what the confidence is worth, CPU time, next to the mean position and atlases carried over
+by affine registration. Figures for tuning come from --split val; the holdout is for the model that ships.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from evaluation import ixi
-from evaluation.images import LabelledImage, corrupt, half
+from evaluation.images import LabelledImage, corrupt, half, turned
 from evaluation.results import RESULTS, save
 
 from medrl.evaluation import Measurements, Table, compare, plain, summarize
@@ -52,6 +52,13 @@ def corrupted(subject: str, count: int) -> Iterator[LabelledImage]:
     """Corrupted copies of a subject, the same ones in every run."""
     for index in range(count):
         head = corrupt(ixi.load(subject), np.random.default_rng([_number(subject), index, 1]))
+        yield replace(head, name=f"{head.name} {index}")
+
+
+def turned_about(subject: str, count: int) -> Iterator[LabelledImage]:
+    """A subject turned by any angle, the same ones in every run."""
+    for index in range(count):
+        head = turned(ixi.load(subject), np.random.default_rng([_number(subject), index, 3]))
         yield replace(head, name=f"{head.name} {index}")
 
 
@@ -93,6 +100,7 @@ def main() -> None:
     parser.add_argument("--model", default="brain-t1", help="name or folder of the model")
     parser.add_argument("--split", choices=("val", "holdout"), default="holdout")
     parser.add_argument("--corruptions", type=int, default=4, help="corrupted copies a head")
+    parser.add_argument("--turns", type=int, default=3, help="copies a head that are turned")
     parser.add_argument("--half-rounds", type=int, default=1, help="rounds of six halves a head")
     parser.add_argument("--atlases", type=int, default=3, help="0 leaves the affine atlases out")
     parser.add_argument("--out", type=Path, help="JSON file; by default in results/")
@@ -112,6 +120,7 @@ def main() -> None:
     measured = {
         "as is": run([ixi.load(s) for s in subjects], whole),
         "corrupted": run([h for s in subjects for h in corrupted(s, options.corruptions)], own),
+        "turned": run([h for s in subjects for h in turned_about(s, options.turns)], own),
         "halves": run([h for s in subjects for h in halves(s, options.half_rounds)], own),
     }
     seconds = measured["as is"].select(metric="seconds").by("method")
@@ -166,7 +175,7 @@ def report(result: dict[str, Any]) -> str:
 def in_words(result: dict[str, Any]) -> str:
     """Errors, and their share of the baselines'."""
     parts = []
-    for name in ("as is", "corrupted"):
+    for name in ("as is", "turned", "corrupted"):
         f = result["accuracy"][name][AGENTS]["all"]
         parts.append(
             f"{name}: mean {f['mean']:.2f} mm, {f['above_5']:.1%} above 5 mm, "

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from monai.data.meta_tensor import MetaTensor
 from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from medrl.volume.itk import from_sitk
 from medrl.volume.space import lps_to_ras, ras_to_lps
@@ -77,6 +78,24 @@ class Corruption:
     slice_mm: float = 3.0
     bias: float = 0.3
     noise: tuple[float, float] = (0.02, 0.08)
+
+
+def turned(case: LabelledImage, rng: Generator) -> LabelledImage:
+    """Turn a scan in the world by any angle, all rotations being equally likely.
+
+    Voxels stay as they are; the grid turns with the head.
+    """
+    rotation = Rotation.random(random_state=rng).as_matrix()
+    center = center_of(case.image)
+    image = sitk.Image(case.image)
+    direction = np.array(image.GetDirection()).reshape(3, 3)
+    image.SetDirection((rotation @ direction).ravel().tolist())
+    image.SetOrigin((rotation @ (np.array(image.GetOrigin()) - center) + center).tolist())
+    points = {
+        name: lps_to_ras(rotation @ (ras_to_lps(point) - center) + center)
+        for name, point in case.points_world.items()
+    }
+    return replace(case, name=f"{case.name} turned", image=image, points_world=points)
 
 
 def corrupt(

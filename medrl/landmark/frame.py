@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medrl.errors import MedrlError
 from medrl.landmark.data import Sample, points_array
-from medrl.volume.pose import Pose, PoseTemplate
+from medrl.volume.pose import WHOLE, Pose, PoseTemplate
 from medrl.volume.procrustes import fit_points, lay_straight, mirror_partners
 from medrl.volume.resample import resample_onto
 from medrl.volume.space import apply_affine, as_affine
@@ -34,12 +34,15 @@ class Frame:
         margin_mm: How far around the landmarks it is seen.
         template: What straight scans look like; None while training, when landmarks say how a scan
             lies.
+        always: The agents know straight scans only. Otherwise they search parts of scans, which
+            say less surely how they lie, as they are.
     """
 
     expected: Array
     spacing: float
     margin_mm: float
     template: PoseTemplate | None = None
+    always: bool = True
 
     def seen(self, scan: MetaTensor, straight: Array) -> MetaTensor:
         """What agents see of a scan.
@@ -65,10 +68,14 @@ class Frame:
             background=float(scan.as_tensor().min()),
         )
 
-    def find(self, scan: MetaTensor, normalize: Callable[[MetaTensor], MetaTensor]) -> Pose:
-        """How a scan (1, I, J, K) is turned; see :meth:`medrl.volume.pose.PoseTemplate.find`."""
+    def find(self, scan: MetaTensor, normalize: Callable[[MetaTensor], MetaTensor]) -> Pose | None:
+        """How a scan (1, I, J, K) is turned, or None if it is to be searched as it lies.
+
+        See :meth:`medrl.volume.pose.PoseTemplate.find`.
+        """
         assert self.template is not None
-        return self.template.find(scan, normalize)
+        pose = self.template.find(scan, normalize)
+        return pose if self.always or pose.share > WHOLE else None
 
     def tensors(self) -> dict[str, Tensor]:
         """What to store of it."""
@@ -76,6 +83,7 @@ class Frame:
         return self.template.tensors() | {
             "frame.expected": torch.from_numpy(self.expected).float(),
             "frame.margin": torch.tensor([self.margin_mm]),
+            "frame.always": torch.tensor([float(self.always)]),
         }
 
     @staticmethod
@@ -85,7 +93,8 @@ class Frame:
         if template is None:
             return None
         expected = tensors["frame.expected"].double().numpy()
-        return Frame(expected, spacing, float(tensors["frame.margin"][0]), template)
+        margin, always = (float(tensors[f"frame.{name}"][0]) for name in ("margin", "always"))
+        return Frame(expected, spacing, margin, template, bool(always))
 
 
 def laid_straight(samples: Sequence[Sample], names: Sequence[str]) -> tuple[list[Sample], Array]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medrl.bundles import save_guard
 from medrl.errors import MedrlError
@@ -35,6 +35,10 @@ from medrl.volume.read import read
 
 if TYPE_CHECKING:
     from medrl.engines import Engine
+
+#: How far around the landmarks agents see scans that are laid straight, voxels of the coarsest
+#: scale.
+_MARGIN = 9
 
 PoseHandling = Literal["given", "any"]
 
@@ -157,6 +161,18 @@ def refit_guard(
     return save_guard(bundle, guarded.guard, seen, out=out)
 
 
+def fit_pose(
+    bundle: Path, *, data: Path, out: Path | None = None, report: Report | None = None
+) -> Path:
+    """See :meth:`medrl.systems.System.fit_pose`."""
+    model, _ = LandmarkModel.load(bundle)
+    straight, expected = laid_straight(read_datalist(data)["training"], model.names)
+    frame = replace(_frame(expected, model.settings.spacings), always=False)
+    frame = _with_template(frame, straight, model.settings)
+    seen = {} if model.familiarity is None else model.familiarity.tensors()
+    return save_guard(bundle, None, seen | frame.tensors(), out=out)
+
+
 def _guarded(
     model: LandmarkModel, data: Path, settings: TrainSettings, report: Report | None
 ) -> LandmarkModel:
@@ -208,15 +224,17 @@ def _learned_on(
     if settings.pose == "given":
         return list(samples), None
     straight, expected = laid_straight(samples, names)
-    learner = settings.learner
-    margin = learner.window / 2 * learner.spacings[-1]
-    frame = Frame(expected, learner.spacings[0], margin)
+    frame = _frame(expected, settings.learner.spacings)
     return [*straight, *(mirrored(straight, names, expected) if settings.mirror else ())], frame
+
+
+def _frame(expected: NDArray[np.float64], spacings: Sequence[float]) -> Frame:
+    return Frame(expected, spacings[0], _MARGIN * spacings[-1])
 
 
 def _with_template(frame: Frame, straight: Sequence[Sample], settings: ModelSettings) -> Frame:
     """The frame with what scans look like that were laid straight by their landmarks."""
-    scans = (Pose(one.straight, math.nan).straightened(read(one.image)) for one in straight)
+    scans = (Pose(one.straight).straightened(read(one.image)) for one in straight)
     template = PoseTemplate.fit(scans, settings.preprocessing.normalize())
     return replace(frame, template=template)
 

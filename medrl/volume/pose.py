@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -27,6 +28,12 @@ _SIGMA = 1.5
 _ROTATIONS, _BETTER, _BEST = 2000, 24, 3
 #: Improvement on the coarse and on the fine look: largest step in degrees and in voxels, and steps.
 _CLIMBS = ((2.5, 0.2, 25), (1.2, 0.1, 20))
+#: How far from its centre of mass the middle of a scan is looked for, voxels of the template.
+_FAR = 12
+#: More than this share of what straight scans show is nearly all; with less, turned scans must fit
+#: better by this.
+WHOLE = 0.85
+_CLEARLY = 0.1
 #: Share of what is in a scan that the template holds, and voxels looked at to tell where it is.
 _CONTENT, _SAMPLES = 0.97, 200_000
 
@@ -38,10 +45,12 @@ class Pose:
     Attributes:
         matrix: (4, 4) rigid, from the scan's world to the straight one (RAS mm).
         score: How well the scan then fits what straight ones look like, a correlation.
+        share: How much of what straight ones show is in the scan.
     """
 
     matrix: Array
-    score: float
+    score: float = math.nan
+    share: float = math.nan
 
     @property
     def turn_deg(self) -> float:
@@ -62,10 +71,12 @@ class PoseTemplate:
     Attributes:
         volume: (S, S, S) float32, normalised.
         affine: (4, 4), its voxels to the straight world (RAS mm).
+        usual: Score of the scans that it is the mean of, the median.
     """
 
     volume: Tensor
     affine: Array
+    usual: float = 1.0
 
     @staticmethod
     def fit(scans: Iterable[MetaTensor], normalize: Normalize) -> PoseTemplate:
@@ -75,19 +86,25 @@ class PoseTemplate:
             scans: Each (1, I, J, K), whose affine leads to the straight world. Gone through once.
             normalize: What brings intensities to a common scale.
         """
-        total, affine, count = torch.zeros(()), np.eye(4), 0
+        affine = np.eye(4)
+        seen: list[Tensor] = []
         for scan in scans:
-            if count == 0:
+            if not seen:
                 affine = _grid_around(scan, normalize)
             own = resample_onto(scan, affine=affine, shape=(_SIDE,) * 3, background=_air(scan))
-            total, count = total + normalize(own).as_tensor()[0], count + 1
-        return PoseTemplate(_blurred(total / count), affine)
+            seen.append(normalize(own).as_tensor()[0])
+        mean = _blurred(torch.stack(seen).mean(dim=0))
+        every = torch.stack([_blurred(one).flatten() for one in seen])
+        usual = torch.corrcoef(torch.cat([mean.flatten()[None], every]))[0, 1:].median()
+        return PoseTemplate(mean, affine, float(usual))
 
     def find(self, scan: MetaTensor, normalize: Normalize) -> Pose:
         """Look for how a scan is turned.
 
-        As it was given, and in many rotations about the centre of mass; the best, and how it was
-        given, are improved by the gradient of the fit, and with them where the scan lies.
+        First as it was given, wherever it lies. If that fits less well than is usual, in many
+        rotations about its centre of mass as well. The best are improved by the gradient of the
+        fit. A part of a scan that fits is easily found in another: where much of what straight
+        scans show is missing, turned ones must fit clearly better than the one that was given.
 
         Args:
             scan: (1, I, J, K) with a voxel-to-world affine (RAS mm).
@@ -97,30 +114,38 @@ class PoseTemplate:
             MedrlError: If the scan is constant or its geometry unusable.
         """
         look = _Look(self, scan, normalize)
+        places = look.middle + look.spacing * _shifts()
+        given = look.best(torch.eye(3).expand(len(places), 3, 3), places, keep=_BEST)
+        if given.score >= self.usual:
+            return given
         turns = spread_rotations(_ROTATIONS).float()
-        best = look.scores(turns, look.middle.expand(len(turns), 3), level=0).topk(_BETTER).indices
-        turns = torch.cat([torch.eye(3)[None], turns[best]])
-        found = look.improved(turns, look.middle.expand(len(turns), 3), level=0, keep=_BEST)
-        return look.pose(*look.improved(*found, level=1, keep=1))
+        turned = look.best(turns, look.middle.expand(len(turns), 3), keep=_BETTER)
+        whole = min(given.share, turned.share) > WHOLE
+        return turned if turned.score > given.score + (0.0 if whole else _CLEARLY) else given
 
     def tensors(self) -> dict[str, Tensor]:
         """What to store of it."""
-        return {"pose.volume": self.volume.half(), "pose.affine": torch.from_numpy(self.affine)}
+        return {
+            "pose.volume": self.volume.half(),
+            "pose.affine": torch.from_numpy(self.affine),
+            "pose.usual": torch.tensor([self.usual]),
+        }
 
     @staticmethod
     def from_tensors(tensors: Mapping[str, Tensor]) -> PoseTemplate | None:
         """Read what :meth:`tensors` gave; None if there is none."""
         if "pose.volume" not in tensors:
             return None
-        return PoseTemplate(tensors["pose.volume"].float(), tensors["pose.affine"].double().numpy())
+        volume, affine, usual = (tensors[f"pose.{name}"] for name in ("volume", "affine", "usual"))
+        return PoseTemplate(volume.float(), affine.double().numpy(), float(usual[0]))
 
 
 class _Look:
     """A scan, seen as coarsely as the template, and how well the template fits it."""
 
     def __init__(self, template: PoseTemplate, scan: MetaTensor, normalize: Normalize) -> None:
-        self._spacing = float(template.affine[0, 0])
-        coarse = normalize(resample_isotropic(scan, spacing=self._spacing, background=_air(scan)))
+        self.spacing = float(template.affine[0, 0])
+        coarse = normalize(resample_isotropic(scan, spacing=self.spacing, background=_air(scan)))
         volume = coarse.as_tensor()[0].float().cpu()
         self.volume = _blurred(volume)
         affine = as_affine(coarse.affine)
@@ -133,15 +158,21 @@ class _Look:
             points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
             away = apply_affine(template.affine, points) - self._template_middle
             # A ball looks the same from everywhere.
-            ball = np.linalg.norm(away, axis=1) < _SIDE / 2 * self._spacing
+            ball = np.linalg.norm(away, axis=1) < _SIDE / 2 * self.spacing
             i, j, k = torch.from_numpy(points[ball]).long().unbind(dim=1)
             self._levels.append((torch.from_numpy(away[ball]).float(), template.volume[i, j, k]))
 
-    def scores(self, turn: Tensor, place: Tensor, *, level: int, chunk: int = 100) -> Tensor:
-        """Correlation (N,) of the template with what it lies on, by turns and places."""
+    def scores(
+        self, turn: Tensor, place: Tensor, *, level: int, chunk: int = 100
+    ) -> tuple[Tensor, Tensor]:
+        """How the template fits what it lies on, by N turns and places.
+
+        Returns:
+            Correlations (N,), less where little of it was scanned, and how much was (N,).
+        """
         points, expected = self._levels[level]
         size = torch.tensor(self.volume.shape)
-        found = []
+        fits, shares = [], []
         for turns, places in zip(turn.split(chunk), place.split(chunk), strict=True):
             world = torch.einsum("nij,pj->npi", turns, points) + places[:, None]
             voxel = world @ self._to_voxel[:3, :3].T + self._to_voxel[:3, 3]
@@ -151,14 +182,22 @@ class _Look:
                 where.flip(-1).view(1, 1, *where.shape[:2], 3),
                 align_corners=False,
             )[0, 0, 0]
-            # What was not scanned says nothing, but most of the template must have been.
+            # What was not scanned says nothing, but half of what there is must have been.
             known = (where.abs() <= 1).all(dim=-1).float()
-            share = known.mean(dim=1, keepdim=True).clamp(min=1e-6)
-            means = [(v * known).mean(dim=1, keepdim=True) / share for v in (seen, expected[None])]
+            count = known.sum(dim=1, keepdim=True).clamp(min=1)
+            means = [(v * known).sum(dim=1, keepdim=True) / count for v in (seen, expected[None])]
             a, b = (seen - means[0]) * known, (expected - means[1]) * known
             fit = (a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-6)
-            found.append(fit * (2 * share[:, 0]).clamp(max=1.0))
-        return torch.cat(found)
+            share = (known @ expected) / expected.sum()
+            fits.append(fit * (2 * share).clamp(max=1.0))
+            shares.append(share)
+        return torch.cat(fits), torch.cat(shares)
+
+    def best(self, turn: Tensor, place: Tensor, *, keep: int) -> Pose:
+        """The best of N turns and places, of which so many are improved."""
+        chosen = self.scores(turn, place, level=0)[0].topk(keep).indices
+        found = self.improved(turn[chosen], place[chosen], level=0, keep=min(keep, _BEST))
+        return self.pose(*self.improved(*found, level=1, keep=1))
 
     def improved(
         self, turn: Tensor, place: Tensor, *, level: int, keep: int
@@ -168,16 +207,17 @@ class _Look:
         with torch.enable_grad():
             angle = torch.zeros((len(turn), 3), requires_grad=True)
             at = place.clone().requires_grad_(True)
-            paces = ((angle, deg), (at, voxels * self._spacing))
+            paces = ((angle, deg), (at, voxels * self.spacing))
             climber = torch.optim.Adam([{"params": [what], "lr": pace} for what, pace in paces])
             slower = torch.optim.lr_scheduler.LinearLR(climber, 1.0, 0.1, steps)
             for _ in range(steps):
                 climber.zero_grad()
-                (-self.scores(rotation(angle) @ turn, at, level=level).sum()).backward()
+                fits, _ = self.scores(rotation(angle) @ turn, at, level=level)
+                (-fits.sum()).backward()
                 climber.step()
                 slower.step()
         turn, place = (rotation(angle) @ turn).detach(), at.detach()
-        best = self.scores(turn, place, level=level).topk(keep).indices
+        best = self.scores(turn, place, level=level)[0].topk(keep).indices
         return turn[best], place[best]
 
     def pose(self, turn: Tensor, place: Tensor) -> Pose:
@@ -187,7 +227,8 @@ class _Look:
         u, _, vt = np.linalg.svd(turn[0].double().numpy().T)
         matrix[:3, :3] = u @ vt
         matrix[:3, 3] = self._template_middle - matrix[:3, :3] @ place[0].double().numpy()
-        return Pose(matrix, float(self.scores(turn, place, level=1)[0]))
+        score, share = self.scores(turn, place, level=1)
+        return Pose(matrix, float(score[0]), float(share[0]))
 
 
 def _grid_around(scan: MetaTensor, normalize: Normalize) -> Array:
@@ -204,6 +245,12 @@ def _grid_around(scan: MetaTensor, normalize: Normalize) -> Array:
     affine = np.diag([2 * reach / _SIDE] * 3 + [1.0])
     affine[:3, 3] = -reach + reach / _SIDE
     return affine
+
+
+def _shifts() -> Tensor:
+    """Where a scan may lie, (P, 3) voxels of the template from its centre of mass."""
+    axis = torch.arange(-_FAR, _FAR + 1, _COARSE).float()
+    return torch.cartesian_prod(axis, axis, axis)
 
 
 def _centre_of_mass(volume: Tensor, affine: Array) -> Array:

@@ -88,9 +88,12 @@ def mirror_partners(points: Array) -> tuple[Array, NDArray[np.int64]]:
             if np.array_equal(chosen, partner):
                 break
             partner = chosen
-            matrix = fit_points(mirrored, points[partner], scale=False)
+            away = np.linalg.norm(moved - points[partner], axis=1)
+            # Points without a partner must not drag the others away from theirs.
+            near = away <= 2 * np.median(away)
+            matrix = fit_points(mirrored[near], points[partner[near]], scale=False)
             moved = apply_affine(matrix, mirrored)
-        off = float(np.linalg.norm(moved - points[partner], axis=1).mean())
+        off = float(np.median(np.linalg.norm(moved - points[partner], axis=1)))
         if best is None or off < best[0]:
             best = off, matrix @ np.diag([-1.0, 1.0, 1.0, 1.0]), partner
     assert best is not None

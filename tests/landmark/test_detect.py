@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -155,16 +156,21 @@ def test_the_networks_that_it_is_given_stay_as_they_are(heads):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_the_trajectory_leads_from_the_centre_to_the_answer(detector, heads):
+@pytest.mark.parametrize("laid_straight", [True, False])
+def test_the_trajectory_leads_from_the_start_to_the_answer(detector, heads, laid_straight):
     scan, _ = heads[0]
-    detection = detector.detect(scan)
+    frame = detector.model.frame if laid_straight else None
+    detection = LandmarkDetector(replace(detector.model, frame=frame)).detect(scan)
     center = scan.affine.numpy() @ [*(np.array(scan.shape[1:]) / 2), 1]
     for agent in detection.trajectory.agents:
-        assert np.abs(agent.positions_world[0] - center[:3]).max() <= 6.0
+        # From where it is on average, or from the middle of the scan.
+        goal, near = (agent.answer_world, 20.0) if laid_straight else (center[:3], 6.0)
+        assert np.abs(agent.positions_world[0] - goal).max() <= near
         assert list(agent.scales_mm) == sorted(agent.scales_mm, reverse=True)
         assert np.linalg.norm(agent.positions_world[-1] - agent.answer_world) < 8.0
         steps = np.diff(agent.positions_world, axis=0)[np.diff(agent.scales_mm) == 0]
-        assert np.allclose(np.abs(steps).sum(axis=1) % 2, 0)
+        lengths = np.linalg.norm(steps, axis=1)
+        assert np.allclose(lengths, agent.scales_mm[1:][np.diff(agent.scales_mm) == 0])
 
 
 def volume(values, spacing=2.0):
