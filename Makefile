@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MEDRL_DATA
 
-.PHONY: help demo test fuzz lint train-landmark train-hippocampus train-sarcoma train-rigid-head \
+.PHONY: help demo test fuzz lint train-landmark train-mouse-skull train-hippocampus train-sarcoma train-rigid-head \
         train-spine-boxes train-brain-boxes \
         train-sarcoma-boxes bench docs docs-napari clean
 help:
@@ -21,7 +21,8 @@ help:
 	@echo "make test            run every test"
 	@echo "make fuzz            read ten thousand damaged files (FUZZ_COUNT, FUZZ_SEED)"
 	@echo "make lint            ruff and mypy --strict"
-	@echo "make train-landmark  train the landmark model that ships (MEDRL_DATA: the scans)"
+	@echo "make train-landmark, make train-mouse-skull"
+	@echo "                     train the landmark models that ship (MEDRL_DATA: the scans)"
 	@echo "make train-hippocampus, make train-sarcoma"
 	@echo "                     train the seed models that ship"
 	@echo "make train-rigid-head"
@@ -90,6 +91,18 @@ train-landmark: $(VENV)/.installed-train
 	  --card recipes/brain-t1/card.json --licence recipes/brain-t1/LICENSE \
 	  --data runs/brain-t1/data/datalist.json -o runs/brain-t1
 	$(BIN)/medrl pose runs/brain-t1/brain-t1 --data runs/brain-t1/data/datalist.json
+
+train-mouse-skull: $(VENV)/.installed-train
+	$(BIN)/medrl datasets export mouse_skull_ct --root $(MEDRL_DATA)/mouse_skull_ct -o runs/mouse-skull-ct/data
+	$(BIN)/medrl train landmark --name mouse-skull-ct --modality CT --pose any --mirror \
+	  --imitation-steps 6000 2500 --dqn-steps 300 100 \
+	  --learner.spacings 0.15 0.3 --learner.near 6 --learner.refresh-every 20 --learner.slots 48 \
+	  --learner.augmentation.rotation-deg 12 --learner.augmentation.pose-probability 0.9 \
+	  --learner.augmentation.scaling 0.08 --learner.augmentation.crop-probability 0.1 \
+	  --learner.augmentation.thick-slice 1.6 --learner.augmentation.noise 0.06 \
+	  --learner.augmentation.bias 0.15 --learner.augmentation.gamma 0.25 \
+	  --card recipes/mouse-skull-ct/card.json --licence recipes/mouse-skull-ct/LICENSE \
+	  --data runs/mouse-skull-ct/data/datalist.json -o runs/mouse-skull-ct
 
 train-hippocampus: $(VENV)/.installed-train
 	$(BIN)/medrl datasets export msd_hippocampus --masks --as-published \

@@ -2,7 +2,8 @@
 
 IXI heads as they are, turned by any angle, corrupted (pose, grid, scanner) and cut in half: errors,
 presence, what the confidence is worth, CPU time, next to the mean position and atlases carried over
-by affine registration. Figures for tuning come from --split val; the holdout is for the model that ships.
+by affine registration. Figures for tuning come from --split val; the holdout is for the model that
+ships.
 """
 
 from __future__ import annotations

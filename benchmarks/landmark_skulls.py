@@ -1,7 +1,7 @@
 """How well `mouse-skull-ct` finds its points in skulls that it was not trained on, in any pose.
 
-Micro-CT of mouse heads as they are, every one in a pose of its own, and turned by any angle: errors,
-the worst point, CPU time, next to how well shapes can be aligned at all. Figures for tuning come
+Micro-CT of mouse heads as they are, each in a pose of its own, and turned by any angle: errors, the
+worst point, CPU time, next to how well shapes can be aligned at all. Figures for tuning come
 from --split val; the holdout is for the model that ships.
 """
 
@@ -23,7 +23,8 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from evaluation.images import LabelledImage, turned
-from evaluation.results import RESULTS, data_root, save
+from evaluation.ixi import data_root
+from evaluation.results import RESULTS, save
 
 from medrl.evaluation import compare, plain, summarize
 from medrl.landmark.detect import Landmark, LandmarkDetector
@@ -111,7 +112,10 @@ def main() -> None:
         "agents_minus": {
             name: compare(found, "error_mm", AGENTS, ALIGNED) for name, found in measured.items()
         },
-        "confidence": {name: trust(found) for name, found in measured.items()},
+        "confidence": {
+            name: trust(found, good_mm=detector.model.settings.good_mm)
+            for name, found in measured.items()
+        },
         "cpu_s": {
             name: summarize(found.select(method=AGENTS, metric="seconds").values)
             for name, found in measured.items()

@@ -182,17 +182,21 @@ def presence(measured: Measurements, *, least_margin_mm: float = 0.0) -> dict[st
     return asdict(confusion([margins[key] >= 0 for key in keys], [said[key] > 0 for key in keys]))
 
 
-def trust(measured: Measurements) -> dict[str, Any]:
+def trust(measured: Measurements, *, good_mm: float = GOOD_MM) -> dict[str, Any]:
     """What the agents' confidence is worth, on the answers that have an error.
 
+    Args:
+        measured: Rows of the agents, and of others.
+        good_mm: Answers that are off by less are good.
+
     Returns:
-        How many were judged and how many of those are off by 4 mm and more; how well the
+        How many were judged and how many of those are off by that and more; how well the
         confidence tells these (area under the ROC curve with its 95 % interval by subject), and
         whether it means what it says. None for what cannot be said.
     """
     sure = measured.column("confidence", AGENTS)
     rows = [r for r in measured.select(metric="error_mm", method=AGENTS).rows if r.value == r.value]
-    good = np.array([row.value < GOOD_MM for row in rows], dtype=bool)
+    good = np.array([row.value < good_mm for row in rows], dtype=bool)
     stated = np.array([sure[row.case, row.group] for row in rows])
     found: dict[str, Any] = {"judged": len(rows), "bad": int((~good).sum())}
     if not len(rows) or np.isnan(stated).any():
@@ -247,7 +251,7 @@ def evaluate(
         "methods": by_method,
         "agents_minus": {name: compare(measured, "error_mm", AGENTS, name) for name in methods},
         "presence": presence(measured),
-        "confidence": trust(measured),
+        "confidence": trust(measured, good_mm=detector.model.settings.good_mm),
         "seconds": summarize(measured.select(metric="seconds", method=AGENTS).values),
     }
     by_landmark = [

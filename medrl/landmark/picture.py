@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 _CORRECTED = "#d98cff"
 #: Width of a picture, what is left below, and the space for a line of text (inches).
 _WIDTH, _BOTTOM, _LINE = 15.0, 0.62, 0.3
+#: Side of a tile, mm, in scans three times as large and more; of smaller ones a third.
 _TILE_MM = 64.0
 _COLUMNS = 9
 _TITLE_LETTERS = 28
@@ -91,12 +92,16 @@ def draw_detection(scan: MetaTensor, detection: Detection, *, title: str = "") -
         plane = SAGITTAL if abs(place[0] - middle) < 5 else AXIAL
         _draw_tile(panel, shown, plane, place, number, landmark)
     if tiles:
-        line = f"Each landmark on its own slice, {_TILE_MM:.0f} mm wide"
+        line = f"Each landmark on its own slice, {_tile_mm(shown):.3g} mm wide"
         sheet.write(GAP, TOP + high + 0.26, line, fontsize=10.5)
     absent = [short_name(lm.name) for lm in detection.landmarks if lm.status == "absent"]
     names = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if absent[10:] else "")
     note = f"Not in this scan: {names}. " if absent else ""
     return sheet.finish(title, _facts(detection), _handles(detection), note=note)
+
+
+def _tile_mm(shown: DisplayVolume) -> float:
+    return min(_TILE_MM, max(shown.size_mm(axis) for axis in range(3)) / 3)
 
 
 def _draw_view(
@@ -178,7 +183,7 @@ def _draw_tile(
         axes.plot([x + near, x + far], [y, y], color=color, lw=1.6)
         axes.plot([x, x], [y + near, y + far], color=color, lw=1.6)
     axes.plot(x, y, ".", color=color, ms=2.5)
-    half = _TILE_MM / 2
+    half = _tile_mm(shown) / 2
     axes.set_xlim(x + half, x - half)
     axes.set_ylim(y - half, y + half)
     for spine in axes.spines.values():

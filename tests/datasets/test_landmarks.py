@@ -9,7 +9,13 @@ import pytest
 import SimpleITK as sitk
 from nibabel.affines import apply_affine
 
-from medrl_datasets import afids_templates, ct_lung_pair, fetal_atlas_t2, ixi_brain_t1
+from medrl_datasets import (
+    afids_templates,
+    ct_lung_pair,
+    fetal_atlas_t2,
+    ixi_brain_t1,
+    mouse_skull_ct,
+)
 from medrl_datasets import msd_hippocampus as hippocampus
 
 
@@ -92,3 +98,16 @@ def test_hippocampus_points_of_a_bar() -> None:
     }
     for name, y in expected.items():
         np.testing.assert_allclose(points[name], [14, y, 5])
+
+
+def test_mouse_skull_points_lie_where_nibabel_places_their_voxels(data_root: Path) -> None:
+    root = data_root / "mouse_skull_ct"
+    landmarks = mouse_skull_ct.DATASET.landmarks(root)
+    assert len(landmarks) == 40
+    with (root / "landmarks.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["specimen"] == "AKR_J"]
+    affine = nib.load(mouse_skull_ct.DATASET.files(root, "AKR_J")["image"]).affine
+    for row in rows:
+        place = apply_affine(affine, [float(row[axis]) for axis in "ijk"])
+        found = landmarks["AKR_J"][f"{int(row['landmark']):02d}"]
+        assert np.linalg.norm(place - found) < 0.01
