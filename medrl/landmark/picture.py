@@ -179,11 +179,11 @@ def _draw_tile(
     show_slice(axes, shown, view, float(place[view.across]))
     x, y = place[view.right], place[view.up]
     color, _ = landmark_style(landmark)
-    for near, far in ((2.5, 8.0), (-2.5, -8.0)):
+    half = _tile_mm(shown) / 2
+    for near, far in ((0.08 * half, 0.25 * half), (-0.08 * half, -0.25 * half)):
         axes.plot([x + near, x + far], [y, y], color=color, lw=1.6)
         axes.plot([x, x], [y + near, y + far], color=color, lw=1.6)
     axes.plot(x, y, ".", color=color, ms=2.5)
-    half = _tile_mm(shown) / 2
     axes.set_xlim(x + half, x - half)
     axes.set_ylim(y - half, y + half)
     for spine in axes.spines.values():
