@@ -66,7 +66,9 @@ def aligned(names: tuple[str, ...]) -> Method:
     def predict(labelled: Labelled) -> Mapping[str, Landmark]:
         truth = np.array([labelled.points_world[name] for name in names])
         found = apply_affine(fit_points(mean, truth, scale=False), mean)
-        return {n: Landmark(n, p, "found", float("nan")) for n, p in zip(names, found, strict=True)}
+        return {
+            n: Landmark(n, p, "found", float("nan"), "") for n, p in zip(names, found, strict=True)
+        }
 
     return predict
 

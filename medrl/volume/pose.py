@@ -28,6 +28,8 @@ _SIGMA = 1.5
 _ROTATIONS, _BETTER, _BEST = 2000, 24, 3
 #: Improvement on the coarse and on the fine look: largest step in degrees and in voxels, and steps.
 _CLIMBS = ((2.5, 0.2, 25), (1.2, 0.1, 20))
+#: Share of training scans that fit less well than one that is surely straight.
+_SURE = 0.9
 #: How far from its centre of mass the middle of a scan is looked for, voxels of the template.
 _FAR = 12
 #: More than this share of what straight scans show is nearly all; with less, turned scans must fit
@@ -71,7 +73,8 @@ class PoseTemplate:
     Attributes:
         volume: (S, S, S) float32, normalised.
         affine: (4, 4), its voxels to the straight world (RAS mm).
-        usual: Score of the scans that it is the mean of, the median.
+        usual: A scan that fits so well as it was given need not be turned: score of the best tenth
+            of those that this is the mean of.
     """
 
     volume: Tensor
@@ -95,7 +98,7 @@ class PoseTemplate:
             seen.append(normalize(own).as_tensor()[0])
         mean = _blurred(torch.stack(seen).mean(dim=0))
         every = torch.stack([_blurred(one).flatten() for one in seen])
-        usual = torch.corrcoef(torch.cat([mean.flatten()[None], every]))[0, 1:].median()
+        usual = torch.corrcoef(torch.cat([mean.flatten()[None], every]))[0, 1:].quantile(_SURE)
         return PoseTemplate(mean, affine, float(usual))
 
     def find(self, scan: MetaTensor, normalize: Normalize) -> Pose:
