@@ -132,7 +132,7 @@ def _draw_view(
     labelled = np.flatnonzero(on_slice)
     clutter = np.concatenate([flat[on_slice], flat[~on_slice]])
     size = (shown.size_mm(view.right), shown.size_mm(view.up))
-    spots = spread_labels(flat[labelled], clutter, size=size)
+    spots = spread_labels(flat[labelled], clutter, size=size, away=min(9.0, max(size) / 18))
     for index, spot in zip(labelled, spots, strict=True):
         axes.annotate(
             str(here[index][0]),

@@ -27,6 +27,8 @@ BACKGROUND, INK, FAINT = "#0b0d10", "#e8eaed", "#9aa0a6"
 #: A point this near to a slice (mm) is drawn as lying on it.
 SLAB_MM = 5.0
 _MOST_VOXELS = 3e7
+#: Voxels across a scan that is too small for voxels of 1 mm.
+_ACROSS = 100
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def display_volume(scan: MetaTensor) -> DisplayVolume:
 
     spacings = spacing_of(np.asarray(scan.affine))
     volume_mm3 = float(np.prod(spacings) * np.prod(scan.shape[1:]))
-    spacing = max(1.0, float(np.cbrt(volume_mm3 / _MOST_VOXELS)))
+    longest_mm = float((spacings * scan.shape[1:]).max())
+    spacing = max(min(1.0, longest_mm / _ACROSS), float(np.cbrt(volume_mm3 / _MOST_VOXELS)))
     first = MetaTensor(scan.as_tensor()[:1].float().cpu(), affine=scan.affine)
     low = float(first.min())
     upright = resample_isotropic(first, spacing=spacing, background=low)
