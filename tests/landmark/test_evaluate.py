@@ -28,6 +28,7 @@ class FakeDetector:
     """Answers that are off by a known vector; what it calls absent, by name."""
 
     landmark_names = NAMES
+    model = SimpleNamespace(settings=SimpleNamespace(good_mm=4.0))
 
     def __init__(self, offset, *, absent=(), confidence=(0.9, 0.8, 0.2)):
         self.offset = np.asarray(offset, dtype=float)
