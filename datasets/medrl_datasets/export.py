@@ -27,6 +27,7 @@ def export(
     brains: bool = False,
     masks: bool = False,
     as_published: bool = False,
+    tissues: bool = False,
 ) -> Path:
     """Write the landmarks of every subject and a datalist that names them, or one of the masks.
 
@@ -44,6 +45,8 @@ def export(
         masks: Instead of the landmarks, name image and mask of every subject that has one, and
             what the masks hold; with several modalities `image` is an object of files by channel.
         as_published: Leave the crops of `msd_hippocampus` as they are, too.
+        tissues: Add a map of its tissues to every training and validation scan, of which training
+            makes up other contrasts; only for sets with label maps of the brain.
 
     Returns:
         Path of `datalist.json`: MONAI's datalist with the keys `training`, `validation` and `test`
@@ -76,6 +79,12 @@ def export(
             from medrl_datasets.skull_strip import add_brains
 
             datalist = add_brains(datalist, out / "brains")
+        if tissues:
+            if name != "ixi_brain_t1":
+                raise MedrlError(f"{name} has no label maps of whole brains: leave out --tissues")
+            from medrl_datasets.tissues import add_tissues
+
+            datalist = add_tissues(datalist, out / "tissues")
         content: dict[str, object] = {
             "name": card.name,
             "description": card.title,

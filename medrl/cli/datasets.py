@@ -68,6 +68,10 @@ class Export:
     brains: bool = False
     """Add skull-stripped copies of every second training and validation head (ixi_brain_t1)."""
 
+    tissues: bool = False
+    """Add a map of its tissues to every training and validation head, of which `medrl train
+    landmark` makes up other contrasts (ixi_brain_t1)."""
+
     masks: bool = False
     """Name images and masks instead of landmarks."""
 
@@ -177,6 +181,7 @@ def run_export(command: Export) -> int:
         brains=command.brains,
         masks=command.masks,
         as_published=command.as_published,
+        tissues=command.tissues,
     )
     print(path)
     return 0

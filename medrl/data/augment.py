@@ -16,6 +16,7 @@ from monai.data.meta_tensor import MetaTensor
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from medrl.data.contrast import recolored
 from medrl.volume.augment import bias_field, rotation_matrix, thicken_slices
 
 
@@ -29,6 +30,10 @@ class LabelledScan(Protocol):
     @property
     def points_voxel(self) -> Tensor:
         """(P, 3) float32, voxels of that grid; NaN where unknown."""
+
+    @property
+    def tissues(self) -> Tensor | None:
+        """(I, J, K), see :func:`medrl.data.contrast.recolored`; None where unknown."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Augmentation:
         scanner_probability: Share of scans that each scanner effect is applied to.
         pad_probability: Share of faces that up to a fifth of air is added to.
         flip: Mirror every second scan left to right, where sides do not matter.
+        contrast_probability: Share of scans that get another contrast, see
+            :func:`medrl.data.contrast.recolored`.
     """
 
     rotation_deg: float = 35.0
@@ -60,10 +67,16 @@ class Augmentation:
     scanner_probability: float = 0.4
     pad_probability: float = 0.0
     flip: bool = False
+    contrast_probability: float = 0.0
 
 
 def augment(
-    volume: Tensor, points_voxel: Tensor, settings: Augmentation, generator: Generator
+    volume: Tensor,
+    points_voxel: Tensor,
+    settings: Augmentation,
+    generator: Generator,
+    *,
+    tissues: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Change a scan at random.
 
@@ -72,6 +85,7 @@ def augment(
         points_voxel: (P, 3) float, landmarks in the volume's voxel coordinates; may be NaN.
         settings: How much of what.
         generator: Source of all randomness.
+        tissues: (I, J, K), what a contrast is made up of; None if it is not known.
 
     Returns:
         The changed volume, whose grid may be smaller, and the landmarks in its voxel coordinates;
@@ -81,6 +95,8 @@ def augment(
     def chance(probability: float) -> bool:
         return bool(torch.rand((), generator=generator) < probability)
 
+    if settings.contrast_probability and chance(settings.contrast_probability):
+        volume = recolored(volume, tissues, generator)
     bright = volume.flatten()[:: max(1, volume.numel() // 20000)].quantile(0.95).clamp(min=1e-6)
     if chance(settings.pose_probability):
         volume, points_voxel = _change_pose(volume, points_voxel, settings, generator)
@@ -135,7 +151,7 @@ def changed_copies(
         scan = scans[number % len(scans)]
         volume, points = scan.volume, scan.points_voxel
         if number // len(scans) % 3:
-            volume, points = augment(volume, points, augmentation, generator)
+            volume, points = augment(volume, points, augmentation, generator, tissues=scan.tissues)
         yield MetaTensor(volume, affine=affine), points
         if progress is not None:
             progress(number + 1, total)

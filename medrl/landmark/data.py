@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from monai.data.meta_tensor import MetaTensor
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -20,7 +21,8 @@ from medrl.errors import MedrlError
 from medrl.files import stem_of
 from medrl.volume.points import read_points, write_markups
 from medrl.volume.prepare import Preprocessing, ResampleIsotropic
-from medrl.volume.read import read
+from medrl.volume.read import read, read_labels
+from medrl.volume.resample import move_scan
 from medrl.volume.space import apply_affine, as_affine, world_to_voxel
 
 if TYPE_CHECKING:
@@ -38,11 +40,13 @@ class Sample:
         image: The scan's file or folder.
         points_world: Landmarks by name, each (3,) RAS mm.
         straight: (4, 4), from its world to the one where it lies straight, perhaps mirrored.
+        tissues: File with a map of its tissues, of which other contrasts are made up.
     """
 
     image: Path
     points_world: Mapping[str, NDArray[np.float64]]
     straight: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
+    tissues: Path | None = None
 
     @property
     def name(self) -> str:
@@ -59,18 +63,21 @@ class LabelledScan:
         volume: (C, I, J, K) float32, isotropic at the finest spacing, not yet normalised.
         points_voxel: (K, 3) float32, voxels of that grid, in the model's order; NaN where the
             landmark was not labelled.
+        tissues: (I, J, K) uint8, indices of :data:`medrl.data.contrast.TISSUES`; None if unknown.
     """
 
     name: str
     volume: Tensor
     points_voxel: Tensor
+    tissues: Tensor | None = None
 
 
 def read_datalist(path: Path) -> dict[str, list[Sample]]:
     """Read a MONAI datalist of scans with landmark files.
 
     The file is JSON: ``{"training": [{"image": "a.nii.gz", "landmarks": "a.mrk.json"}, ...],
-    "validation": [...], "test": [...]}``, paths relative to it.
+    "validation": [...], "test": [...]}``, paths relative to it. A scan may come with ``tissues``, a
+    map on any grid whose values are indices of :data:`medrl.data.contrast.TISSUES`.
 
     Args:
         path: The JSON file.
@@ -84,7 +91,11 @@ def read_datalist(path: Path) -> dict[str, list[Sample]]:
     return read_samples(
         path,
         keys=("image", "landmarks"),
-        sample=lambda entry: Sample(entry.file("image"), read_points(entry.path("landmarks"))),
+        sample=lambda entry: Sample(
+            entry.file("image"),
+            read_points(entry.path("landmarks")),
+            tissues=entry.file("tissues") if "tissues" in entry.fields else None,
+        ),
     )
 
 
@@ -173,6 +184,18 @@ def load_labelled(
         places = apply_affine(sample.straight, points_array(sample, names))
         points = world_to_voxel(places, as_affine(grid.affine))
         volume = grid.as_tensor()
-        return LabelledScan(sample.name, volume - volume.min(), torch.from_numpy(points).float())
+        return LabelledScan(
+            sample.name,
+            volume - volume.min(),
+            torch.from_numpy(points).float(),
+            None if sample.tissues is None else _tissues(sample.tissues, grid, sample.straight),
+        )
 
     return load_samples(samples, load, files=lambda sample: [sample.image], progress=progress)
+
+
+def _tissues(path: Path, grid: MetaTensor, straight: NDArray[np.float64]) -> Tensor:
+    """The map of a file on the grid of a scan that was laid straight."""
+    found = read_labels(path)
+    from_straight = np.linalg.inv(straight)
+    return move_scan(found, from_straight, grid, nearest=True).as_tensor()[0].to(torch.uint8)

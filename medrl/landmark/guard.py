@@ -55,7 +55,7 @@ def fit_guard(
         scan = scans[number % len(scans)]
         volume, points = scan.volume, scan.points_voxel
         if number >= len(scans):
-            volume, points = augment(volume, points, augmentation, generator)
+            volume, points = augment(volume, points, augmentation, generator, tissues=scan.tissues)
         posed = MetaTensor(volume, affine=affine)
         looks.append(appearance(posed))
         shape = torch.tensor(volume.shape[1:])
@@ -71,7 +71,8 @@ def fit_guard(
             owners.append(np.full(len(kind), number))
         if progress is not None:
             progress(number + 1, total)
-    training = Training.fit(looks[: len(scans)], changed=looks[len(scans) :])
+    unit = "any" if augmentation.contrast_probability else None
+    training = Training.fit(looks[: len(scans)], changed=looks[len(scans) :], unit=unit)
     every, kind, owner = map(np.concatenate, (features, kinds, owners))
     familiarity = Familiarity.fit(
         every, kind, kinds=len(model.names), whole=owner, scan=owner % len(scans)

@@ -59,6 +59,7 @@ class LearnerSettings:
         replay: Transitions remembered.
         imitation_weight: Weight of imitation in the DQN phase, where half of its batch are the
             agents' own states.
+        window_hu: Hounsfield units between which a CT is looked at, where contrast may be any.
         augmentation: How training scans are changed.
     """
 
@@ -80,6 +81,7 @@ class LearnerSettings:
     epsilon: float = 0.1
     replay: int = 16384
     imitation_weight: float = 1.0
+    window_hu: tuple[float, float] | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def model_settings(self, *, modality: str = "any") -> ModelSettings:
@@ -92,7 +94,7 @@ class LearnerSettings:
             dueling=self.dueling,
             margin_mm=16 * self.spacings[0],
             modality=modality,
-            preprocessing=Preprocessing(spacing=self.spacings[0]),
+            preprocessing=Preprocessing(spacing=self.spacings[0], window_hu=self.window_hu),
         )
 
 

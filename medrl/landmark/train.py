@@ -30,7 +30,6 @@ from medrl.rl.jobs import Job, run_jobs
 from medrl.rl.stage import checkpoint_folder, run_stage
 from medrl.systems import Report
 from medrl.volume.pose import Pose, PoseTemplate
-from medrl.volume.prepare import Preprocessing
 from medrl.volume.read import read
 
 if TYPE_CHECKING:
@@ -60,6 +59,8 @@ class TrainSettings:
         learner: Network and learning.
         device: Torch device.
         seed: Fixes every random choice.
+        start: Name or folder of a model with the same scales, windows and layers, whose networks
+            training begins with; what they know of landmarks of the same names is kept, too.
         resume: Go on from the checkpoints in the output folder.
     """
 
@@ -72,6 +73,7 @@ class TrainSettings:
     learner: LearnerSettings = field(default_factory=LearnerSettings)
     device: str = "cpu"
     seed: int = 0
+    start: str | None = None
     resume: bool = False
 
 
@@ -203,7 +205,7 @@ def train_scale(
     """
     samples = read_datalist(data)["training"]
     names = landmark_names(samples)
-    preprocessing = Preprocessing(spacing=settings.learner.spacings[0])
+    preprocessing = settings.learner.model_settings().preprocessing
     training, frame = _learned_on(settings, samples, names)
     learner = ScaleLearner(
         load_labelled(training, names, preprocessing, frame=frame),
@@ -214,7 +216,32 @@ def train_scale(
         seed=settings.seed + 1000 * level,
         device=settings.device,
     )
+    if settings.start is not None:
+        _begin_with(settings.start, learner, names, level)
     run_stage(learner, _checkpoint(folder), logs=logs, resume=True, report=report)
+
+
+def _begin_with(start: str, learner: ScaleLearner, names: Sequence[str], level: int) -> None:
+    """Take over the encoder of a model, and the heads of the landmarks that both know."""
+    from medrl.bundles import find
+
+    model, _ = LandmarkModel.load(find(start))
+    own, other = learner.settings.model_settings(), model.settings
+    alike = ("spacings", "window", "channels", "features", "dueling")
+    differ = [key for key in alike if getattr(own, key) != getattr(other, key)]
+    if differ:
+        raise MedrlError(f"{start} cannot be begun with: it has other {', '.join(differ)}")
+    network = model.networks[level]
+    learner.network.encoder.load_state_dict(network.encoder.state_dict())
+    known = [(names.index(name), k) for k, name in enumerate(model.names) if name in names]
+    for layer in ("actions", "state", "finish"):
+        mine, theirs = getattr(learner.network, layer), getattr(network, layer)
+        for which in ("weight", "bias") if mine is not None and known else ():
+            to, of = getattr(mine, which), getattr(theirs, which)
+            rows, source = to.detach().unflatten(0, (len(names), -1)), of.detach()
+            source = source.unflatten(0, (len(model.names), -1)).to(rows)
+            here, there = zip(*known, strict=True)
+            rows[list(here)] = source[list(there)]
 
 
 def _learned_on(

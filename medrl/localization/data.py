@@ -103,12 +103,14 @@ class LabelledScan:
         shapes: (R, P, 3) float32, outermost points of every object, voxels of that grid; its box is
             that of its points, whichever way they are turned. NaN where it is not there.
         objects: What the rows of ``shapes`` are; each a target of its own if left out.
+        tissues: Not known of boxed scans.
     """
 
     name: str
     volume: Tensor
     shapes: Tensor
     objects: Objects | None = None
+    tissues: None = None
 
     @property
     def targets(self) -> int:

@@ -87,7 +87,9 @@ class ScanPool:
 
     def _make(self, source: int, generator: Generator) -> tuple[Pyramid, Tensor]:
         scan = self._scans[source]
-        volume, points = augment(scan.volume, scan.points_voxel, self._augmentation, generator)
+        volume, points = augment(
+            scan.volume, scan.points_voxel, self._augmentation, generator, tissues=scan.tissues
+        )
         affine = torch.diag(torch.tensor([*[self._spacings[0]] * 3, 1.0], dtype=torch.float64))
         made = MetaTensor(volume, affine=affine)
         if self._normalize is not None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from medrl.errors import MedrlError
 from medrl.volume.channels import VALUES, Channel, in_units
+from medrl.volume.validation import in_hounsfield
 
 _SAMPLES = 50_000
 
@@ -55,15 +56,23 @@ class NormalizeForeground(Transform):
     changes neither much.
     """
 
-    def __init__(self, *, upper: float = 0.98, clip: float = 1.5) -> None:
+    def __init__(
+        self,
+        *,
+        upper: float = 0.98,
+        clip: float = 1.5,
+        window_hu: tuple[float, float] | None = None,
+    ) -> None:
         """Set up the transform.
 
         Args:
             upper: Quantile of the foreground that maps to 1.
             clip: Largest value returned.
+            window_hu: Of a CT, values outside of these count as the nearest of them.
         """
         self.upper = upper
         self.clip = clip
+        self.window_hu = window_hu
 
     def __call__(self, scan: MetaTensor) -> MetaTensor:
         """Normalise a scan (C, I, J, K).
@@ -71,7 +80,10 @@ class NormalizeForeground(Transform):
         Raises:
             MedrlError: If a channel is constant.
         """
-        channels = [self._normalize(channel) for channel in scan.as_tensor().float()]
+        volume = scan.as_tensor().float()
+        if self.window_hu is not None and in_hounsfield(scan):
+            volume = volume.clamp(*self.window_hu)
+        channels = [self._normalize(channel) for channel in volume]
         return MetaTensor(torch.stack(channels), affine=scan.affine)
 
     def _normalize(self, volume: Tensor) -> Tensor:

@@ -40,12 +40,14 @@ class Preprocessing:
         upper: Quantile of the foreground that is mapped to 1.
         clip: Largest normalised intensity.
         channels: What the channels of a scan are; none have units if left out.
+        window_hu: Hounsfield units between which a CT is looked at, for models of any contrast.
     """
 
     spacing: float = 2.0
     upper: float = 0.98
     clip: float = 1.5
     channels: tuple[Channel, ...] = ()
+    window_hu: tuple[float, float] | None = None
 
     def __call__(self, scan: MetaTensor) -> MetaTensor:
         """Prepare a scan.
@@ -75,4 +77,4 @@ class Preprocessing:
         """The last of them, that brings intensities to a common scale."""
         if self.channels:
             return NormalizeChannels(self.channels, upper=self.upper, clip=self.clip)
-        return NormalizeForeground(upper=self.upper, clip=self.clip)
+        return NormalizeForeground(upper=self.upper, clip=self.clip, window_hu=self.window_hu)
