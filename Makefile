@@ -90,7 +90,6 @@ train-landmark: $(VENV)/.installed-train
 	$(BIN)/medrl train landmark --name brain-t1 --modality MR \
 	  --card recipes/brain-t1/card.json --licence recipes/brain-t1/LICENSE \
 	  --data runs/brain-t1/data/datalist.json -o runs/brain-t1
-	$(BIN)/medrl pose runs/brain-t1/brain-t1 --data runs/brain-t1/data/datalist.json
 
 train-mouse-skull: $(VENV)/.installed-train
 	$(BIN)/medrl datasets export mouse_skull_ct --root $(MEDRL_DATA)/mouse_skull_ct -o runs/mouse-skull-ct/data

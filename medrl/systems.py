@@ -346,30 +346,11 @@ class System(ABC):
         Raises:
             MedrlError: If the data or the model are unusable, or the system's models have no guard.
         """
-        return self._refitted("refit_guard", "guard", bundle, data=data, out=out, report=report)
-
-    def fit_pose(
-        self, bundle: Path, *, data: Path, out: Path | None = None, report: Report | None = None
-    ) -> Path:
-        """Let a model find how scans are turned; its weights stay as they are.
-
-        Args:
-            bundle: The model's folder.
-            data: A datalist with its training scans.
-            out: Where the model is written; over the one that is there if None.
-            report: Told how it goes.
-
-        Raises:
-            MedrlError: If the data or the model are unusable, or the system's models have no pose.
-        """
-        return self._refitted("fit_pose", "pose", bundle, data=data, out=out, report=report)
-
-    def _refitted(self, function: str, what: str, bundle: Path, **arguments: Any) -> Path:
-        refit = None if self.recipe is None else import_module(self.recipe)
-        if not hasattr(refit, function):
-            raise MedrlError(f"{self.name} models have no {what}")
-        written: Path = getattr(refit, function)(bundle, **arguments)
-        return written
+        recipe = None if self.recipe is None else import_module(self.recipe)
+        refit: Callable[..., Path] | None = getattr(recipe, "refit_guard", None)
+        if refit is None:
+            raise MedrlError(f"{self.name} models have no guard")
+        return refit(bundle, data=data, out=out, report=report)
 
     def evaluate(
         self,

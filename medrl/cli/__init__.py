@@ -28,7 +28,6 @@ _COMMANDS = {
     "info": "what a scan is and which models fit it; the card of a model; versions",
     "train": "train agents on your own scans and points",
     "guard": "measure anew what a model was trained on, so that it doubts what is unlike that",
-    "pose": "let a landmark model find how a scan is turned, whatever way that is",
     "evaluate": "measure a model's errors on labelled scans, next to baselines",
     "export": "turn a model into a bundle for MONAI's own tools",
     "datasets": "the public data sets: cards, splits, export",

@@ -37,6 +37,8 @@ _CORRECTED_AT_MOST = 0.4
 #: How near to a face of the scan a doubtful answer counts as a landmark beyond it, in voxels of the
 #: finest scale. So much is seen around a box: with less, doubtful landmarks in it would be absent.
 _NEAR_FACE = 10.0
+#: No scan of a patient is turned by so much from what its header says, unless that is wrong.
+_ODD_TURN_DEG = 60.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -383,6 +385,11 @@ class LandmarkDetector:
         trajectory = Trajectory("landmark", agents, made_by)
         lines = [not_made_for(str(self.manifest.get("name")), unfit)] if unfit else []
         lines += [str(remark) for remark in scan.meta.get("remarks", ())]
+        if candidates.turned_deg > _ODD_TURN_DEG:
+            lines.append(
+                f"what is seen lies turned by {candidates.turned_deg:.0f} degrees from what the "
+                "header says: the anatomy is believed, left is its left"
+            )
         lines += _warnings(landmarks, "this scan's field of view" if box is None else "the box")
         return Detection(landmarks, trajectory, tuple(lines), math.nan, scan, unfit)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medrl.errors import MedrlError
 from medrl.landmark.data import Sample, points_array
-from medrl.volume.pose import WHOLE, Pose, PoseTemplate
+from medrl.volume.pose import PoseTemplate
 from medrl.volume.procrustes import fit_points, lay_straight, mirror_partners
 from medrl.volume.resample import resample_onto
 from medrl.volume.space import apply_affine, as_affine
@@ -32,17 +32,14 @@ class Frame:
         expected: (K, 3) where landmarks are on average, mm; there agents start.
         spacing: Voxel size of what is seen, mm.
         margin_mm: How far around the landmarks it is seen.
-        template: What straight scans look like; None while training, when landmarks say how a scan
-            lies.
-        always: The agents know straight scans only. Otherwise they search parts of scans, which
-            say less surely how they lie, as they are.
+        template: What straight scans look like; None if the networks say how a scan lies
+            (:mod:`medrl.landmark.turning`), or the landmarks, while training.
     """
 
     expected: Array
     spacing: float
     margin_mm: float
     template: PoseTemplate | None = None
-    always: bool = True
 
     def seen(self, scan: MetaTensor, straight: Array) -> MetaTensor:
         """What agents see of a scan.
@@ -68,33 +65,21 @@ class Frame:
             background=float(scan.as_tensor().min()),
         )
 
-    def find(self, scan: MetaTensor, normalize: Callable[[MetaTensor], MetaTensor]) -> Pose | None:
-        """How a scan (1, I, J, K) is turned, or None if it is to be searched as it lies.
-
-        See :meth:`medrl.volume.pose.PoseTemplate.find`.
-        """
-        assert self.template is not None
-        pose = self.template.find(scan, normalize)
-        return pose if self.always or pose.share > WHOLE else None
-
     def tensors(self) -> dict[str, Tensor]:
         """What to store of it."""
-        assert self.template is not None
-        return self.template.tensors() | {
+        return ({} if self.template is None else self.template.tensors()) | {
             "frame.expected": torch.from_numpy(self.expected).float(),
             "frame.margin": torch.tensor([self.margin_mm]),
-            "frame.always": torch.tensor([float(self.always)]),
         }
 
     @staticmethod
     def from_tensors(tensors: Mapping[str, Tensor], *, spacing: float) -> Frame | None:
         """Read what :meth:`tensors` gave; None if there is none."""
-        template = PoseTemplate.from_tensors(tensors)
-        if template is None:
+        if "frame.expected" not in tensors:
             return None
         expected = tensors["frame.expected"].double().numpy()
-        margin, always = (float(tensors[f"frame.{name}"][0]) for name in ("margin", "always"))
-        return Frame(expected, spacing, margin, template, bool(always))
+        margin = float(tensors["frame.margin"][0])
+        return Frame(expected, spacing, margin, PoseTemplate.from_tensors(tensors))
 
 
 def laid_straight(samples: Sequence[Sample], names: Sequence[str]) -> tuple[list[Sample], Array]:

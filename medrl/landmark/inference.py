@@ -19,7 +19,9 @@ from medrl.landmark.model import LandmarkModel
 from medrl.landmark.network import LandmarkNetwork
 from medrl.landmark.search import Progress, SearchPolicy, SearchResult, search
 from medrl.landmark.shape import ShapeAssessment
+from medrl.landmark.turning import Turning
 from medrl.trajectory import AgentPath, Recording, Step, Watch
+from medrl.volume.pose import Pose
 from medrl.volume.pyramid import Pyramid, build_pyramid
 from medrl.volume.space import depth_inside, world_to_voxel
 from medrl.volume.validation import check_volume, in_hounsfield
@@ -48,6 +50,8 @@ class Candidates:
             saw in training (:mod:`medrl.nets.familiarity`); NaN where nobody has looked.
         paths: Of the agents that were to be recorded, by landmark.
         windows: How many went through a network.
+        turned_deg: By which angle the scan was turned to lie straight, if scans that lie otherwise
+            are unusual.
     """
 
     scan: MetaTensor
@@ -59,6 +63,7 @@ class Candidates:
     strangeness: Array
     paths: dict[str, AgentPath] = field(default_factory=dict)
     windows: int = 0
+    turned_deg: float = 0.0
 
 
 class Inference:
@@ -76,6 +81,11 @@ class Inference:
         self._networks = [network.for_inference() for network in model.networks]
         self._device = next(self._networks[0].parameters()).device
         self._tolerable_mm = _TOLERABLE * model.settings.spacings[0]
+        self._turning = None
+        if model.frame is not None and model.frame.template is None:
+            self._turning = Turning(
+                self._networks, model.settings.spacings, model.settings.window, model.frame.expected
+            )
 
     def __call__(
         self,
@@ -110,6 +120,7 @@ class Inference:
     def _prepared(self, scan: MetaTensor) -> _Prepared | MedrlError:
         """What agents walk in, laid straight, or why they cannot."""
         settings, frame = self._model.settings, self._model.frame
+        pose: Pose | None = None
         try:
             check_volume(scan)
             if settings.modality == "MR" and in_hounsfield(scan):
@@ -117,18 +128,29 @@ class Inference:
                     "this looks like a CT (values in Hounsfield units), but the model "
                     f"{self._name} was trained on MRI"
                 )
-            pose = None if frame is None else frame.find(scan, settings.preprocessing.normalize())
-            laid = scan if frame is None or pose is None else frame.seen(scan, pose.matrix)
-            pyramid = build_pyramid(settings.preprocessing(laid), spacings=settings.spacings)
+            if frame is not None and frame.template is not None:
+                pose = frame.template.find(scan, settings.preprocessing.normalize())
+            else:
+                pyramid = self._pyramid(scan)
+                if self._turning is not None:
+                    pose = self._turning.find(pyramid)
+            if frame is not None and pose is not None:
+                laid = frame.seen(scan, pose.matrix)
+                pyramid = self._pyramid(laid)
         except MedrlError as error:
             return error
         if frame is None or pose is None:
             middle = torch.tensor(pyramid.levels[0].shape[1:]).float() / 2
-            start = middle.expand(len(self._model.names), 3)
-        else:
-            start = torch.from_numpy(world_to_voxel(frame.expected, pyramid.affines[0]))
-            pyramid = pyramid.moved(np.asarray(np.linalg.inv(pose.matrix), dtype=np.float64))
-        return _Prepared(pyramid.to(self._device), start.float(), laid)
+            return _Prepared(pyramid, middle.expand(len(self._model.names), 3), scan)
+        start = torch.from_numpy(world_to_voxel(frame.expected, pyramid.affines[0])).float()
+        pyramid = pyramid.moved(np.asarray(np.linalg.inv(pose.matrix), dtype=np.float64))
+        turned_deg = 0.0 if frame.template is not None else pose.turn_deg
+        return _Prepared(pyramid, start, laid, turned_deg)
+
+    def _pyramid(self, scan: MetaTensor) -> Pyramid:
+        settings = self._model.settings
+        pyramid = build_pyramid(settings.preprocessing(scan), spacings=settings.spacings)
+        return pyramid.to(self._device)
 
     def _candidates(
         self, run: _Run, scans: Sequence[MetaTensor], progress: Progress | None
@@ -164,6 +186,7 @@ class Inference:
             candidates.strangeness = run.strangeness(n, candidates.positions_world)
             candidates.paths = run.paths(n, result)
             candidates.windows = int(run.policy.windows[n])
+            candidates.turned_deg = run.turned_deg[n]
         return found
 
     def _search_again(
@@ -224,6 +247,7 @@ class _Prepared(NamedTuple):
     pyramid: Pyramid
     start: Tensor
     seen: MetaTensor
+    turned_deg: float = 0.0
 
 
 class _Outlier(NamedTuple):
@@ -256,6 +280,7 @@ class _Run:
         self.dynamics = model.dynamics([scan.pyramid for scan in scans])
         self.start = torch.cat([scan.start for scan in scans])
         self.seen = [scan.seen for scan in scans]
+        self.turned_deg = [scan.turned_deg for scan in scans]
         self.policy = SearchPolicy(networks)
         self._finest = networks[0]
         self._familiarity = model.familiarity

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 #: How far around the landmarks agents see scans that are laid straight, voxels of the coarsest
 #: scale.
 _MARGIN = 9
+#: With fewer landmarks networks do not say how a scan lies.
+_LEAST_LANDMARKS = 8
 
 PoseHandling = Literal["given", "any"]
 
@@ -134,10 +136,7 @@ def train(
     shapes = np.stack([points_array(s, names) for s in samples["training"]])
     shape = _shape_prior(shapes, model_settings)
     model = LandmarkModel(names, model_settings, tuple(networks), shape)
-    training, frame = _learned_on(settings, samples["training"], names)
-    if frame is not None:
-        straight = training[: len(samples["training"])]
-        model = replace(model, frame=_with_template(frame, straight, model_settings))
+    model = replace(model, frame=_frame_of_model(settings, samples["training"], names))
     if samples["validation"]:
         model = calibrate(
             model,
@@ -157,22 +156,11 @@ def refit_guard(
     model, _ = LandmarkModel.load(bundle)
     made = model.settings
     learner = replace(LearnerSettings(), spacings=made.spacings, window=made.window)
-    pose: PoseHandling = "given" if model.frame is None else "any"
+    specimens = model.frame is not None and model.frame.template is not None
+    pose: PoseHandling = "any" if specimens else "given"
     guarded = _guarded(model, data, TrainSettings(pose=pose, learner=learner), report)
     seen = {} if guarded.familiarity is None else guarded.familiarity.tensors()
     return save_guard(bundle, guarded.guard, seen, out=out)
-
-
-def fit_pose(
-    bundle: Path, *, data: Path, out: Path | None = None, report: Report | None = None
-) -> Path:
-    """See :meth:`medrl.systems.System.fit_pose`."""
-    model, _ = LandmarkModel.load(bundle)
-    straight, expected = laid_straight(read_datalist(data)["training"], model.names)
-    frame = replace(_frame(expected, model.settings.spacings), always=False)
-    frame = _with_template(frame, straight, model.settings)
-    seen = {} if model.familiarity is None else model.familiarity.tensors()
-    return save_guard(bundle, None, seen | frame.tensors(), out=out)
 
 
 def _guarded(
@@ -255,15 +243,28 @@ def _learned_on(
     return [*straight, *(mirrored(straight, names, expected) if settings.mirror else ())], frame
 
 
+def _frame_of_model(
+    settings: TrainSettings, samples: Sequence[Sample], names: Sequence[str]
+) -> Frame | None:
+    """How scans are laid straight before they are searched; None if too little is known of it.
+
+    Networks that have seen whole scans that lie alike say themselves how one is turned; those that
+    know specimens from nearby only need a template.
+    """
+    complete = [one for one in samples if not np.isnan(points_array(one, names)).any()]
+    if settings.pose == "given":
+        if len(names) < _LEAST_LANDMARKS or not complete:
+            return None
+        return _frame(laid_straight(complete, names)[1], settings.learner.spacings)
+    straight, expected = laid_straight(samples, names)
+    frame = _frame(expected, settings.learner.spacings)
+    scans = (Pose(one.straight).straightened(read(one.image)) for one in straight)
+    normalize = settings.learner.model_settings().preprocessing.normalize()
+    return replace(frame, template=PoseTemplate.fit(scans, normalize))
+
+
 def _frame(expected: NDArray[np.float64], spacings: Sequence[float]) -> Frame:
     return Frame(expected, spacings[0], _MARGIN * spacings[-1])
-
-
-def _with_template(frame: Frame, straight: Sequence[Sample], settings: ModelSettings) -> Frame:
-    """The frame with what scans look like that were laid straight by their landmarks."""
-    scans = (Pose(one.straight).straightened(read(one.image)) for one in straight)
-    template = PoseTemplate.fit(scans, settings.preprocessing.normalize())
-    return replace(frame, template=template)
 
 
 def _checkpoint(folder: Path) -> Path:

@@ -32,10 +32,8 @@ _CLIMBS = ((2.5, 0.2, 25), (1.2, 0.1, 20))
 _SURE = 0.9
 #: How far from its centre of mass the middle of a scan is looked for, voxels of the template.
 _FAR = 12
-#: More than this share of what straight scans show is nearly all; with less, turned scans must fit
-#: better by this.
-WHOLE = 0.85
-_CLEARLY = 0.1
+#: With less than this share of what straight scans show, turned scans must fit better by so much.
+_WHOLE, _CLEARLY = 0.85, 0.1
 #: Share of what is in a scan that the template holds, and voxels looked at to tell where it is.
 _CONTENT, _SAMPLES = 0.97, 200_000
 
@@ -123,7 +121,7 @@ class PoseTemplate:
             return given
         turns = spread_rotations(_ROTATIONS).float()
         turned = look.best(turns, look.middle.expand(len(turns), 3), keep=_BETTER)
-        whole = min(given.share, turned.share) > WHOLE
+        whole = min(given.share, turned.share) > _WHOLE
         return turned if turned.score > given.score + (0.0 if whole else _CLEARLY) else given
 
     def tensors(self) -> dict[str, Tensor]:
@@ -153,8 +151,8 @@ class _Look:
         self.volume = _blurred(volume)
         affine = as_affine(coarse.affine)
         self._to_voxel = torch.from_numpy(np.linalg.inv(affine)).float()
-        self.middle = torch.from_numpy(_centre_of_mass(volume, affine)).float()
-        self._template_middle = _centre_of_mass(template.volume, template.affine)
+        self.middle = torch.from_numpy(centre_of_mass(volume, affine)).float()
+        self._template_middle = centre_of_mass(template.volume, template.affine)
         self._levels = []
         for step in (_COARSE, 1):
             axis = np.arange(0, _SIDE, step)
@@ -256,8 +254,8 @@ def _shifts() -> Tensor:
     return torch.cartesian_prod(axis, axis, axis)
 
 
-def _centre_of_mass(volume: Tensor, affine: Array) -> Array:
-    """Of (I, J, K), in the world, (3,)."""
+def centre_of_mass(volume: Tensor, affine: Array) -> Array:
+    """Centre of mass of a volume (I, J, K), in the world (3,); what is below 0 weighs nothing."""
     mass = volume.double().clamp(min=0)
     axes = [mass.sum(dim=[a for a in range(3) if a != axis]) for axis in range(3)]
     voxel = [float((torch.arange(len(a)) * a).sum() / a.sum().clamp(min=1e-9)) for a in axes]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
+from torch import Tensor
 
 from medrl.volume.rotations import spread_rotations
 from medrl.volume.space import apply_affine
@@ -41,6 +43,34 @@ def fit_points(source: Array, target: Array, *, scale: bool) -> Array:
     transform[:3, :3] = linear
     transform[:3, 3] = target.mean(axis=0) - linear @ source.mean(axis=0)
     return transform
+
+
+def fit_many(
+    points: Tensor, expected: Tensor, weight: Tensor, *, sizes: tuple[float, float]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weighted least-squares fits of N point sets to one whose size may differ (Umeyama 1991).
+
+    Args:
+        points: (N, K, 3).
+        expected: (K, 3).
+        weight: (N, K), of each point.
+        sizes: Smallest and largest size of ``points`` as a share of ``expected``.
+
+    Returns:
+        Rotations R (N, 3, 3), translations t (N, 3) and sizes s (N,): ``R @ points + t`` is near to
+        ``s * expected``.
+    """
+    weight = weight / weight.sum(dim=1, keepdim=True)
+    middles = [(weight[..., None] * p).sum(dim=1) for p in (points, expected)]
+    a, b = points - middles[0][:, None], expected - middles[1][:, None]
+    u, singular, vt = torch.linalg.svd(torch.einsum("nk,nki,nkj->nij", weight, a, b))
+    sign = torch.ones_like(singular)
+    sign[:, 2] = torch.linalg.det(u @ vt).sign()
+    turn = vt.mT @ torch.diag_embed(sign) @ u.mT
+    size = (singular * sign).sum(dim=1) / (weight * b.square().sum(dim=-1)).sum(dim=1)
+    size = size.clamp(*sizes)
+    shift = middles[1] * size[:, None] - torch.einsum("nij,nj->ni", turn, middles[0])
+    return turn, shift, size
 
 
 def lay_straight(shapes_world: ArrayLike) -> tuple[Array, Array]:
