@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,25 +161,38 @@ class LandmarkDetector:
     >>> detection["Putamen_L_centroid"].position_world
     """
 
-    def __init__(self, model: LandmarkModel, *, manifest: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        model: LandmarkModel,
+        *,
+        manifest: dict[str, Any] | None = None,
+        otherwise: Callable[[], LandmarkDetector] | None = None,
+    ) -> None:
         """Use a model that is in memory already.
 
         Args:
             model: The trained agents.
             manifest: The bundle's ``model.json``, for provenance.
+            otherwise: Makes the detector that gets the scans for which this model was not made;
+                called when there is one.
         """
         self.model = model
         self.manifest = manifest or {"name": "unnamed"}
         self._infer = Inference(model, name=str(self.manifest.get("name")))
         self._near_face_mm = _NEAR_FACE * model.settings.spacings[0]
+        self._otherwise = None if otherwise is None else cache(otherwise)
 
     @classmethod
-    def load(cls, name_or_dir: str | Path, *, device: str = "cpu") -> LandmarkDetector:
+    def load(
+        cls, name_or_dir: str | Path, *, device: str = "cpu", alone: bool = False
+    ) -> LandmarkDetector:
         """Load a model that ships with medrl by its name, or any bundle folder.
 
         Args:
             name_or_dir: For example ``brain-t1``, or a path.
             device: Torch device: ``cpu``, ``cuda``, ``cuda:1``.
+            alone: A model may name another that knows the same landmarks and gets the scans that it
+                was itself not made for, as ``brain-t1`` names ``head-any``. Alone, it searches all.
 
         Returns:
             A detector, ready to use; loading takes a fraction of a second.
@@ -190,7 +204,9 @@ class LandmarkDetector:
 
         check_device(device)
         model, manifest = LandmarkModel.load(find(name_or_dir), device=device)
-        return cls(model, manifest=manifest)
+        name = None if alone else manifest.get("otherwise")
+        otherwise = None if name is None else partial(cls.load, name, device=device, alone=True)
+        return cls(model, manifest=manifest, otherwise=otherwise)
 
     @property
     def landmark_names(self) -> tuple[str, ...]:
@@ -335,10 +351,35 @@ class LandmarkDetector:
             part if isinstance(part, MedrlError) else self._judged(next(several), names, scan, box)
             for part, scan, box in zip(seen, volumes, boxes, strict=True)
         ]
+        found = [
+            self._instead(one, scan, names, box)
+            for one, scan, box in zip(found, volumes, boxes, strict=True)
+        ]
         seconds = (time.perf_counter() - began) / max(1, len(usable))
         return [
             one if isinstance(one, MedrlError) else replace(one, seconds=seconds) for one in found
         ]
+
+    def _instead(
+        self,
+        found: Detection | MedrlError,
+        scan: MetaTensor | MedrlError,
+        names: Sequence[str],
+        box: ArrayLike | None,
+    ) -> Detection | MedrlError:
+        """What the other model finds, if it was made for a scan for which this one was not."""
+        if isinstance(scan, MedrlError) or self._otherwise is None:
+            return found
+        why = [str(found)] if isinstance(found, MedrlError) else found.unfit
+        other = self._otherwise() if why else self
+        if other is self or not set(names) <= set(other.model.names):
+            return found
+        (instead,) = other._detect([scan], names, [box])
+        if isinstance(instead, MedrlError) or instead.unfit:
+            return found
+        mine, its = self.manifest["name"], other.manifest["name"]
+        line = f"searched by {its}, as {mine} is for other scans: {'; '.join(why)}"
+        return replace(instead, warnings=(line, *instead.warnings))
 
     def _judged(
         self,

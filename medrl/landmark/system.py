@@ -164,7 +164,8 @@ Writes for each scan a 3D Slicer point list (.mrk.json), a table (.csv; RAS mm),
         """The landmarks of a scan."""
         from medrl.landmark.results import landmark_rows
 
-        return {"space": "RAS mm", "landmarks": landmark_rows(result)}
+        model = result.trajectory.provenance["model"]
+        return {"space": "RAS mm", "model": model, "landmarks": landmark_rows(result)}
 
     def tables(self, results: Mapping[str, Detection]) -> list[Table]:
         """The landmarks of one scan, or a line for each of several."""
