@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MEDRL_DATA
 
-.PHONY: help demo test fuzz lint train-landmark train-mouse-skull train-hippocampus train-sarcoma train-rigid-head \
+.PHONY: help demo test fuzz lint train-landmark train-head-any train-mouse-skull train-hippocampus train-sarcoma train-rigid-head \
         train-spine-boxes train-brain-boxes \
         train-sarcoma-boxes bench docs docs-napari clean
 help:
@@ -21,7 +21,7 @@ help:
 	@echo "make test            run every test"
 	@echo "make fuzz            read ten thousand damaged files (FUZZ_COUNT, FUZZ_SEED)"
 	@echo "make lint            ruff and mypy --strict"
-	@echo "make train-landmark, make train-mouse-skull"
+	@echo "make train-landmark, make train-head-any, make train-mouse-skull"
 	@echo "                     train the landmark models that ship (MEDRL_DATA: the scans)"
 	@echo "make train-hippocampus, make train-sarcoma"
 	@echo "                     train the seed models that ship"
@@ -90,6 +90,15 @@ train-landmark: $(VENV)/.installed-train
 	$(BIN)/medrl train landmark --name brain-t1 --modality MR \
 	  --card recipes/brain-t1/card.json --licence recipes/brain-t1/LICENSE \
 	  --data runs/brain-t1/data/datalist.json -o runs/brain-t1
+
+train-head-any: $(VENV)/.installed-train
+	$(BIN)/medrl datasets export ixi_brain_t1 --brains --tissues --root $(MEDRL_DATA)/ixi_brain_t1 -o runs/head-any/data
+	$(BIN)/medrl train landmark --name head-any --modality any --start brain-t1 \
+	  --imitation-steps 3600 2600 2000 --dqn-steps 300 200 100 \
+	  --learner.window-hu -100 200 --learner.learning-rate 1e-3 \
+	  --learner.augmentation.contrast-probability 0.7 --learner.augmentation.thick-slice 3 \
+	  --card recipes/head-any/card.json --licence recipes/head-any/LICENSE \
+	  --data runs/head-any/data/datalist.json -o runs/head-any
 
 train-mouse-skull: $(VENV)/.installed-train
 	$(BIN)/medrl datasets export mouse_skull_ct --root $(MEDRL_DATA)/mouse_skull_ct -o runs/mouse-skull-ct/data

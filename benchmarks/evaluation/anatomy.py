@@ -144,5 +144,52 @@ def anatomy(points_world: dict[str, Array], fiducials_world: dict[str, Array]) -
     return [Check(name, float(value), low, high) for name, value, low, high in told]
 
 
+def order(points_world: dict[str, Array]) -> list[Check]:
+    """Check what lies before, above and beside what, in a head without fiducials.
+
+    The frame is the landmarks' own, so it does not matter what the header says: from the splenium
+    to the genu is forwards, from the brain stem's end to the thalami upwards, and the right side
+    follows.
+
+    Args:
+        points_world: The model's landmarks, RAS mm; all of them.
+    """
+    p = points_world
+    thalami = (p["Thalamus_L_centroid"] + p["Thalamus_R_centroid"]) / 2
+    y = p["CC_genu_anterior"] - p["CC_splenium_posterior"]
+    y = y / _norm(y)
+    z = thalami - p["BrainStem_inferior"]
+    z = z - (z @ y) * y
+    z = z / _norm(z)
+    axes = np.stack([np.cross(y, z), y, z])
+    q = {name: axes @ (point - thalami) for name, point in p.items()}
+    stem, end = q["BrainStem_centroid"], q["BrainStem_inferior"]
+    third, fourth = q["3rdVentricle_centroid"], q["4thVentricle_centroid"]
+    upper, lower = q["VermisI-V_centroid"], q["VermisVIII-X_centroid"]
+    checks = [
+        ("brain stem: above its lower end", stem[2] - end[2]),
+        ("thalami: above the brain stem", -stem[2]),
+        ("genu: before the accumbens", q["CC_genu_anterior"][1] - q["Accumbens_L_centroid"][1]),
+        ("3rd ventricle: before the splenium", third[1] - q["CC_splenium_posterior"][1]),
+        ("4th ventricle: behind the brain stem", stem[1] - fourth[1]),
+        ("vermis VI-VII: behind the 4th ventricle", fourth[1] - q["VermisVI-VII_centroid"][1]),
+        ("vermis I-V: above vermis VIII-X", upper[2] - lower[2]),
+    ]
+    for side, sign in (("L", -1.0), ("R", 1.0)):
+        s = {n.split("_")[0]: v * (sign, 1, 1) for n, v in q.items() if f"_{side}_" in n}
+        checks += [
+            (f"thalamus {side}: on its side", s["Thalamus"][0]),
+            (f"pallidum {side}: beyond the thalamus", s["Pallidum"][0] - s["Thalamus"][0]),
+            (f"putamen {side}: beyond the pallidum", s["Putamen"][0] - s["Pallidum"][0]),
+            (f"caudate {side}: above the accumbens", s["Caudate"][2] - s["Accumbens"][2]),
+            (f"accumbens {side}: before the thalamus", s["Accumbens"][1] - s["Thalamus"][1]),
+            (f"hippocampus {side}: behind the amygdala", s["Amygdala"][1] - s["Hippocampus"][1]),
+            (f"hippocampus {side}: beyond the thalamus", s["Hippocampus"][0] - s["Thalamus"][0]),
+            (f"amygdala {side}: below the putamen", s["Putamen"][2] - s["Amygdala"][2]),
+            (f"ventricle tip {side}: before the caudate", s["LatVent"][1] - s["Caudate"][1]),
+        ]
+    return [Check(name, float(value), 0.0, np.inf) for name, value in checks]
+
+
 def _norm(vector: Array) -> float:
     return float(np.linalg.norm(vector))

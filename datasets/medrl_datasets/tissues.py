@@ -28,6 +28,8 @@ _SKULL_MM = 16.0
 #: Share of the brightness of white matter below which nothing but air, bone and fluid is, and above
 #: which outside the brain there is fat.
 _DARK, _FAT = 0.25, 0.95
+#: With less than this share of what is around a brain in sight, the scan shows the brain alone.
+_STRIPPED = 0.5
 
 
 def tissue_map(
@@ -104,7 +106,8 @@ def _write_map(entry: Entry, folder: Path) -> Path:
     volume = np.asarray(scan.dataobj, dtype=np.float32)
     spacing = float(min(scan.header.get_zooms()[:3]))
     found = tissue_map(volume, np.asanyarray(labels.dataobj).astype(np.int32), spacing)
-    found[volume <= 0] = 0
+    if (volume[found == TISSUES.index("muscle")] > 0).mean() < _STRIPPED:
+        found[volume <= 0] = 0
     with atomic_path(path) as temporary:
         nib.save(nib.Nifti1Image(found, scan.affine), temporary)
     return path
