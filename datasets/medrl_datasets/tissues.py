@@ -28,8 +28,8 @@ _SKULL_MM = 16.0
 #: Share of the brightness of white matter below which nothing but air, bone and fluid is, and above
 #: which outside the brain there is fat.
 _DARK, _FAT = 0.25, 0.95
-#: With less than this share of what is around a brain in sight, the scan shows the brain alone.
-_STRIPPED = 0.5
+#: With less than this share of voxels around the brain above 0, a scan shows the brain alone.
+_STRIPPED = 0.2
 
 
 def tissue_map(
@@ -105,8 +105,9 @@ def _write_map(entry: Entry, folder: Path) -> Path:
     scan, labels = nib.load(entry["image"]), nib.load(entry["label"])
     volume = np.asarray(scan.dataobj, dtype=np.float32)
     spacing = float(min(scan.header.get_zooms()[:3]))
-    found = tissue_map(volume, np.asanyarray(labels.dataobj).astype(np.int32), spacing)
-    if (volume[found == TISSUES.index("muscle")] > 0).mean() < _STRIPPED:
+    regions = np.asanyarray(labels.dataobj).astype(np.int32)
+    found = tissue_map(volume, regions, spacing)
+    if (volume[regions == 0] > 0).mean() < _STRIPPED:
         found[volume <= 0] = 0
     with atomic_path(path) as temporary:
         nib.save(nib.Nifti1Image(found, scan.affine), temporary)
