@@ -268,7 +268,7 @@ def _by_running(system: System, bundle: Path, scan: MetaTensor) -> Fit | None:
         predictor = system.load(bundle, device="cpu")
         data = system.read(predictor, {system.roles[-1]: scan}, system.given(), options)
         (result,) = system.predict(predictor, [data], options)
-        unfit = tuple(result.unfit)
+        unfit = (*getattr(result, "instead", ()), *result.unfit)
     except Exception:
         return None  # what else is known of the scan is told all the same
     return Fit(not unfit, unfit)

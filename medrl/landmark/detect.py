@@ -79,6 +79,7 @@ class Detection:
         scan: What was searched; without it, nothing can be saved.
         unfit: Why the model was not made for the scan, one line each; nothing that it finds there
             is trusted.
+        instead: Why another model searched the scan than the one that was asked; empty if none did.
     """
 
     landmarks: tuple[Landmark, ...]
@@ -87,6 +88,7 @@ class Detection:
     seconds: float
     scan: MetaTensor | None = None
     unfit: tuple[str, ...] = ()
+    instead: tuple[str, ...] = ()
 
     @property
     def confidence(self) -> float | None:
@@ -370,7 +372,7 @@ class LandmarkDetector:
         """What the other model finds, if it was made for a scan for which this one was not."""
         if isinstance(scan, MedrlError) or self._otherwise is None:
             return found
-        why = [str(found)] if isinstance(found, MedrlError) else found.unfit
+        why = (str(found),) if isinstance(found, MedrlError) else found.unfit
         other = self._otherwise() if why else self
         if other is self or not set(names) <= set(other.model.names):
             return found
@@ -379,7 +381,7 @@ class LandmarkDetector:
             return found
         mine, its = self.manifest["name"], other.manifest["name"]
         line = f"searched by {its}, as {mine} is for other scans: {'; '.join(why)}"
-        return replace(instead, warnings=(line, *instead.warnings))
+        return replace(instead, warnings=(line, *instead.warnings), instead=why)
 
     def _judged(
         self,
