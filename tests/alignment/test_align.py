@@ -54,7 +54,7 @@ def saved(head_file, templates, tmp_path_factory):
     found = {}
     for to in ("acpc", "mni"):
         found[to] = aligner.align(folder / "head.nii.gz", to=to)
-        found[to].save(folder)
+        found[to].save(folder, picture=to == "acpc")
     return folder, found
 
 
