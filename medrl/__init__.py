@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 from medrl._monai import load_by_parts
 
 if TYPE_CHECKING:
+    from medrl.alignment.align import Aligner as Aligner
+    from medrl.alignment.align import Alignment as Alignment
+    from medrl.alignment.align import align as align
     from medrl.errors import MedrlError as MedrlError
     from medrl.landmark.detect import Detection as Detection
     from medrl.landmark.detect import Landmark as Landmark
@@ -34,6 +37,7 @@ load_by_parts()
 
 #: Where each public name is.
 _HOME = {
+    "medrl.alignment.align": ("Aligner", "Alignment", "align"),
     "medrl.errors": ("MedrlError",),
     "medrl.landmark.detect": ("Detection", "Landmark", "LandmarkDetector"),
     "medrl.localization.answer": ("Box", "Localization"),

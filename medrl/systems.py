@@ -33,6 +33,7 @@ _OWN = {
     "seednet": "medrl.seednet.system:SeedNetSystem",
     "registration": "medrl.registration.system:RegistrationSystem",
     "localization": "medrl.localization.system:LocalizationSystem",
+    "alignment": "medrl.alignment.system:AlignmentSystem",
 }
 _GROUP = "medrl.systems"
 
@@ -56,12 +57,14 @@ class Artifact:
         ending: Its ending in a BIDS derivative.
         meaning: What it is, in a sentence, for the sidecar.
         columns: Of a table: what each column holds, as BIDS sidecars have it.
+        space: What BIDS calls the space that it lies in, or leads to, if not the scan's own.
     """
 
     suffix: str | None
     ending: str
     meaning: str
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    space: str | None = None
 
 
 class Result(Protocol):
@@ -106,6 +109,8 @@ class System(ABC):
         verb: What it does, as a command: ``medrl detect``.
         summary: One line for ``medrl --help``.
         description: What the command does and writes, for ``medrl VERB --help``.
+        models: Name of the system whose models it uses; None for its own. One that uses another's
+            is neither trained nor measured by itself.
         default_model: Name of the model that is used unless another is named.
         roles: Scans that a case consists of; the last one gives it its name, the others may be
             the same for all cases of a batch.
@@ -129,6 +134,7 @@ class System(ABC):
     verb: ClassVar[str]
     summary: ClassVar[str]
     description: ClassVar[str] = ""
+    models: ClassVar[str | None] = None
     default_model: ClassVar[str | None] = None
     roles: ClassVar[tuple[str, ...]] = ("scan",)
     images: ClassVar[bool] = False

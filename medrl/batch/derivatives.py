@@ -152,7 +152,10 @@ def _artifact(system: System, ending: str) -> Artifact:
 def _name_for(source: BidsName, artifact: Artifact, ending: str, onto: str | None) -> BidsName:
     """What a result is called."""
     description = "medrl"
-    if onto is None:
+    onto = artifact.space or onto
+    if artifact.space is not None and artifact.suffix != "xfm":
+        said = {"space": artifact.space}
+    elif onto is None:
         said = {"space": source.suffix}
     elif artifact.suffix is None:
         said = {"space": onto}
@@ -187,7 +190,7 @@ def _add_sidecar(
         reference = next(iter(case.sources.values())).path.name
         sources.append(reference)
     content: dict[str, Any] = {"Description": artifact.meaning, "Sources": sources}
-    if "space" in name.entities:
+    if "space" in name.entities and artifact.space is None:
         content["SpatialReference"] = reference
     content |= artifact.columns
     if artifact.suffix is None:

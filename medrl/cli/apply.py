@@ -136,11 +136,7 @@ def _apply_to_scan(command: Apply, target: Path) -> list[str]:
 
 def _replaced(scan: MetaTensor, matrix: Matrix) -> MetaTensor:
     """The same voxels at another place in the world."""
-    import numpy as np
-    import torch
-    from monai.data.meta_tensor import MetaTensor
-
-    from medrl.volume.space import as_affine
+    from medrl.volume.resample import place_scan
     from medrl.volume.transform_files import kind_of
 
     if kind_of(matrix) == "affine":
@@ -148,8 +144,7 @@ def _replaced(scan: MetaTensor, matrix: Matrix) -> MetaTensor:
             f"{scan.meta['filename_or_obj']}: an affine transform shears its axes, which few "
             "programs read: name a scan to resample it onto with --reference"
         )
-    affine = np.linalg.inv(matrix) @ as_affine(scan.affine)
-    return MetaTensor(scan.as_tensor(), affine=torch.from_numpy(affine))
+    return place_scan(scan, matrix)
 
 
 def _apply_to_points(command: Apply, target: Path) -> list[str]:

@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         MedrlError: If nothing can be measured.
     """
-    systems = {system.name: system for system in all_systems()}
+    systems = {system.name: system for system in all_systems() if system.models is None}
     system = choose(argv, systems, prog="medrl evaluate")
     kind = system.evaluate_options
     added = ("options", flat(kind), field(default_factory=kind))

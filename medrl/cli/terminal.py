@@ -105,7 +105,7 @@ def find_model(system: System, name: str) -> Path:
     from medrl.systems import of_model
 
     other, bundle = of_model(name)
-    if other.name != system.name:
+    if other.name != (system.models or system.name):
         raise MedrlError(f"{name} is a {other.name} model: medrl {other.verb} is what uses it")
     return bundle
 

@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         MedrlError: If the data or settings are unusable.
     """
-    systems = {system.name: system for system in all_systems()}
+    systems = {system.name: system for system in all_systems() if system.models is None}
     system = choose(argv, systems, prog="medrl train")
     command: Any = parse(
         command_type(system), argv[1:], prog=f"medrl train {system.name}", description=_ABOUT

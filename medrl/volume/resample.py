@@ -157,7 +157,7 @@ def move_scan(
     i, j, k = onto.shape[1:]
     if not nearest:
         # In the fixed world the moving scan lies where the inverse brings it.
-        there = MetaTensor(moving.as_tensor(), affine=np.linalg.inv(matrix) @ source)
+        there = place_scan(moving, matrix)
         low = float(moving.as_tensor().min())
         moved = resample_onto(there, affine=target, shape=(i, j, k), background=low)
         return on_grid_of(moved.as_tensor(), onto)
@@ -198,6 +198,45 @@ def nearest_voxels(
     return out
 
 
+def check_size(extent_mm: ArrayLike, counts: ArrayLike, spacing: float) -> None:
+    """Refuse a grid that no scan of a body needs, or that does not fit in memory.
+
+    Args:
+        extent_mm: (3,) of the scan.
+        counts: (3,) voxels along each axis.
+        spacing: Smallest voxel size, mm; for the message.
+
+    Raises:
+        MedrlError: If it is too large.
+    """
+    lengths = np.asarray(extent_mm, dtype=np.float64)
+    voxels = float(np.prod(np.asarray(counts, dtype=np.float64)))
+    most = min(_MOST_VOXELS, available_memory() / _BYTES_OF_A_VOXEL)
+    if voxels > most or lengths.max() > _LONGEST_MM:
+        extent = " x ".join(f"{length:.0f}" for length in lengths)
+        memory = f": at {spacing:g} mm it would not fit in memory" if voxels > most else ""
+        raise MedrlError(
+            f"the scan spans {extent} mm{memory}; its header may give a wrong voxel size"
+        )
+
+
+def place_scan(scan: MetaTensor, transform_world: ArrayLike) -> MetaTensor:
+    """The same voxels at another place in the world: nothing is resampled.
+
+    Args:
+        scan: The moving scan, MetaTensor (C, I, J, K).
+        transform_world: 4x4 matrix, fixed to moving, RAS mm.
+
+    Returns:
+        MetaTensor (C, I, J, K) whose affine leads to the fixed world.
+
+    Raises:
+        MedrlError: If the matrix is no transform or the affine is unusable.
+    """
+    affine = np.linalg.inv(as_transform(transform_world)) @ as_affine(scan.affine)
+    return MetaTensor(scan.as_tensor(), affine=torch.from_numpy(affine))
+
+
 def _covering_grid(
     affine: NDArray[np.float64], shape: tuple[int, ...], spacing: float
 ) -> tuple[NDArray[np.float64], tuple[int, int, int]]:
@@ -206,14 +245,7 @@ def _covering_grid(
     world = apply_affine(affine, corners)
     low, high = world.min(axis=0), world.max(axis=0)
     counts = np.maximum(np.floor((high - low) / spacing + 1e-6).astype(int) + 1, 1)
-    voxels = float(np.prod(counts.astype(float)))
-    most = min(_MOST_VOXELS, available_memory() / _BYTES_OF_A_VOXEL)
-    if voxels > most or (high - low).max() > _LONGEST_MM:
-        extent = " x ".join(f"{length:.0f}" for length in high - low)
-        memory = f": at {spacing:g} mm it would not fit in memory" if voxels > most else ""
-        raise MedrlError(
-            f"the scan spans {extent} mm{memory}; its header may give a wrong voxel size"
-        )
+    check_size(high - low, counts, spacing)
     grid = np.diag([spacing, spacing, spacing, 1.0])
     grid[:3, 3] = low + ((high - low) - (counts - 1) * spacing) / 2
     return grid, (int(counts[0]), int(counts[1]), int(counts[2]))

@@ -17,16 +17,18 @@ if TYPE_CHECKING:
 
 
 @lru_cache(maxsize=8)
-def load_model(name_or_dir: str) -> Any:
+def load_model(name_or_dir: str, *, system: str | None = None) -> Any:
     """The predictor of a model of any system, loaded once for all that use it in this process.
 
     Args:
         name_or_dir: Of a model that ships, or a bundle folder.
+        system: Which puts it to use; its own if left out.
 
     Raises:
         MedrlError: If there is no such model, it is damaged, or its system is not installed.
     """
-    return systems.load(name_or_dir)
+    own, folder = systems.of_model(name_or_dir)
+    return (own if system is None else systems.get(system)).load(folder)
 
 
 def manifest_of(name_or_dir: str, *, task: str, lacks: str) -> Manifest:

@@ -70,6 +70,7 @@ def test_the_manifest_is_valid_and_all_it_names_is_there():
         "Segment with seeds",
         "Localize organs",
         "Register scans",
+        "Align scan",
         "Agents of any system",
         "Orthogonal views",
     }

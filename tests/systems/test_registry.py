@@ -70,7 +70,7 @@ def test_an_unknown_system_is_refused() -> None:
         systems.get("nothing")
 
 
-@pytest.mark.parametrize("name", ["landmark", "seednet", "registration"])
+@pytest.mark.parametrize("name", ["landmark", "seednet", "registration", "alignment"])
 def test_asking_what_there_is_imports_nothing_heavy(name: str) -> None:
     program = (
         f"import sys; from medrl import systems; s = systems.get({name!r}); s.options, s.given;"

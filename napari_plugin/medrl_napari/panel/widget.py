@@ -12,7 +12,7 @@ from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QTableWidgetItem, QVBoxLayout, QWidget
 
 from medrl import systems
-from medrl.bundles import read_manifest
+from medrl.bundles import available, read_manifest
 from medrl.errors import MedrlError
 from medrl.results.findings import Boxes, Points
 from medrl_napari.dock import AgentsDock
@@ -92,10 +92,19 @@ class RowTable(Table):
 class AgentPanel(AgentsDock):
     """Runs any trained model of any registered system on the scans that are open."""
 
-    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        """Offer all models that ship; others come by their folders."""
+    def __init__(
+        self, napari_viewer: napari.viewer.Viewer, *, system: System | None = None
+    ) -> None:
+        """Offer the models that ship; others come by their folders.
+
+        Args:
+            napari_viewer: The viewer.
+            system: What is done with a model; left out: what its own system does.
+        """
         super().__init__(napari_viewer)
-        self.scans = LayerChoices(napari_viewer, None)
+        self._only = system
+        task = None if system is None else system.models or system.name
+        self.scans = LayerChoices(napari_viewer, task)
         self.life.callback(self.scans.release)
         self.options, self.given = OptionsForm(), OptionsForm()
         self.run_button = button("Run", "Let the agents work on the scans", self.run)
@@ -124,7 +133,11 @@ class AgentPanel(AgentsDock):
             self.save_button,
         )
         self.scans.model.chosen.connect(self._offer)
-        self._offer(self.scans.model.model)
+        usual = None if system is None else system.default_model
+        if usual in [bundle.name for bundle in available()]:
+            self.scans.model.model = usual
+        else:
+            self._offer(self.scans.model.model)
         self.enable()
 
     @property
@@ -145,9 +158,11 @@ class AgentPanel(AgentsDock):
         window = cast("Any", self._manifest)["settings"].get("window")
         agents.window_voxels = window if isinstance(window, int) else None
 
+        how = {} if self._only is None else {"system": self._only.name}
+
         def work(report: Any) -> Run:
             system = wanted.system
-            predictor = load_model(wanted.model)
+            predictor = load_model(wanted.model, **how)
             system.check(predictor, wanted.options)
             scans = {role: shown.scan for role, shown in wanted.shown.items()}
             data = system.read(predictor, scans, given, wanted.options)
@@ -188,7 +203,10 @@ class AgentPanel(AgentsDock):
         names: dict[str, list[str]] = {}
         try:
             if name_or_dir:
-                self._system, folder = systems.of_model(name_or_dir)
+                own, folder = systems.of_model(name_or_dir)
+                self._system = self._only or own
+                if own.name != (self._system.models or self._system.name):
+                    raise MedrlError(f"{folder.name} is a {own.name} model: it does not do this")
                 self._manifest = read_manifest(folder)
                 names = self._system.contents(self._manifest)
                 self.run_button.setText(self._system.verb.capitalize())

@@ -1,0 +1,1 @@
+"""Align scan: the widget."""
