@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MEDRL_DATA
 
-.PHONY: help demo test fuzz lint train-landmark train-head-any train-mouse-skull train-hippocampus train-sarcoma train-rigid-head \
+.PHONY: help demo test fuzz lint train-landmark train-head-any train-afids train-mouse-skull train-hippocampus train-sarcoma train-rigid-head \
         train-spine-boxes train-brain-boxes \
         train-sarcoma-boxes bench docs docs-napari clean
 help:
@@ -21,7 +21,7 @@ help:
 	@echo "make test            run every test"
 	@echo "make fuzz            read ten thousand damaged files (FUZZ_COUNT, FUZZ_SEED)"
 	@echo "make lint            ruff and mypy --strict"
-	@echo "make train-landmark, make train-head-any, make train-mouse-skull"
+	@echo "make train-landmark, make train-head-any, make train-afids, make train-mouse-skull"
 	@echo "                     train the landmark models that ship (MEDRL_DATA: the scans)"
 	@echo "make train-hippocampus, make train-sarcoma"
 	@echo "                     train the seed models that ship"
@@ -99,6 +99,15 @@ train-head-any: $(VENV)/.installed-train
 	  --learner.augmentation.contrast-probability 0.7 --learner.augmentation.thick-slice 3 \
 	  --card recipes/head-any/card.json --licence recipes/head-any/LICENSE \
 	  --data runs/head-any/data/datalist.json -o runs/head-any
+
+# The points were carried from templates by recipes/afids-t1/carry.py.
+train-afids: $(VENV)/.installed-train
+	$(BIN)/medrl datasets export ixi_brain_t1 --brains --landmarks recipes/afids-t1/points.csv \
+	  --root $(MEDRL_DATA)/ixi_brain_t1 -o runs/afids-t1/data
+	$(BIN)/medrl train landmark --name afids-t1 --modality MR --start brain-t1 \
+	  --card recipes/afids-t1/card.json --licence recipes/afids-t1/LICENSE \
+	  --imitation-steps 2400 1600 1000 --dqn-steps 200 100 50 --learner.learning-rate 1e-3 \
+	  --data runs/afids-t1/data/datalist.json -o runs/afids-t1
 
 train-mouse-skull: $(VENV)/.installed-train
 	$(BIN)/medrl datasets export mouse_skull_ct --root $(MEDRL_DATA)/mouse_skull_ct -o runs/mouse-skull-ct/data

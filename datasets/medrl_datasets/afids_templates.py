@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medrl.errors import MedrlError
-from medrl_datasets.card import Card, Landmarks
+from medrl_datasets.card import Card, Landmarks, Splits
 from medrl_datasets.local import DataSet
 
 #: Image and the template whose fiducials belong to it.
@@ -21,6 +21,9 @@ TEMPLATES = {
     "MNI152NLin2009cAsym_T1w_brain": "MNI152NLin2009cAsym",
     "MNI305_T1w": "MNI305",
 }
+
+#: The one individual. The points of the other templates are behind those that `afids-t1` learns.
+HOLDOUT = ("Colin27_T1w_ch2",)
 
 LANDMARKS = (
     "AC", "PC", "infracollicular sulcus", "PMJ", "superior interpeduncular fossa",
@@ -41,7 +44,10 @@ CARD = Card(
     source="AFIDs project, Western University; templates of the Montreal Neurological Institute",
     home="https://afids.io",
     licence="Points: CC BY 4.0. Images: each template's own, see LICENSE.* in the folder",
-    weights="not trained on",
+    weights=(
+        "The points: yes, naming AFIDs. `afids-t1` learns those of all templates but Colin27, as "
+        "registration carries them to the heads of IXI. The images: not trained on"
+    ),
     citation=(
         "Lau J.C. et al., A framework for evaluating correspondence between brain images using "
         "anatomical fiducials, Human Brain Mapping 40(14), 2019, doi:10.1002/hbm.24693; Taha A. et "
@@ -59,9 +65,13 @@ CARD = Card(
         "The points of MNI152NLin2009bSym belong to the image MNI152NLin2009aSym",
         "The points of Colin27 fit this copy; other copies of the template are shifted by 1 mm",
         "MNI152NLin2009cAsym has no skull",
+        "In the blurred averages of linear registration, MNI152Lin and MNI305, PC lies 2 to 4 mm "
+        "behind where registration with the sharp ones of 2009 puts it, the ventricles at PC 5 to "
+        "8 mm",
+        "MNI152NLin2009aSym is the head of the data set mni152",
     ),
     landmarks=LANDMARKS,
-    holdout=tuple(TEMPLATES),
+    holdout=HOLDOUT,
 )
 
 
@@ -81,11 +91,15 @@ class AfidsTemplates(DataSet):
     """The templates; `landmarks` has the points under their anatomical names."""
 
     card = CARD
-    subjects = tuple(TEMPLATES)
 
     def files(self, root: Path, subject: str) -> dict[str, Path]:
         """Return the files of a subject."""
         return {"image": root / "images" / f"{subject}.nii.gz"}
+
+    def splits(self, root: Path) -> Splits:
+        """Return the templates: Colin27 is held out, the points of the others are trained on."""
+        train = tuple(name for name in TEMPLATES if name not in HOLDOUT)
+        return {"train": train, "val": (), "holdout": HOLDOUT}
 
     def landmarks(self, root: Path) -> Landmarks:
         """Read the 32 fiducials of each template, RAS+ millimetres.

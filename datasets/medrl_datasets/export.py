@@ -13,6 +13,7 @@ from medrl.files import atomic_path
 from medrl.volume.points import write_markups, write_points_csv
 from medrl_datasets import get
 from medrl_datasets.card import Datalist, Entry, Landmarks
+from medrl_datasets.local import read_landmarks
 
 PointFormat = Literal["csv", "mrk.json"]
 
@@ -23,6 +24,7 @@ def export(
     out: Path,
     *,
     points: PointFormat = "csv",
+    landmarks: Path | None = None,
     seed: int = 0,
     brains: bool = False,
     masks: bool = False,
@@ -39,6 +41,8 @@ def export(
         root: Folder of its local copy.
         out: Folder to write into; made if missing.
         points: `csv` (columns name, x, y, z, world RAS mm) or `mrk.json` (3D Slicer markups).
+        landmarks: A table of other landmarks than the data set's own, columns subject, landmark, x,
+            y, z (world RAS mm). Subjects that it does not name are left out.
         seed: Seed of the shifts of `msd_hippocampus`.
         brains: Add a skull-stripped copy of every second training and validation scan; only for
             sets with label maps of the brain.
@@ -54,10 +58,15 @@ def export(
         the data set's `targets`, lists of labels by name.
 
     Raises:
-        MedrlError: If the copy is not whole, there are no masks, or the folder cannot be written.
+        MedrlError: If the copy is not whole, there are no masks, the table of landmarks cannot be
+            read or fits another data set, or the folder cannot be written.
     """
     dataset = get(name)
     card = dataset.card
+    if landmarks is not None and masks:
+        raise MedrlError("masks come without landmarks: leave out --masks or --landmarks")
+    if landmarks is not None and name == "msd_hippocampus":
+        raise MedrlError(f"{name} is shifted at random, with its own points: leave out --landmarks")
     problems = [problem for problem in dataset.verify(root) if problem.startswith("missing")]
     if problems:
         raise MedrlError(
@@ -70,9 +79,11 @@ def export(
         if name == "msd_hippocampus" and not as_published:
             from medrl_datasets.msd_hippocampus import write_shifted
 
-            datalist, landmarks = write_shifted(root, out, seed=seed)
+            datalist, places = write_shifted(root, out, seed=seed)
+        elif landmarks is not None:
+            datalist, places = _with_table(dataset.datalist(root), landmarks)
         else:
-            datalist, landmarks = dataset.datalist(root), dataset.landmarks(root)
+            datalist, places = dataset.datalist(root), dataset.landmarks(root)
         if brains:
             if name != "ixi_brain_t1":
                 raise MedrlError(f"{name} has no label maps of whole brains: leave out --brains")
@@ -96,8 +107,8 @@ def export(
                 content["targets"] = {name: list(some) for name, some in dataset.targets.items()}
             content |= _masks(datalist, dataset.channels, out)
         else:
-            files = _write_points(landmarks, out / "landmarks", points)
-            named = {label for points_of in landmarks.values() for label in points_of}
+            files = _write_points(places, out / "landmarks", points)
+            named = {label for points_of in places.values() for label in points_of}
             content |= {"landmarks": sorted(named), **_relative(datalist, files, out)}
         path = out / "datalist.json"
         with atomic_path(path) as temporary:
@@ -105,6 +116,19 @@ def export(
     except OSError as error:
         raise MedrlError(f"cannot write to {out}: {error}") from error
     return path
+
+
+def _with_table(datalist: Datalist, table: Path) -> tuple[Datalist, Landmarks]:
+    """The entries that a table of landmarks names, and their landmarks."""
+    places = read_landmarks(table)
+    strangers = set(places) - {entry["subject"] for entry in _entries(datalist)}
+    if strangers:
+        raise MedrlError(f"{table}: {min(strangers)} is not a subject of the data set")
+    named = {
+        key: [entry for entry in entries if entry["subject"] in places]
+        for key, entries in datalist.items()
+    }
+    return named, places
 
 
 def _write_points(landmarks: Landmarks, folder: Path, points: PointFormat) -> dict[str, Path]:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
-from medrl.errors import MedrlError
 from medrl_datasets.card import Card, Landmarks
-from medrl_datasets.local import DataSet, read_table
+from medrl_datasets.local import DataSet, read_landmarks
 
 #: Landmarks that are the centroid of one region: landmark name, region name in labels.csv.
 CENTROIDS = {
@@ -143,15 +140,7 @@ class IxiBrainT1(DataSet):
         Raises:
             MedrlError: If the file is missing or broken.
         """
-        path = root / "landmarks.csv"
-        points: Landmarks = {}
-        for row in read_table(path, ("subject", "landmark", "x", "y", "z")):
-            try:
-                position = np.array([float(row[axis]) for axis in "xyz"])
-            except ValueError as error:
-                raise MedrlError(f"{path}: a coordinate of {row['subject']}: {error}") from error
-            points.setdefault(row["subject"], {})[row["landmark"]] = position
-        return points
+        return read_landmarks(root / "landmarks.csv")
 
 
 DATASET = IxiBrainT1()

@@ -11,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from medrl.errors import MedrlError
 from medrl_datasets.card import Card, Datalist, Landmarks, Splits
 
@@ -112,6 +114,22 @@ def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     if any(row[column] is None for row in rows for column in columns):
         raise MedrlError(f"{path} has a line with too few fields")
     return rows
+
+
+def read_landmarks(path: Path) -> Landmarks:
+    """Read a table of landmarks: columns subject, landmark, x, y, z, RAS+ millimetres.
+
+    Raises:
+        MedrlError: If the file is missing or broken.
+    """
+    points: Landmarks = {}
+    for row in read_table(path, ("subject", "landmark", "x", "y", "z")):
+        try:
+            position = np.array([float(row[axis]) for axis in "xyz"])
+        except ValueError as error:
+            raise MedrlError(f"{path}: a coordinate of {row['subject']}: {error}") from error
+        points.setdefault(row["subject"], {})[row["landmark"]] = position
+    return points
 
 
 def read_splits(root: Path, card: Card) -> Splits:

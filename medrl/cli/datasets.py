@@ -62,6 +62,10 @@ class Export:
     points: Literal["csv", "mrk.json"] = "csv"
     """Format of the landmark files."""
 
+    landmarks: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Table of other landmarks than the data set's own: columns subject, landmark, x, y, z (world
+    RAS, mm). Subjects that it does not name are left out."""
+
     seed: int = 0
     """Seed of the random shifts of msd_hippocampus."""
 
@@ -177,6 +181,7 @@ def run_export(command: Export) -> int:
         root,
         command.out,
         points=command.points,
+        landmarks=command.landmarks,
         seed=command.seed,
         brains=command.brains,
         masks=command.masks,

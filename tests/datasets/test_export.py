@@ -57,6 +57,44 @@ def test_ixi_export_is_a_datalist_that_monai_reads(data_root: Path, tmp_path: Pa
     assert content["licence"]
 
 
+def test_a_table_replaces_the_landmarks_and_names_the_subjects(
+    data_root: Path, tmp_path: Path
+) -> None:
+    root = data_root / "ixi_brain_t1"
+    splits = ixi_brain_t1.DATASET.splits(root)
+    first, other, valid = *splits["train"][:2], splits["val"][0]
+    table = tmp_path / "points.csv"
+    table.write_text(
+        "subject,landmark,x,y,z,spread_mm\n"
+        f"{first},AC,1,2,3,0.5\n{first},PC,1,-25,4,0.5\n{other},AC,0,2,-3.5,1\n{valid},AC,0,0,0,1\n"
+    )
+    path = export("ixi_brain_t1", root, tmp_path / "out", landmarks=table, brains=True)
+    content = json.loads(path.read_text())
+    assert content["landmarks"] == ["AC", "PC"]
+    found = {key: [c["subject"] for c in content[key]] for key in ("training", "validation")}
+    assert found == {"training": [first, other, first], "validation": [valid, valid]}
+    assert content["test"] == []
+    head, copy = (path.parent / content["training"][n]["image"] for n in (0, 2))
+    assert head.samefile(root / "t1" / f"{first}.nii.gz")
+    assert copy.name == f"{first}_brain.nii.gz"
+    points = {
+        c["subject"]: read_csv(str(path.parent / c["landmarks"])) for c in content["training"]
+    }
+    assert points == {first: {"AC": [1, 2, 3], "PC": [1, -25, 4]}, other: {"AC": [0, 2, -3.5]}}
+
+
+def test_a_table_that_does_not_fit_is_refused(data_root: Path, tmp_path: Path) -> None:
+    table = tmp_path / "points.csv"
+    table.write_text("subject,landmark,x,y,z\nnobody,AC,1,2,3\n")
+    root = data_root / "ixi_brain_t1"
+    with pytest.raises(MedrlError, match="nobody is not a subject"):
+        export("ixi_brain_t1", root, tmp_path / "out", landmarks=table)
+    with pytest.raises(MedrlError, match="leave out --masks"):
+        export("ixi_brain_t1", root, tmp_path / "out", landmarks=table, masks=True)
+    with pytest.raises(MedrlError, match="leave out --landmarks"):
+        export("msd_hippocampus", data_root / "msd_hippocampus", tmp_path / "out", landmarks=table)
+
+
 def test_markups_export_holds_the_same_points(data_root: Path, tmp_path: Path) -> None:
     root = data_root / "fetal_atlas_t2"
     by_format = {}
