@@ -15,6 +15,7 @@ BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 ORDER = (
     "roi_crop",
     "landmark_accuracy_holdout",
+    "landmark_contrasts_holdout",
     "landmark_skulls_holdout",
     "landmark_templates",
     "landmark_ablation",

@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "landmark_templates.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    detector = LandmarkDetector.load(options.model)
+    detector = LandmarkDetector.load(options.model, alone=True)
 
     result: dict[str, Any] = {"model": Path(options.model).name, "templates": {}}
     detections: dict[str, Detection] = {}

@@ -43,7 +43,7 @@ SEEDS = ("hippocampus-t1", "sarcoma-pet-ct")
 
 def landmarks(model: str, most: int) -> Answers:
     """Landmarks of one model in every cohort."""
-    detector = LandmarkDetector.load(model)
+    detector = LandmarkDetector.load(model, alone=True)
     bare = LandmarkDetector(replace(detector.model, guard=None), manifest=detector.manifest)
 
     def found(scan: MetaTensor, truth: dict[str, np.ndarray]) -> list[Answer]:

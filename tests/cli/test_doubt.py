@@ -122,11 +122,11 @@ def test_programs_are_told(medrl, bundle, head, unfit, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["MNI152Lin_T2w", "MNI152Lin_PDw", "MNI152Lin_T1w"])
-def test_a_t2_head_is_doubted_and_a_t1_head_is_not(medrl, data_root, tmp_path, name):
+def test_a_t2_head_is_for_another_model_and_a_t1_head_is_not(medrl, data_root, tmp_path, name):
     scan = data_root / "afids_templates" / "images" / f"{name}.nii.gz"
-    ended = medrl("detect", scan, "-o", tmp_path, "--no-picture")
-    assert ended.code == 0
-    first = ended.err.splitlines()[:1]
-    doubted = bool(first) and "brain-t1 was not made for this scan" in first[0]
-    assert doubted == (not name.endswith("T1w"))
-    assert ended.err.count("was not made for this scan") == 2 * doubted
+    ended = medrl("detect", scan, "-o", tmp_path, "--no-picture", "--json")
+    (told,) = ended.json()["scans"]
+    other = not name.endswith("T1w")
+    assert told["model"] == ("head-any" if other else "brain-t1")
+    assert any(line.startswith("searched by head-any") for line in told["warnings"]) == other
+    assert told["doubt"] is None

@@ -21,7 +21,7 @@ from medrl.volume.read import read
 @pytest.fixture(scope="module")
 def detector():
     torch.set_num_threads(1)
-    return LandmarkDetector.load("brain-t1")
+    return LandmarkDetector.load("brain-t1", alone=True)
 
 
 @pytest.fixture(scope="module")
