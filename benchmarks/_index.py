@@ -16,6 +16,7 @@ ORDER = (
     "roi_crop",
     "landmark_accuracy_holdout",
     "landmark_contrasts_holdout",
+    "landmark_afids",
     "landmark_skulls_holdout",
     "landmark_templates",
     "landmark_ablation",

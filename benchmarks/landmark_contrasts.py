@@ -28,7 +28,8 @@ from evaluation.images import Array, Corruption, LabelledImage, corrupt, turned
 from evaluation.results import RESULTS, save
 
 from medrl.evaluation import plain, summarize
-from medrl.landmark.detect import Detection, LandmarkDetector
+from medrl.landmark.detect import LandmarkDetector
+from medrl.landmark.detection import Detection
 from medrl.landmark.evaluate import AGENTS, Labelled, agents, errors, measure_methods
 from medrl.volume.read import read
 from medrl.volume.space import lps_to_ras, ras_to_lps

@@ -27,7 +27,8 @@ from evaluation.ixi import data_root
 from evaluation.results import RESULTS, save
 
 from medrl.evaluation import compare, plain, summarize
-from medrl.landmark.detect import Landmark, LandmarkDetector
+from medrl.landmark.detect import LandmarkDetector
+from medrl.landmark.detection import Landmark
 from medrl.landmark.evaluate import AGENTS, Labelled, Method, agents, errors, measure_methods, trust
 from medrl.volume.procrustes import fit_points, lay_straight
 from medrl.volume.space import apply_affine

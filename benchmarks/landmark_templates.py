@@ -29,7 +29,8 @@ from evaluation.results import RESULTS, save
 
 from medrl.errors import MedrlError
 from medrl.evaluation import Table
-from medrl.landmark.detect import Detection, LandmarkDetector
+from medrl.landmark.detect import LandmarkDetector
+from medrl.landmark.detection import Detection
 from medrl_datasets import afids_templates
 
 CLAIM = "It finds the structures in templates from other scanners"

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from medrl.alignment.align import Alignment as Alignment
     from medrl.alignment.align import align as align
     from medrl.errors import MedrlError as MedrlError
-    from medrl.landmark.detect import Detection as Detection
-    from medrl.landmark.detect import Landmark as Landmark
     from medrl.landmark.detect import LandmarkDetector as LandmarkDetector
+    from medrl.landmark.detection import Detection as Detection
+    from medrl.landmark.detection import Landmark as Landmark
     from medrl.localization.answer import Box as Box
     from medrl.localization.answer import Localization as Localization
     from medrl.localization.localize import Localizer as Localizer

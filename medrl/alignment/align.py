@@ -25,7 +25,8 @@ from medrl.alignment.frames import (
 )
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder, stem_of
-from medrl.landmark.detect import Detection, LandmarkDetector
+from medrl.landmark.detect import LandmarkDetector
+from medrl.landmark.detection import Detection
 from medrl.results.provenance import file_of
 from medrl.systems import Progress
 from medrl.trajectory import Trajectory

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from medrl.landmark.detect import Detection, Landmark
+from medrl.landmark.detection import Detection, Landmark
 
 
 def corrected_by_hand(

@@ -25,7 +25,8 @@ from medrl.evaluation import (
 )
 from medrl.landmark.confidence import GOOD_MM
 from medrl.landmark.data import Sample
-from medrl.landmark.detect import Landmark, LandmarkDetector
+from medrl.landmark.detect import LandmarkDetector
+from medrl.landmark.detection import Landmark
 from medrl.volume.read import read
 from medrl.volume.space import as_affine, depth_inside
 

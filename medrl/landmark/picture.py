@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from monai.data.meta_tensor import MetaTensor
 
-    from medrl.landmark.detect import Detection, Landmark
+    from medrl.landmark.detection import Detection, Landmark
 
 _CORRECTED = "#d98cff"
 #: Width of a picture, what is left below, and the space for a line of text (inches).

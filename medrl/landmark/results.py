@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
 
     from medrl.dicom import Pseudonyms
-    from medrl.landmark.detect import Detection
+    from medrl.landmark.detection import Detection
 
 
 def landmark_rows(detection: Detection) -> list[dict[str, Any]]:
@@ -58,7 +58,7 @@ def save_detection(
     picture: bool,
     pseudonyms: Pseudonyms | None,
 ) -> SavedFiles:
-    """Write what :meth:`medrl.landmark.detect.Detection.save` says."""
+    """Write what :meth:`medrl.landmark.detection.Detection.save` says."""
     from medrl.dicom import Maker, ReportedPoint, draft_report
     from medrl.volume.points import write_markups, write_points_csv
 

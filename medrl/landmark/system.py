@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from medrl.evaluation import Evaluation
-    from medrl.landmark.detect import Detection, LandmarkDetector
+    from medrl.landmark.detect import LandmarkDetector
+    from medrl.landmark.detection import Detection
     from medrl.results.findings import Finding
     from medrl.trajectory import Watch
 

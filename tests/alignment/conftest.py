@@ -9,7 +9,7 @@ from monai.data.meta_tensor import MetaTensor
 
 from medrl import read
 from medrl.alignment.align import Aligner
-from medrl.landmark.detect import Detection, Landmark
+from medrl.landmark.detection import Detection, Landmark
 from medrl.results.provenance import provenance
 from medrl.trajectory import AgentPath, Trajectory
 from medrl.volume.space import apply_affine

@@ -4,7 +4,7 @@ import pytest
 import SimpleITK as sitk
 from evaluation.images import LabelledImage
 
-from medrl.landmark.detect import Landmark
+from medrl.landmark.detection import Landmark
 from medrl.landmark.evaluate import AGENTS
 
 

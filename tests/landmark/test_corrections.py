@@ -10,7 +10,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 
 from medrl.landmark.corrections import corrected_by_hand
-from medrl.landmark.detect import Detection, Landmark
+from medrl.landmark.detection import Detection, Landmark
 from medrl.trajectory import AgentPath, Trajectory
 
 

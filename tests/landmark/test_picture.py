@@ -8,7 +8,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from PIL import Image
 
-from medrl.landmark.detect import Detection, Landmark
+from medrl.landmark.detection import Detection, Landmark
 from medrl.landmark.picture import draw_detection, short_name
 from medrl.results.picture import save_picture
 from medrl.trajectory import AgentPath, Trajectory

@@ -8,7 +8,8 @@ import pytest
 from qtpy.QtCore import Qt
 from scipy.spatial.transform import Rotation
 
-from medrl.landmark.detect import Detection, Landmark, LandmarkDetector
+from medrl.landmark.detect import LandmarkDetector
+from medrl.landmark.detection import Detection, Landmark
 from medrl.results.provenance import provenance
 from medrl.trajectory import AgentPath, Trajectory
 from medrl.volume.space import apply_affine, as_affine

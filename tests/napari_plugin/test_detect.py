@@ -18,7 +18,8 @@ from qtpy.QtWidgets import QApplication
 
 from medrl.errors import MedrlError
 from medrl.landmark.data import read_datalist
-from medrl.landmark.detect import Detection, Landmark, LandmarkDetector
+from medrl.landmark.detect import LandmarkDetector
+from medrl.landmark.detection import Detection, Landmark
 from medrl.landmark.model import LandmarkModel, ModelSettings
 from medrl.trajectory import Recording, Step
 from medrl.volume.read import read

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medrl.landmark.detect import Landmark
+from medrl.landmark.detection import Landmark
 from medrl.landmark.picture import landmark_style, short_name
 from medrl_napari.scans import KEY, Shown, add
 from medrl_napari.search.kind import Corrections
