@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluation.anatomy import order
 
 from medrl.errors import MedrlError
 from medrl.landmark.detect import LandmarkDetector
@@ -34,7 +33,16 @@ def test_a_head_ct_is_searched_and_its_header_is_not_believed(detector, head_ct)
     assert any("degrees from what the header says" in line for line in found.warnings)
     assert found.unfit == ()
     places = {lm.name: lm.position_world for lm in found.landmarks}
-    assert [check.name for check in order(places) if not check.holds] == []
+    forwards = places["CC_genu_anterior"] - places["CC_splenium_posterior"]
+    upwards = places["3rdVentricle_centroid"] - places["BrainStem_inferior"]
+    right = np.cross(forwards, upwards) / np.linalg.norm(np.cross(forwards, upwards))
+    for name in ("Thalamus", "Pallidum", "Putamen", "Hippocampus", "Amygdala", "Caudate"):
+        across = places[f"{name}_R_centroid"] - places[f"{name}_L_centroid"]
+        assert 15 < across @ right < 70, name
+    for side in "LR":
+        behind = places[f"Amygdala_{side}_centroid"] - places[f"Hippocampus_{side}_centroid"]
+        assert behind @ forwards > 0
+    assert (places["BrainStem_centroid"] - places["4thVentricle_centroid"]) @ forwards > 0
     # Seen from the header, the left side is on the right.
     assert places["Thalamus_L_centroid"][0] > places["Thalamus_R_centroid"][0]
 
