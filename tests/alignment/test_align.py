@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -26,6 +27,8 @@ from medrl.volume.points import read_points
 from medrl.volume.read import write_nifti
 from medrl.volume.space import apply_affine
 from tests.alignment.conftest import Expert, moved
+
+POINTS = Path(__file__).parents[2] / "recipes" / "afids-t1" / "points.csv"
 
 
 def turn(degrees=(12.0, -20.0, 8.0), shift=(5.0, -12.0, 20.0)) -> np.ndarray:
@@ -262,3 +265,29 @@ def test_a_bids_dataset_by_batch(expert_model, head_file, tmp_path):
     assert "sub-01_from-T1w_to-ACPC_mode-image_desc-medrl_xfm.tfm" in names
     assert "sub-01_space-ACPC_desc-medrl_landmarks.tsv" in names
     assert "sub-01_space-T1w_desc-medrl_agents.trajectory.json" in names
+
+
+def test_the_model_that_ships_lays_a_head_straight_however_it_lies(data_root):
+    """A validation head: AC and PC near the points that were carried to it, also when turned."""
+    from medrl.alignment.align import Aligner
+
+    aligner = Aligner.load()
+    subject = "IXI049-HH-1358"
+    scan = read(data_root / "ixi_brain_t1" / "t1" / f"{subject}.nii.gz")
+    carried = {
+        row["landmark"]: np.array([float(row[axis]) for axis in "xyz"])
+        for row in csv.DictReader(POINTS.open())
+        if row["subject"] == subject
+    }
+    straight = aligner.align(scan)
+    back = np.linalg.inv(straight.transform_world)
+    off = [np.linalg.norm(apply_affine(back, carried["AC"])), carried["PC"] - carried["AC"]]
+    assert off[0] < 3
+    ahead = back[:3, :3] @ off[1]
+    assert abs(ahead[0]) < 2
+    assert np.degrees(np.arctan2(abs(ahead[2]), -ahead[1])) < 6
+    matrix = turn((100.0, -40.0, 60.0))
+    found = aligner.align(turned(scan, matrix))
+    apart = np.linalg.inv(matrix @ straight.transform_world) @ found.transform_world
+    assert np.degrees(Rotation.from_matrix(apart[:3, :3]).magnitude()) < 3
+    assert np.linalg.norm(apart[:3, 3]) < 2
