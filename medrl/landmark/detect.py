@@ -37,6 +37,8 @@ _CORRECTED_AT_MOST = 0.4
 _NEAR_FACE = 10.0
 #: No scan of a patient is turned by so much from what its header says, unless that is wrong.
 _ODD_TURN_DEG = 60.0
+#: How reasons begin that speak of another contrast (:class:`medrl.bundles.guard.Guard`).
+_CONTRAST = "contrast"
 
 
 class LandmarkDetector:
@@ -258,6 +260,9 @@ class LandmarkDetector:
         if isinstance(scan, MedrlError) or self._otherwise is None:
             return found
         why = (str(found),) if isinstance(found, MedrlError) else found.unfit
+        # A T1 head that is only noisy, cut or of another size is not better known to the other one.
+        if not isinstance(found, MedrlError) and not any(r.startswith(_CONTRAST) for r in why):
+            return found
         other = self._otherwise() if why else self
         if other is self or not set(names) <= set(other.model.names):
             return found
