@@ -269,6 +269,8 @@ class LandmarkDetector:
         (instead,) = other._detect([scan], names, [box])
         if isinstance(instead, MedrlError) or instead.unfit:
             return found
+        if (instead.confidence or 0.0) < DOUBTFUL:
+            return found
         mine, its = self.manifest["name"], other.manifest["name"]
         line = f"searched by {its}, as {mine} is for other scans: {'; '.join(why)}"
         return replace(instead, warnings=(line, *instead.warnings), instead=why)
