@@ -17,7 +17,15 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from medrl.data.contrast import recolored
-from medrl.volume.augment import bias_field, rotation_matrix, thicken_slices
+from medrl.volume.augment import (
+    bias_field,
+    displaced,
+    rotation_matrix,
+    smooth_field,
+    smoothed,
+    thicken_slices,
+)
+from medrl.volume.resample import smoothing_kernel
 
 
 class LabelledScan(Protocol):
@@ -52,6 +60,8 @@ class Augmentation:
         scanner_probability: Share of scans that each scanner effect is applied to.
         pad_probability: Share of faces that up to a fifth of air is added to.
         flip: Mirror every second scan left to right, where sides do not matter.
+        deformation: Largest displacement along each axis by a smooth field, voxels.
+        blur: Largest standard deviation of a blur, voxels.
         contrast_probability: Share of scans that get another contrast, see
             :func:`medrl.data.contrast.recolored`.
     """
@@ -68,6 +78,8 @@ class Augmentation:
     pad_probability: float = 0.0
     flip: bool = False
     contrast_probability: float = 0.0
+    deformation: float = 0.0
+    blur: float = 0.0
 
 
 def augment(
@@ -100,6 +112,9 @@ def augment(
     bright = volume.flatten()[:: max(1, volume.numel() // 20000)].quantile(0.95).clamp(min=1e-6)
     if chance(settings.pose_probability):
         volume, points_voxel = _change_pose(volume, points_voxel, settings, generator)
+    if settings.blur and chance(settings.scanner_probability):
+        sigma = settings.blur * float(torch.rand((), generator=generator))
+        volume = smoothed(volume, smoothing_kernel(max(sigma, 0.1)))
     if chance(settings.scanner_probability):
         volume = thicken_slices(volume, settings.thick_slice, generator)
     if chance(settings.scanner_probability):
@@ -211,7 +226,7 @@ def _choice(options: tuple[float | None, ...], generator: Generator) -> float:
 def _change_pose(
     volume: Tensor, points_voxel: Tensor, settings: Augmentation, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Rotate and scale about the centre of the grid, which stays the same."""
+    """Rotate and scale about the centre of the grid, which stays the same; and deform."""
     size = torch.tensor(volume.shape[1:], dtype=torch.float64)
     angles = 2 * torch.rand(3, generator=generator, dtype=torch.float64) - 1
     rotation = rotation_matrix(angles * math.radians(settings.rotation_deg))
@@ -225,5 +240,9 @@ def _change_pose(
     old_from_new = torch.linalg.inv(new_from_old).flip(0, 1) * half / half[:, None]
     theta = torch.cat([old_from_new, torch.zeros(3, 1)], dim=1).float()
     grid = F.affine_grid(theta[None], [1, *volume.shape], align_corners=False)
+    if settings.deformation:
+        field = smooth_field(volume.shape[1:], settings.deformation, generator)
+        grid = grid + (field.flip(-1) / half)[None].float()
+        points = displaced(points, field, old_from_new=torch.linalg.inv(new_from_old))
     moved = F.grid_sample(volume[None], grid, padding_mode="zeros", align_corners=False)[0]
     return moved, points.to(points_voxel)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F
+
+from medrl.volume.augment import smoothed
 
 #: What the values of a map of tissues mean.
 TISSUES = ("air", "fluid", "grey matter", "white matter", "bone", "muscle", "fat", "cavity")
@@ -62,8 +63,10 @@ def recolored(volume: Tensor, tissues: Tensor | None, generator: Generator) -> T
     count = torch.bincount(label, minlength=len(TISSUES)).clamp(min=1)
     mean = torch.bincount(label, weights=own, minlength=len(TISSUES)) / count
     made = brightness[label] + kept[label] * (own - mean.float()[label])
-    blur = _PARTIAL_VOLUME * float(torch.rand((), generator=generator))
-    return bright * _blurred(made.view_as(volume).clamp(min=0), blur)
+    # Three taps whose variance is the square of the blur.
+    side = (_PARTIAL_VOLUME * float(torch.rand((), generator=generator))) ** 2 / 2
+    kernel = torch.tensor([side, 1 - 2 * side, side])
+    return bright * smoothed(made.view_as(volume).clamp(min=0), kernel)
 
 
 def _through_curve(volume: Tensor, generator: Generator) -> Tensor:
@@ -74,16 +77,3 @@ def _through_curve(volume: Tensor, generator: Generator) -> Tensor:
     left = place.long()
     share = place - left
     return (1 - share) * heights[left] + share * heights[left + 1]
-
-
-def _blurred(volume: Tensor, sigma: float) -> Tensor:
-    """(1, I, J, K), each axis smoothed by three taps whose variance is sigma squared."""
-    side = min(sigma**2 / 2, 1 / 3)
-    kernel = torch.tensor([side, 1 - 2 * side, side])
-    out = volume[None]
-    for axis in range(3):
-        shape, pad = [1, 1, 1], [0] * 6
-        shape[axis] = 3
-        pad[2 * (2 - axis)] = pad[2 * (2 - axis) + 1] = 1
-        out = F.conv3d(F.pad(out, pad, mode="replicate"), kernel.view(1, 1, *shape))
-    return out[0]

@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from medrl import systems
 from medrl.bundles import available
 from medrl_napari.scans import is_scan
 
@@ -179,11 +180,12 @@ class ModelChoice(Choice):
     chosen = Signal(str)
     """The model that is now chosen: a name or a folder."""
 
-    def __init__(self, task: str | None) -> None:
-        """Offer what ships.
+    def __init__(self, task: str | None, *, system: str | None = None) -> None:
+        """Offer what ships; what a system uses unless told otherwise is chosen.
 
         Args:
             task: Of the models, as their manifests name it; None for all.
+            system: Which puts them to use; the task's own if left out.
         """
         super().__init__()
         for bundle in available():
@@ -192,6 +194,9 @@ class ModelChoice(Choice):
                 title = str(bundle.manifest["card"].get("title") or bundle.name)
                 self.setItemData(self.count() - 1, title, Qt.ItemDataRole.ToolTipRole)
         self.addItem(_FOLDER)
+        user = system or task
+        usual = None if user is None else systems.get(user).default_model
+        self.setCurrentIndex(0 if usual is None else max(self.findData(usual), 0))
         self._before = self.currentIndex()
         self.activated.connect(self._choose)
 
@@ -229,16 +234,19 @@ class LayerChoices(QWidget):
     changed = Signal()
     """Another layer is chosen, or other ones are asked for."""
 
-    def __init__(self, viewer: napari.viewer.Viewer, task: str | None) -> None:
+    def __init__(
+        self, viewer: napari.viewer.Viewer, task: str | None, *, system: str | None = None
+    ) -> None:
         """Ask for the model alone.
 
         Args:
             viewer: Whose scans are offered.
             task: Of the models; None for all.
+            system: Which puts them to use; the task's own if left out.
         """
         super().__init__()
         self._viewer = viewer
-        self.model = ModelChoice(task)
+        self.model = ModelChoice(task, system=system)
         self.choices: dict[str, LayerChoice] = {}
         self._form = QFormLayout(self)
         self._form.setContentsMargins(0, 0, 0, 0)

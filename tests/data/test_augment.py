@@ -1,5 +1,6 @@
 """Augmented scans: landmarks must stay on their anatomy, here bright blobs."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -194,3 +195,35 @@ def test_rotation_matrix_is_scipys() -> None:
     for angles in np.random.default_rng(0).uniform(-np.pi, np.pi, (20, 3)):
         expected = Rotation.from_euler("xyz", angles).as_matrix()
         np.testing.assert_allclose(rotation_matrix(torch.from_numpy(angles)), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_deformed_scans_show_at_a_landmark_what_was_there(seed: int) -> None:
+    settings = only(pose_probability=1.0, rotation_deg=10.0, scaling=0.05, deformation=5.0)
+    places = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij"))
+    old = torch.from_numpy(POINTS).float()
+    volume, points = augment(torch.from_numpy(places).float(), old, settings, generator(seed))
+    shown = [ndimage.map_coordinates(axis.numpy(), points.numpy().T, order=1) for axis in volume]
+    np.testing.assert_allclose(np.stack(shown, axis=1), POINTS, atol=0.1)
+    rigid = dataclasses.replace(settings, deformation=0.0)
+    _, undeformed = augment(blobs(), old, rigid, generator(seed))
+    assert (points - undeformed).norm(dim=1).max() > 0.2
+
+
+def test_blur_is_a_gaussian() -> None:
+    settings = only(scanner_probability=1.0, thick_slice=1.0, gamma=0.0, bias=0.0, noise=0.0)
+    blurry = dataclasses.replace(settings, blur=2.0)
+    points = torch.from_numpy(POINTS).float()
+    before, _ = augment(blobs(), points, settings, generator(0))
+    volume, after = augment(blobs(), points, blurry, generator(0))
+    np.testing.assert_array_equal(after, points)
+    fits = [
+        float(
+            np.abs(
+                ndimage.gaussian_filter(before[0].numpy(), s, mode="nearest", truncate=3)
+                - volume[0].numpy()
+            ).max()
+        )
+        for s in np.arange(0.1, 2.05, 0.05)
+    ]
+    assert min(fits) < 0.05 < max(fits)

@@ -12,7 +12,7 @@ from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QTableWidgetItem, QVBoxLayout, QWidget
 
 from medrl import systems
-from medrl.bundles import available, read_manifest
+from medrl.bundles import read_manifest
 from medrl.errors import MedrlError
 from medrl.results.findings import Boxes, Points
 from medrl_napari.dock import AgentsDock
@@ -103,8 +103,11 @@ class AgentPanel(AgentsDock):
         """
         super().__init__(napari_viewer)
         self._only = system
-        task = None if system is None else system.models or system.name
-        self.scans = LayerChoices(napari_viewer, task)
+        if system is None:
+            self.scans = LayerChoices(napari_viewer, None)
+        else:
+            task = system.models or system.name
+            self.scans = LayerChoices(napari_viewer, task, system=system.name)
         self.life.callback(self.scans.release)
         self.options, self.given = OptionsForm(), OptionsForm()
         self.run_button = button("Run", "Let the agents work on the scans", self.run)
@@ -133,11 +136,7 @@ class AgentPanel(AgentsDock):
             self.save_button,
         )
         self.scans.model.chosen.connect(self._offer)
-        usual = None if system is None else system.default_model
-        if usual in [bundle.name for bundle in available()]:
-            self.scans.model.model = usual
-        else:
-            self._offer(self.scans.model.model)
+        self._offer(self.scans.model.model)
         self.enable()
 
     @property
