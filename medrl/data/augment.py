@@ -113,8 +113,8 @@ def augment(
     if chance(settings.pose_probability):
         volume, points_voxel = _change_pose(volume, points_voxel, settings, generator)
     if settings.blur and chance(settings.scanner_probability):
-        sigma = settings.blur * float(torch.rand((), generator=generator))
-        volume = smoothed(volume, smoothing_kernel(max(sigma, 0.1)))
+        width = settings.blur * float(torch.rand((), generator=generator))
+        volume = smoothed(volume, smoothing_kernel(max(width, 0.1)))
     if chance(settings.scanner_probability):
         volume = thicken_slices(volume, settings.thick_slice, generator)
     if chance(settings.scanner_probability):
