@@ -11,22 +11,22 @@ from medrl.data.augment import Augmentation, changed_copies
 from medrl.landmark.confidence import Confidence
 from medrl.landmark.data import LabelledScan
 from medrl.landmark.detect import LandmarkDetector
-from medrl.landmark.model import LandmarkModel
+from medrl.landmark.judging import Model
 
 
 def calibrate(
-    model: LandmarkModel,
+    model: Model,
     scans: Sequence[LabelledScan],
     *,
     augmentation: Augmentation,
     repeats: int = 12,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> LandmarkModel:
+) -> Model:
     """Fit the confidence on changed copies of validation scans.
 
     Args:
-        model: Trained agents.
+        model: Trained agents, or a part detector.
         scans: Validation scans.
         augmentation: How they are changed; every third copy is left as it is.
         repeats: Copies of each scan.

@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike
 
 from medrl.bundles.guard import doubted, not_made_for
 from medrl.errors import MedrlError
+from medrl.landmark.candidates import Candidates, Status
 from medrl.landmark.detection import DOUBTFUL, Detection, Landmark, warnings_of
-from medrl.landmark.inference import Candidates, Inference, Status
-from medrl.landmark.model import LandmarkModel
+from medrl.landmark.judging import load_model
 from medrl.results.provenance import provenance
 from medrl.systems import Progress, check_device
 from medrl.trajectory import AgentPath, Trajectory
@@ -28,7 +28,7 @@ from medrl.volume.read import read
 from medrl.volume.space import as_box, depth_inside
 
 if TYPE_CHECKING:
-    pass
+    from medrl.landmark.judging import Model
 
 #: Of the validation landmarks that the prior placed, two in five were within 4 mm.
 _CORRECTED_AT_MOST = 0.4
@@ -52,7 +52,7 @@ class LandmarkDetector:
 
     def __init__(
         self,
-        model: LandmarkModel,
+        model: Model,
         *,
         manifest: dict[str, Any] | None = None,
         otherwise: Callable[[], LandmarkDetector] | None = None,
@@ -67,7 +67,7 @@ class LandmarkDetector:
         """
         self.model = model
         self.manifest = manifest or {"name": "unnamed"}
-        self._infer = Inference(model, name=str(self.manifest.get("name")))
+        self._infer = model.inference(name=str(self.manifest.get("name")))
         self._near_face_mm = _NEAR_FACE * model.settings.spacings[0]
         self._otherwise = None if otherwise is None else cache(otherwise)
 
@@ -92,7 +92,7 @@ class LandmarkDetector:
         from medrl.bundles import find
 
         check_device(device)
-        model, manifest = LandmarkModel.load(find(name_or_dir), device=device)
+        model, manifest = load_model(find(name_or_dir), device=device)
         name = None if alone else manifest.get("otherwise")
         otherwise = None if name is None else partial(cls.load, name, device=device, alone=True)
         return cls(model, manifest=manifest, otherwise=otherwise)

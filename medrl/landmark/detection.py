@@ -12,7 +12,7 @@ from monai.data.meta_tensor import MetaTensor
 
 from medrl.errors import MedrlError
 from medrl.files import prepare_folder, stem_of
-from medrl.landmark.inference import Array, Status
+from medrl.landmark.candidates import Array, Status
 from medrl.results.provenance import file_of
 from medrl.trajectory import Trajectory
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,10 @@ Array = NDArray[np.float64]
 
 #: Fewer landmarks do not say how a scan lies.
 _LEAST_POINTS = 3
+#: How far around the landmarks scans that are laid straight are seen, voxels of the coarsest scale.
+_MARGIN = 9
+
+PoseHandling = Literal["given", "any"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,3 +132,35 @@ def mirrored(samples: Sequence[Sample], names: Sequence[str], expected: Array) -
         again = fit_points(places[known], expected[known], scale=False)
         out.append(replace(copy, straight=again @ copy.straight))
     return out
+
+
+def frame_around(expected: Array, spacings: Sequence[float]) -> Frame:
+    """A frame by where landmarks are (K, 3), of a model with such scales (mm, finest first)."""
+    return Frame(expected, spacings[0], _MARGIN * spacings[-1])
+
+
+def learned_on(
+    samples: Sequence[Sample],
+    names: Sequence[str],
+    *,
+    pose: PoseHandling,
+    mirror: bool,
+    spacings: Sequence[float],
+) -> tuple[list[Sample], Frame | None]:
+    """What is learned on: scans as they lie, or laid straight, and perhaps mirrored.
+
+    Args:
+        samples: Training scans.
+        names: Landmarks, in the model's order.
+        pose: Whether scans lie alike or in any way.
+        mirror: Whether their mirror images are learned on, too.
+        spacings: Of the model's scales, mm.
+
+    Returns:
+        The scans, and what is seen of those that are laid straight.
+    """
+    if pose == "given":
+        return list(samples), None
+    straight, expected = laid_straight(samples, names)
+    frame = frame_around(expected, spacings)
+    return [*straight, *(mirrored(straight, names, expected) if mirror else ())], frame

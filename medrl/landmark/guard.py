@@ -13,6 +13,7 @@ from medrl.bundles import Guard, Training
 from medrl.data.augment import Augmentation, augment
 from medrl.landmark.data import LabelledScan
 from medrl.landmark.inference import around
+from medrl.landmark.judging import Model
 from medrl.landmark.model import LandmarkModel
 from medrl.nets.familiarity import Familiarity
 from medrl.volume.appearance import appearance
@@ -23,18 +24,18 @@ _MOST_SCANS = 200
 
 
 def fit_guard(
-    model: LandmarkModel,
+    model: Model,
     scans: Sequence[LabelledScan],
     *,
     augmentation: Augmentation,
     repeats: int = 3,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> LandmarkModel:
+) -> Model:
     """Measure the training scans, and what the finest network sees around their landmarks.
 
     Args:
-        model: Trained agents; they do not change.
+        model: Trained agents, or a part detector; they do not change.
         scans: Training scans.
         augmentation: How the agents' training scans were changed.
         repeats: Copies of each scan, the first of which is left as it is.
@@ -47,7 +48,8 @@ def fit_guard(
     scans = scans[:_MOST_SCANS]
     spacing = model.settings.spacings[0]
     affine = torch.diag(torch.tensor([spacing] * 3 + [1.0], dtype=torch.float64))
-    finest = model.networks[0].for_inference()
+    agents = model if isinstance(model, LandmarkModel) else None
+    finest = None if agents is None else agents.networks[0].for_inference()
     generator = torch.Generator().manual_seed(seed)
     looks, features, kinds, owners = [], [], [], []
     total = repeats * len(scans)
@@ -61,10 +63,10 @@ def fit_guard(
         shape = torch.tensor(volume.shape[1:])
         inside = ((points >= 0) & (points <= shape - 1)).all(dim=1)
         kind = inside.nonzero()[:, 0].numpy()
-        if len(kind):
+        if len(kind) and agents is not None and finest is not None:
             prepared = model.settings.preprocessing(posed)
             pyramid = build_pyramid(prepared, spacings=model.settings.spacings)
-            dynamics = model.dynamics([pyramid.to(next(finest.parameters()).device)])
+            dynamics = agents.dynamics([pyramid.to(next(finest.parameters()).device)])
             world = points[inside].double().numpy() * spacing
             features.append(around(dynamics, finest, 0, world))
             kinds.append(kind)
@@ -73,8 +75,10 @@ def fit_guard(
             progress(number + 1, total)
     unit = "any" if augmentation.contrast_probability else None
     training = Training.fit(looks[: len(scans)], changed=looks[len(scans) :], unit=unit)
-    every, kind, owner = map(np.concatenate, (features, kinds, owners))
-    familiarity = Familiarity.fit(
-        every, kind, kinds=len(model.names), whole=owner, scan=owner % len(scans)
-    )
+    familiarity = None
+    if features:
+        every, kind, owner = map(np.concatenate, (features, kinds, owners))
+        familiarity = Familiarity.fit(
+            every, kind, kinds=len(model.names), whole=owner, scan=owner % len(scans)
+        )
     return replace(model, guard=Guard((training,)), familiarity=familiarity)

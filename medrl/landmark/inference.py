@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
-from numpy.typing import NDArray
 from torch import Tensor
 
 from medrl.agents import Recorder
 from medrl.errors import MedrlError
+from medrl.landmark.candidates import (
+    Array,
+    Candidates,
+    Preparation,
+    Prepared,
+    Status,
+    of_usable,
+)
 from medrl.landmark.dynamics import LEFT, SearchDynamics
 from medrl.landmark.model import LandmarkModel
 from medrl.landmark.network import LandmarkNetwork
@@ -21,49 +28,11 @@ from medrl.landmark.search import Progress, SearchPolicy, SearchResult, search
 from medrl.landmark.shape import ShapeAssessment
 from medrl.landmark.turning import Turning
 from medrl.trajectory import AgentPath, Recording, Step, Watch
-from medrl.volume.pose import Pose
-from medrl.volume.pyramid import Pyramid, build_pyramid
-from medrl.volume.space import depth_inside, world_to_voxel
-from medrl.volume.validation import check_volume, in_hounsfield
-
-Array = NDArray[np.float64]
-Status = Literal["found", "absent", "corrected", "by hand"]
 
 #: A search that ends this near to what the shape prior expects is not an outlier, whatever the
 #: Mahalanobis distance says (voxels of the finest scale).
 _TOLERABLE = 2.5
 _OFF = "from where the others expect it"
-
-
-@dataclass(eq=False)
-class Candidates:
-    """What the agents found in a scan, before anyone says how sure it is; K landmarks of the model.
-
-    Attributes:
-        scan: The scan.
-        seen: As it was searched, before normalisation: the scan itself, or what was laid straight.
-        positions_world: (K, 3) RAS mm.
-        features: (K, F), see :data:`medrl.landmark.confidence.FEATURES`.
-        status: Of each landmark.
-        notes: Of each landmark; empty where nothing is unusual.
-        strangeness: (K,) how far what the finest network sees around each answer is from what it
-            saw in training (:mod:`medrl.nets.familiarity`); NaN where nobody has looked.
-        paths: Of the agents that were to be recorded, by landmark.
-        windows: How many went through a network.
-        turned_deg: By which angle the scan was turned to lie straight, if scans that lie otherwise
-            are unusual.
-    """
-
-    scan: MetaTensor
-    seen: MetaTensor
-    positions_world: Array
-    features: Array
-    status: list[Status]
-    notes: list[str]
-    strangeness: Array
-    paths: dict[str, AgentPath] = field(default_factory=dict)
-    windows: int = 0
-    turned_deg: float = 0.0
 
 
 class Inference:
@@ -77,15 +46,15 @@ class Inference:
             name: What errors call it.
         """
         self._model = model
-        self._name = name
         self._networks = [network.for_inference() for network in model.networks]
-        self._device = next(self._networks[0].parameters()).device
         self._tolerable_mm = _TOLERABLE * model.settings.spacings[0]
-        self._turning = None
+        turning = None
         if model.frame is not None and model.frame.template is None:
-            self._turning = Turning(
+            turning = Turning(
                 self._networks, model.settings.spacings, model.settings.window, model.frame.expected
             )
+        device = next(self._networks[0].parameters()).device
+        self._prepared = Preparation(model, name=name, device=device, turning=turning)
 
     def __call__(
         self,
@@ -108,49 +77,12 @@ class Inference:
             Candidates for all landmarks of the model, or why a scan cannot be searched; in the
             order of the scans. What one scan is makes no difference to the others.
         """
-        prepared = [self._prepared(scan) for scan in scans]
-        usable = {n: one for n, one in enumerate(prepared) if isinstance(one, _Prepared)}
-        found: dict[int, Candidates] = {}
-        if usable:
-            run = _Run(self._model, self._networks, list(usable.values()), record, watch)
-            several = self._candidates(run, [scans[n] for n in usable], progress)
-            found = dict(zip(usable, several, strict=True))
-        return [one if isinstance(one, MedrlError) else found[n] for n, one in enumerate(prepared)]
 
-    def _prepared(self, scan: MetaTensor) -> _Prepared | MedrlError:
-        """What agents walk in, laid straight, or why they cannot."""
-        settings, frame = self._model.settings, self._model.frame
-        pose: Pose | None = None
-        try:
-            check_volume(scan)
-            if settings.modality == "MR" and in_hounsfield(scan):
-                raise MedrlError(
-                    "this looks like a CT (values in Hounsfield units), but the model "
-                    f"{self._name} was trained on MRI"
-                )
-            if frame is not None and frame.template is not None:
-                pose = frame.template.find(scan, settings.preprocessing.normalize())
-            else:
-                pyramid = self._pyramid(scan)
-                if self._turning is not None:
-                    pose = self._turning.find(pyramid)
-            if frame is not None and pose is not None:
-                laid = frame.seen(scan, pose.matrix)
-                pyramid = self._pyramid(laid)
-        except MedrlError as error:
-            return error
-        if frame is None or pose is None:
-            middle = torch.tensor(pyramid.levels[0].shape[1:]).float() / 2
-            return _Prepared(pyramid, middle.expand(len(self._model.names), 3), scan)
-        start = torch.from_numpy(world_to_voxel(frame.expected, pyramid.affines[0])).float()
-        pyramid = pyramid.moved(np.asarray(np.linalg.inv(pose.matrix), dtype=np.float64))
-        turned_deg = 0.0 if frame.template is not None else pose.turn_deg
-        return _Prepared(pyramid, start, laid, turned_deg)
+        def found(usable: list[Prepared], numbers: list[int]) -> list[Candidates]:
+            run = _Run(self._model, self._networks, usable, record, watch)
+            return self._candidates(run, [scans[n] for n in numbers], progress)
 
-    def _pyramid(self, scan: MetaTensor) -> Pyramid:
-        settings = self._model.settings
-        pyramid = build_pyramid(settings.preprocessing(scan), spacings=settings.spacings)
-        return pyramid.to(self._device)
+        return of_usable([self._prepared(scan) for scan in scans], found)
 
     def _candidates(
         self, run: _Run, scans: Sequence[MetaTensor], progress: Progress | None
@@ -168,7 +100,7 @@ class Inference:
             own = result.select(result.state.scan == n)
             positions = run.positions_world(own)
             features = self._features(own)
-            present = self._inside(scan, positions) & (own.state.status.numpy() != LEFT)
+            present = self._prepared.inside(scan, positions) & (own.state.status.numpy() != LEFT)
             status: list[Status] = ["found" if there else "absent" for there in present]
             unseen = np.full(count, np.nan)
             candidates = Candidates(
@@ -219,13 +151,8 @@ class Inference:
             else:
                 candidates.positions_world[k], candidates.status[k] = expected[row], "corrected"
                 candidates.notes[k] = f"found {away:.0f} mm {_OFF}; their expectation is given"
-            if not self._inside(candidates.scan, candidates.positions_world[k]):
+            if not self._prepared.inside(candidates.scan, candidates.positions_world[k]):
                 candidates.status[k] = "absent"
-
-    def _inside(self, scan: MetaTensor, positions_world: Array) -> NDArray[np.bool_]:
-        """What an agent finds nearer to a face than half a voxel is as likely beyond it."""
-        depth = depth_inside(positions_world, scan.affine, tuple(scan.shape[1:]))
-        return np.asarray(depth >= self._model.settings.spacings[0] / 2)
 
     def _features(self, result: SearchResult) -> Array:
         """What the confidence is computed from, one row an agent; the shape column still empty."""
@@ -239,15 +166,6 @@ class Inference:
             np.full(len(step_mm), np.nan),
         ]
         return np.stack(columns, axis=1).astype(np.float64)
-
-
-class _Prepared(NamedTuple):
-    """A scan that agents can walk in, and where they start: (K, 3) voxels of the finest scale."""
-
-    pyramid: Pyramid
-    start: Tensor
-    seen: MetaTensor
-    turned_deg: float = 0.0
 
 
 class _Outlier(NamedTuple):
@@ -273,7 +191,7 @@ class _Run:
         self,
         model: LandmarkModel,
         networks: Sequence[LandmarkNetwork],
-        scans: Sequence[_Prepared],
+        scans: Sequence[Prepared],
         record: Sequence[str],
         watch: Watch | None,
     ) -> None:

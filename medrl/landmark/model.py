@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +14,7 @@ from medrl.errors import MedrlError
 from medrl.landmark.confidence import Confidence
 from medrl.landmark.dynamics import SearchDynamics
 from medrl.landmark.frame import Frame
+from medrl.landmark.judging import judged_by, judging_tensors
 from medrl.landmark.network import LandmarkNetwork
 from medrl.landmark.shape import ShapePrior
 from medrl.nets.familiarity import Familiarity
@@ -24,6 +23,7 @@ from medrl.volume.pyramid import Pyramid, level_strides
 
 if TYPE_CHECKING:
     from medrl.bundles import Guard
+    from medrl.landmark.inference import Inference
 
 #: Of bundles that do not say it.
 _NOISE = torch.tensor([1.5])
@@ -121,28 +121,11 @@ class LandmarkModel:
             margin=round(self.settings.margin_mm / self.settings.spacings[0]),
         )
 
-    def save(self, folder: Path, *, name: str, card: Mapping[str, Any]) -> Path:
-        """Write the model as a bundle.
+    def inference(self, *, name: str) -> Inference:
+        """What sends agents through scans; `name` is for errors."""
+        from medrl.landmark.inference import Inference
 
-        Args:
-            folder: The bundle's folder.
-            name: Its name.
-            card: Its model card: what users should know of data, licence and limits.
-
-        Returns:
-            The folder.
-        """
-        from medrl.bundles import new_manifest, save
-
-        manifest = new_manifest(
-            name=name,
-            task="landmark",
-            settings=asdict(self.settings),
-            card=card,
-            guard=self.guard,
-        )
-        manifest["landmarks"] = list(self.names)
-        return save(folder, self.tensors(), manifest)
+        return Inference(self, name=name)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything learned, by name, as stored in ``model.safetensors``."""
@@ -156,14 +139,7 @@ class LandmarkModel:
             out["shape.covariance"] = torch.from_numpy(self.shape.covariance).float()
             out["shape.limit"] = torch.tensor([self.shape.limit])
             out["shape.noise"] = torch.tensor([self.shape.noise_mm])
-        if self.confidence is not None:
-            for name, value in asdict(self.confidence).items():
-                out[f"confidence.{name}"] = torch.as_tensor(np.atleast_1d(value)).float()
-        if self.familiarity is not None:
-            out |= self.familiarity.tensors()
-        if self.frame is not None:
-            out |= self.frame.tensors()
-        return out
+        return out | judging_tensors(self)
 
     @staticmethod
     def from_tensors(
@@ -186,8 +162,8 @@ class LandmarkModel:
             source = f"the model (scale {level})"
             network = assemble(make, tensors, source=source, prefix=f"scale{level}.")
             networks.append(network.to(device))
-        shape = confidence = None
-        with damaged("the model's shape prior, confidence, familiarity or pose is damaged"):
+        shape = None
+        with damaged("the model's shape prior is damaged"):
             if "shape.mean" in tensors:
                 shape = ShapePrior(
                     tensors["shape.mean"].double().numpy(),
@@ -195,42 +171,5 @@ class LandmarkModel:
                     float(tensors["shape.limit"][0]),
                     float(tensors.get("shape.noise", _NOISE)[0]),
                 )
-            if "confidence.weights" in tensors:
-                center, scale, weights, bias = (
-                    tensors[f"confidence.{name}"].double().numpy()
-                    for name in ("center", "scale", "weights", "bias")
-                )
-                confidence = Confidence(center, scale, weights, float(bias[0]), settings.good_mm)
-            familiarity = Familiarity.from_tensors(tensors)
-            frame = Frame.from_tensors(tensors, spacing=settings.spacings[0])
-        return LandmarkModel(
-            names,
-            settings,
-            tuple(networks),
-            shape,
-            confidence,
-            familiarity=familiarity,
-            frame=frame,
-        )
-
-    @staticmethod
-    def load(bundle: Path, *, device: str = "cpu") -> tuple[LandmarkModel, dict[str, Any]]:
-        """Load a bundle folder.
-
-        Args:
-            bundle: Folder with ``model.json`` and ``model.safetensors``.
-            device: Torch device.
-
-        Returns:
-            The model and its manifest.
-
-        Raises:
-            MedrlError: If it is not a landmark bundle of this version, or damaged.
-        """
-        from medrl.bundles import check_names, guard_of, read_model
-
-        manifest, tensors = read_model(bundle, task="landmark")
-        settings = ModelSettings.from_json(manifest["settings"])
-        names = check_names(manifest, "landmarks", source=str(bundle))
-        model = LandmarkModel.from_tensors(names, settings, tensors, device=device)
-        return replace(model, guard=guard_of(manifest)), dict(manifest)
+        known = judged_by(tensors, settings)
+        return LandmarkModel(names, settings, tuple(networks), shape, **known)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medrl.bundles import save_guard
 from medrl.errors import MedrlError
@@ -20,10 +19,20 @@ from medrl.landmark.data import (
     points_array,
     read_datalist,
 )
-from medrl.landmark.frame import Frame, laid_straight, mirrored
+from medrl.landmark.frame import (
+    Frame,
+    PoseHandling,
+    frame_around,
+    laid_straight,
+    learned_on,
+)
 from medrl.landmark.guard import fit_guard
+from medrl.landmark.judging import Model, load_model, save_model
 from medrl.landmark.learner import LearnerSettings, ScaleLearner
 from medrl.landmark.model import LandmarkModel, ModelSettings
+from medrl.landmark.parts.learner import PartSteps
+from medrl.landmark.parts.model import PartSettings
+from medrl.landmark.parts.train import part_jobs, part_model
 from medrl.landmark.shape import ShapePrior
 from medrl.rl.checkpoint import load_module
 from medrl.rl.jobs import Job, run_jobs
@@ -35,13 +44,8 @@ from medrl.volume.read import read
 if TYPE_CHECKING:
     from medrl.engines import Engine
 
-#: How far around the landmarks agents see scans that are laid straight, voxels of the coarsest
-#: scale.
-_MARGIN = 9
 #: With fewer landmarks networks do not say how a scan lies.
 _LEAST_LANDMARKS = 8
-
-PoseHandling = Literal["given", "any"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class TrainSettings:
     Attributes:
         name: Name of the model.
         modality: ``MR``, ``CT`` or ``any``; scans that plainly are the other will be refused.
+        detector: ``agents`` that walk, or ``parts``: heat maps with a spatial model, see
+            :mod:`medrl.landmark.parts`.
         pose: ``given``: scans lie about alike, as heads in scanners do. ``any``: they are turned in
             all ways, as specimens are. Then they are laid straight by their landmarks, and the
             model finds by itself how a scan is turned before it searches.
@@ -58,7 +64,9 @@ class TrainSettings:
             ``pose`` ``any`` only. Which landmarks are partners follows from where they are.
         imitation_steps: Batches of imitation on each scale, finest first.
         dqn_steps: Batches of DQN on each scale after that, finest first.
-        learner: Network and learning.
+        parts: Batches of each stage of a part detector.
+        learner: Network and learning; of a part detector, its scales, window, learning rate, scans
+            in memory and augmentation.
         device: Torch device.
         seed: Fixes every random choice.
         start: Name or folder of a model with the same scales, windows and layers, whose networks
@@ -68,15 +76,24 @@ class TrainSettings:
 
     name: str = "my-landmarks"
     modality: str = "any"
+    detector: Literal["agents", "parts"] = "agents"
     pose: PoseHandling = "given"
     mirror: bool = False
     imitation_steps: tuple[int, ...] = (7500, 4800, 3400)
     dqn_steps: tuple[int, ...] = (1500, 800, 300)
+    parts: PartSteps = field(default_factory=PartSteps)
     learner: LearnerSettings = field(default_factory=LearnerSettings)
     device: str = "cpu"
     seed: int = 0
     start: str | None = None
     resume: bool = False
+
+    def learned_on(
+        self, samples: Sequence[Sample], names: Sequence[str]
+    ) -> tuple[list[Sample], Frame | None]:
+        """See :func:`medrl.landmark.frame.learned_on`."""
+        spacings = self.learner.spacings
+        return learned_on(samples, names, pose=self.pose, mirror=self.mirror, spacings=spacings)
 
 
 def train(
@@ -90,7 +107,8 @@ def train(
 ) -> Path:
     """Train a model and save it as a bundle.
 
-    Every scale has its own network, and is trained by itself. Checkpoints are written to
+    Every scale has its own network, and is trained by itself; a part detector has coarse maps and a
+    fine one. Checkpoints are written to
     ``out/checkpoints`` and TensorBoard logs to ``out/logs``.
 
     Args:
@@ -109,8 +127,11 @@ def train(
     Raises:
         MedrlError: If the data or settings are unusable.
     """
+    parts = settings.detector == "parts"
     scales = len(settings.learner.spacings)
-    if len(settings.imitation_steps) != scales or len(settings.dqn_steps) != scales:
+    if parts:
+        PartSettings.of(settings.learner)
+    elif len(settings.imitation_steps) != scales or len(settings.dqn_steps) != scales:
         raise MedrlError(
             f"imitation_steps and dqn_steps need one number for each of {scales} scales"
         )
@@ -121,21 +142,11 @@ def train(
     names = landmark_names(samples["training"])
     report = report or (lambda *_: None)
     arguments = {"settings": settings, "data": data.absolute(), "logs": out.absolute() / "logs"}
-    jobs = [
-        Job(f"{spacing:g}mm", train_scale, {**arguments, "level": level})
-        for level, spacing in enumerate(settings.learner.spacings)
-    ]
+    jobs = part_jobs(arguments) if parts else _scale_jobs(settings, arguments)
     run_jobs(jobs, checkpoints, engine, report=report)
-
-    model_settings = settings.learner.model_settings(modality=settings.modality)
-    networks = []
-    for job in jobs:
-        network = model_settings.build_network(len(names))
-        load_module(_checkpoint(checkpoints / job.name), network)
-        networks.append(network.eval().to(settings.device))
-    shapes = np.stack([points_array(s, names) for s in samples["training"]])
-    shape = _shape_prior(shapes, model_settings)
-    model = LandmarkModel(names, model_settings, tuple(networks), shape)
+    make = part_model if parts else _agents
+    files = [_checkpoint(checkpoints / job.name) for job in jobs]
+    model: Model = make(settings, samples["training"], names, files)
     model = replace(model, frame=_frame_of_model(settings, samples["training"], names))
     if samples["validation"]:
         model = calibrate(
@@ -146,14 +157,37 @@ def train(
             progress=lambda done, total: report("calibration", done, total, {}),
         )
     model = _guarded(model, data, settings, report)
-    return model.save(out / settings.name, name=settings.name, card=dict(card or {}))
+    return save_model(model, out / settings.name, name=settings.name, card=dict(card or {}))
+
+
+def _scale_jobs(settings: TrainSettings, arguments: dict[str, Any]) -> list[Job]:
+    return [
+        Job(f"{spacing:g}mm", train_scale, {**arguments, "level": level})
+        for level, spacing in enumerate(settings.learner.spacings)
+    ]
+
+
+def _agents(
+    settings: TrainSettings, training: Sequence[Sample], names: tuple[str, ...], files: list[Path]
+) -> LandmarkModel:
+    """Agents by the checkpoints of their scales."""
+    model_settings = settings.learner.model_settings(modality=settings.modality)
+    networks = []
+    for file in files:
+        network = model_settings.build_network(len(names))
+        load_module(file, network)
+        networks.append(network.eval().to(settings.device))
+    shapes = np.stack([points_array(s, names) for s in training])
+    return LandmarkModel(
+        names, model_settings, tuple(networks), _shape_prior(shapes, model_settings)
+    )
 
 
 def refit_guard(
     bundle: Path, *, data: Path, out: Path | None = None, report: Report | None = None
 ) -> Path:
     """See :meth:`medrl.systems.System.refit_guard`."""
-    model, _ = LandmarkModel.load(bundle)
+    model, _ = load_model(bundle)
     made = model.settings
     learner = replace(LearnerSettings(), spacings=made.spacings, window=made.window)
     specimens = model.frame is not None and model.frame.template is not None
@@ -163,12 +197,10 @@ def refit_guard(
     return save_guard(bundle, guarded.guard, seen, out=out)
 
 
-def _guarded(
-    model: LandmarkModel, data: Path, settings: TrainSettings, report: Report | None
-) -> LandmarkModel:
+def _guarded(model: Model, data: Path, settings: TrainSettings, report: Report | None) -> Model:
     """The model with a guard, fitted on the training scans of a datalist."""
     report = report or (lambda *_: None)
-    training, frame = _learned_on(settings, read_datalist(data)["training"], model.names)
+    training, frame = settings.learned_on(read_datalist(data)["training"], model.names)
     return fit_guard(
         model,
         load_labelled(training, model.names, model.settings.preprocessing, frame=frame),
@@ -194,7 +226,7 @@ def train_scale(
     samples = read_datalist(data)["training"]
     names = landmark_names(samples)
     preprocessing = settings.learner.model_settings().preprocessing
-    training, frame = _learned_on(settings, samples, names)
+    training, frame = settings.learned_on(samples, names)
     learner = ScaleLearner(
         load_labelled(training, names, preprocessing, frame=frame),
         level=level,
@@ -213,7 +245,9 @@ def _begin_with(start: str, learner: ScaleLearner, names: Sequence[str], level: 
     """Take over the encoder of a model, and the heads of the landmarks that both know."""
     from medrl.bundles import find
 
-    model, _ = LandmarkModel.load(find(start))
+    model, _ = load_model(find(start))
+    if not isinstance(model, LandmarkModel):
+        raise MedrlError(f"{start} cannot be begun with: it has no agents")
     own, other = learner.settings.model_settings(), model.settings
     alike = ("spacings", "window", "channels", "features", "dueling")
     differ = [key for key in alike if getattr(own, key) != getattr(other, key)]
@@ -232,17 +266,6 @@ def _begin_with(start: str, learner: ScaleLearner, names: Sequence[str], level: 
             rows[list(here)] = source[list(there)]
 
 
-def _learned_on(
-    settings: TrainSettings, samples: Sequence[Sample], names: Sequence[str]
-) -> tuple[list[Sample], Frame | None]:
-    """What agents learn on: scans as they lie, or laid straight, and perhaps mirrored."""
-    if settings.pose == "given":
-        return list(samples), None
-    straight, expected = laid_straight(samples, names)
-    frame = _frame(expected, settings.learner.spacings)
-    return [*straight, *(mirrored(straight, names, expected) if settings.mirror else ())], frame
-
-
 def _frame_of_model(
     settings: TrainSettings, samples: Sequence[Sample], names: Sequence[str]
 ) -> Frame | None:
@@ -255,16 +278,12 @@ def _frame_of_model(
     if settings.pose == "given":
         if len(names) < _LEAST_LANDMARKS or not complete:
             return None
-        return _frame(laid_straight(complete, names)[1], settings.learner.spacings)
+        return frame_around(laid_straight(complete, names)[1], settings.learner.spacings)
     straight, expected = laid_straight(samples, names)
-    frame = _frame(expected, settings.learner.spacings)
+    frame = frame_around(expected, settings.learner.spacings)
     scans = (Pose(one.straight).straightened(read(one.image)) for one in straight)
     normalize = settings.learner.model_settings().preprocessing.normalize()
     return replace(frame, template=PoseTemplate.fit(scans, normalize))
-
-
-def _frame(expected: NDArray[np.float64], spacings: Sequence[float]) -> Frame:
-    return Frame(expected, spacings[0], _MARGIN * spacings[-1])
 
 
 def _checkpoint(folder: Path) -> Path:

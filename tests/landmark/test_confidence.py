@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from medrl.bundles import find, load_weights
 from medrl.landmark.confidence import GOOD_MM, Confidence, _transform
 from medrl.landmark.detect import LandmarkDetector
+from medrl.landmark.judging import load_model, save_model
 from medrl.landmark.model import LandmarkModel, ModelSettings
 
 
@@ -55,8 +56,8 @@ def test_a_model_keeps_its_confidence_unrounded(tmp_path):
     network = settings.build_network(2).eval()
     confidence = Confidence.fit(*simulated())
     model = LandmarkModel(("a", "b"), settings, (network,), confidence=confidence)
-    folder = model.save(tmp_path / "m", name="m", card={"title": "M"})
-    again, _ = LandmarkModel.load(folder)
+    folder = save_model(model, tmp_path / "m", name="m", card={"title": "M"})
+    again, _ = load_model(folder)
     assert again.confidence is not None
     for one, other in zip(vars(again.confidence).values(), vars(confidence).values(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)

@@ -14,6 +14,7 @@ from medrl.data.augment import Augmentation
 from medrl.landmark.data import LabelledScan
 from medrl.landmark.detect import LandmarkDetector
 from medrl.landmark.guard import fit_guard
+from medrl.landmark.judging import load_model, save_model
 from medrl.landmark.model import LandmarkModel, ModelSettings
 from medrl.volume.read import read
 
@@ -131,10 +132,10 @@ def test_the_guard_is_kept_with_the_model(tmp_path):
         for n in range(10)
     ]
     fitted = fit_guard(model, scans, augmentation=Augmentation(), repeats=2)
-    folder = fitted.save(tmp_path / "tiny", name="tiny", card={})
-    again, manifest = LandmarkModel.load(folder)
+    folder = save_model(fitted, tmp_path / "tiny", name="tiny", card={})
+    again, manifest = load_model(folder)
     assert again.guard == fitted.guard == guard_of(manifest)
     np.testing.assert_allclose(again.familiarity.means, fitted.familiarity.means, rtol=1e-5)
-    old, _ = LandmarkModel.load(model.save(tmp_path / "old", name="old", card={}))
+    old, _ = load_model(save_model(model, tmp_path / "old", name="old", card={}))
     assert old.guard is None
     assert old.familiarity is None
