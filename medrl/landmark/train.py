@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 
 from medrl.bundles import save_guard
 from medrl.errors import MedrlError
@@ -30,6 +31,7 @@ from medrl.landmark.guard import fit_guard
 from medrl.landmark.judging import Model, load_model, save_model
 from medrl.landmark.learner import LearnerSettings, ScaleLearner
 from medrl.landmark.model import LandmarkModel, ModelSettings
+from medrl.landmark.network import LandmarkNetwork
 from medrl.landmark.parts.learner import PartSteps
 from medrl.landmark.parts.model import PartSettings
 from medrl.landmark.parts.train import part_jobs, part_model
@@ -71,6 +73,9 @@ class TrainSettings:
         seed: Fixes every random choice.
         start: Name or folder of a model with the same scales, windows and layers, whose networks
             training begins with; what they know of landmarks of the same names is kept, too.
+        blend: Share of the weights of ``start`` in the result, both of which must know the same
+            landmarks: models between two trainings are often better than either (Wortsman et al.
+            2022, WiSE-FT).
         resume: Go on from the checkpoints in the output folder.
     """
 
@@ -86,6 +91,7 @@ class TrainSettings:
     device: str = "cpu"
     seed: int = 0
     start: str | None = None
+    blend: float = 0.0
     resume: bool = False
 
     def learned_on(
@@ -135,6 +141,8 @@ def train(
         raise MedrlError(
             f"imitation_steps and dqn_steps need one number for each of {scales} scales"
         )
+    if not 0 <= settings.blend < 1 or (settings.blend and (settings.start is None or parts)):
+        raise MedrlError("blend is a share below 1 of the agents of start")
     if settings.mirror and settings.pose == "given":
         raise MedrlError("mirror images need scans that are laid straight: pose any")
     checkpoints = checkpoint_folder(out, resume=settings.resume)
@@ -177,6 +185,12 @@ def _agents(
         network = model_settings.build_network(len(names))
         load_module(file, network)
         networks.append(network.eval().to(settings.device))
+    if settings.blend:
+        start = _agents_of(str(settings.start))
+        if start.names != names:
+            raise MedrlError(f"{settings.start} cannot be blended with: it has other landmarks")
+        for network, other in zip(networks, start.networks, strict=True):
+            _blend(network, other, settings.blend)
     shapes = np.stack([points_array(s, names) for s in training])
     return LandmarkModel(
         names, model_settings, tuple(networks), _shape_prior(shapes, model_settings)
@@ -241,13 +255,28 @@ def train_scale(
     run_stage(learner, _checkpoint(folder), logs=logs, resume=True, report=report)
 
 
-def _begin_with(start: str, learner: ScaleLearner, names: Sequence[str], level: int) -> None:
-    """Take over the encoder of a model, and the heads of the landmarks that both know."""
+def _agents_of(start: str) -> LandmarkModel:
+    """The model that a training begins with."""
     from medrl.bundles import find
 
     model, _ = load_model(find(start))
     if not isinstance(model, LandmarkModel):
         raise MedrlError(f"{start} cannot be begun with: it has no agents")
+    return model
+
+
+def _blend(network: LandmarkNetwork, other: LandmarkNetwork, share: float) -> None:
+    """Move a network's weights and statistics towards another's."""
+    theirs = other.state_dict()
+    with torch.no_grad():
+        for name, own in network.state_dict().items():
+            if own.is_floating_point():
+                own.lerp_(theirs[name].to(own), share)
+
+
+def _begin_with(start: str, learner: ScaleLearner, names: Sequence[str], level: int) -> None:
+    """Take over the encoder of a model, and the heads of the landmarks that both know."""
+    model = _agents_of(start)
     own, other = learner.settings.model_settings(), model.settings
     alike = ("spacings", "window", "channels", "features", "dueling")
     differ = [key for key in alike if getattr(own, key) != getattr(other, key)]
