@@ -171,14 +171,17 @@ def errors(measured: Measurements) -> dict[str, Any]:
     }
 
 
-def presence(measured: Measurements, *, least_margin_mm: float = 0.0) -> dict[str, int]:
-    """How often the agents told presence right.
+def presence(
+    measured: Measurements, *, least_margin_mm: float = 0.0, method: str = AGENTS
+) -> dict[str, int]:
+    """How often a method told presence right.
 
     Args:
-        measured: Rows of the agents, and of others.
+        measured: Its rows, and those of others.
         least_margin_mm: Leave out landmarks nearer to a face of the scan than this.
+        method: Which.
     """
-    said, margins = measured.column("said_present", AGENTS), measured.column("margin_mm", AGENTS)
+    said, margins = measured.column("said_present", method), measured.column("margin_mm", method)
     keys = [key for key, margin in margins.items() if abs(margin) >= least_margin_mm]
     return asdict(confusion([margins[key] >= 0 for key in keys], [said[key] > 0 for key in keys]))
 

@@ -23,10 +23,12 @@ Array = NDArray[np.float64]
 
 #: Fewer landmarks do not say how a scan lies.
 _LEAST_POINTS = 3
-#: How far around the landmarks scans that are laid straight are seen, voxels of the coarsest scale.
-_MARGIN = 9
+#: How far around the landmarks scans that are laid straight are seen, voxels of the coarsest scale:
+#: agents look further than maps.
+_MARGIN = {"agents": 9, "parts": 3}
 
 PoseHandling = Literal["given", "any"]
+Kind = Literal["agents", "parts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +136,9 @@ def mirrored(samples: Sequence[Sample], names: Sequence[str], expected: Array) -
     return out
 
 
-def frame_around(expected: Array, spacings: Sequence[float]) -> Frame:
+def frame_around(expected: Array, spacings: Sequence[float], kind: Kind) -> Frame:
     """A frame by where landmarks are (K, 3), of a model with such scales (mm, finest first)."""
-    return Frame(expected, spacings[0], _MARGIN * spacings[-1])
+    return Frame(expected, spacings[0], _MARGIN[kind] * spacings[-1])
 
 
 def learned_on(
@@ -146,6 +148,7 @@ def learned_on(
     pose: PoseHandling,
     mirror: bool,
     spacings: Sequence[float],
+    kind: Kind,
 ) -> tuple[list[Sample], Frame | None]:
     """What is learned on: scans as they lie, or laid straight, and perhaps mirrored.
 
@@ -155,6 +158,7 @@ def learned_on(
         pose: Whether scans lie alike or in any way.
         mirror: Whether their mirror images are learned on, too.
         spacings: Of the model's scales, mm.
+        kind: What learns.
 
     Returns:
         The scans, and what is seen of those that are laid straight.
@@ -162,5 +166,5 @@ def learned_on(
     if pose == "given":
         return list(samples), None
     straight, expected = laid_straight(samples, names)
-    frame = frame_around(expected, spacings)
+    frame = frame_around(expected, spacings, kind)
     return [*straight, *(mirrored(straight, names, expected) if mirror else ())], frame

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from medrl.landmark.data import (
 )
 from medrl.landmark.frame import (
     Frame,
+    Kind,
     PoseHandling,
     frame_around,
     laid_straight,
@@ -81,7 +82,7 @@ class TrainSettings:
 
     name: str = "my-landmarks"
     modality: str = "any"
-    detector: Literal["agents", "parts"] = "agents"
+    detector: Kind = "agents"
     pose: PoseHandling = "given"
     mirror: bool = False
     imitation_steps: tuple[int, ...] = (7500, 4800, 3400)
@@ -98,8 +99,14 @@ class TrainSettings:
         self, samples: Sequence[Sample], names: Sequence[str]
     ) -> tuple[list[Sample], Frame | None]:
         """See :func:`medrl.landmark.frame.learned_on`."""
-        spacings = self.learner.spacings
-        return learned_on(samples, names, pose=self.pose, mirror=self.mirror, spacings=spacings)
+        return learned_on(
+            samples,
+            names,
+            pose=self.pose,
+            mirror=self.mirror,
+            spacings=self.learner.spacings,
+            kind=self.detector,
+        )
 
 
 def train(
@@ -307,9 +314,11 @@ def _frame_of_model(
     if settings.pose == "given":
         if len(names) < _LEAST_LANDMARKS or not complete:
             return None
-        return frame_around(laid_straight(complete, names)[1], settings.learner.spacings)
+        return frame_around(
+            laid_straight(complete, names)[1], settings.learner.spacings, settings.detector
+        )
     straight, expected = laid_straight(samples, names)
-    frame = frame_around(expected, settings.learner.spacings)
+    frame = frame_around(expected, settings.learner.spacings, settings.detector)
     scans = (Pose(one.straight).straightened(read(one.image)) for one in straight)
     normalize = settings.learner.model_settings().preprocessing.normalize()
     return replace(frame, template=PoseTemplate.fit(scans, normalize))
