@@ -307,9 +307,10 @@ def _frame_of_model(
 ) -> Frame | None:
     """How scans are laid straight before they are searched; None if too little is known of it.
 
-    Networks that have seen whole scans that lie alike say themselves how one is turned; those that
-    know specimens from nearby only need a template.
+    Agents' networks that have seen whole scans that lie alike say themselves how one is turned;
+    those that know specimens from nearby only need a template, and so do maps.
     """
+    spacings, kind = settings.learner.spacings, settings.detector
     complete = [one for one in samples if not np.isnan(points_array(one, names)).any()]
     if settings.pose == "given":
         if len(names) < _LEAST_LANDMARKS or not complete:
@@ -318,7 +319,7 @@ def _frame_of_model(
             laid_straight(complete, names)[1], settings.learner.spacings, settings.detector
         )
     straight, expected = laid_straight(samples, names)
-    frame = frame_around(expected, settings.learner.spacings, settings.detector)
+    frame = frame_around(expected, spacings, kind)
     scans = (Pose(one.straight).straightened(read(one.image)) for one in straight)
     normalize = settings.learner.model_settings().preprocessing.normalize()
     return replace(frame, template=PoseTemplate.fit(scans, normalize))
