@@ -71,7 +71,10 @@ class LandmarkNetwork(nn.Module):
         Returns:
             The prediction for all N windows and K landmarks.
         """
-        features = self.encoder(windows)
+        return self.heads(self.encoder(windows))
+
+    def heads(self, features: Tensor) -> Prediction:
+        """Say it of what the encoder saw in N windows, (N, F)."""
         values = self.actions(features).view(-1, self.landmarks, _ACTIONS)
         if self.state is not None:
             values = values - values.mean(dim=-1, keepdim=True) + self.state(features)[..., None]
