@@ -98,15 +98,25 @@ train-head-any: $(VENV)/.installed-train
 	  --learner.window-hu -100 200 --learner.learning-rate 1e-3 \
 	  --learner.augmentation.contrast-probability 0.7 --learner.augmentation.thick-slice 3 \
 	  --card recipes/head-any/card.json --licence recipes/head-any/LICENSE \
-	  --data runs/head-any/data/datalist.json -o runs/head-any
+	  --data runs/head-any/data/datalist.json -o runs/head-any/first
+	$(BIN)/medrl train landmark --name head-any --modality any --start runs/head-any/first/head-any --blend 0.5 \
+	  --imitation-steps 3000 2200 1600 --dqn-steps 150 100 50 \
+	  --learner.window-hu -100 200 --learner.learning-rate 1e-3 \
+	  --learner.augmentation.contrast-probability 0.7 --learner.augmentation.thick-slice 3 \
+	  --learner.augmentation.deformation 2 --learner.augmentation.blur 1.2 --learner.augmentation.scaling 0.15 \
+	  --card recipes/head-any/card.json --licence recipes/head-any/LICENSE \
+	  --data runs/head-any/data/datalist.json -o runs/head-any/second
 
 # The points were carried from templates by recipes/afids-t1/carry.py.
 train-afids: $(VENV)/.installed-train
 	$(BIN)/medrl datasets export ixi_brain_t1 --brains --landmarks recipes/afids-t1/points.csv \
 	  --root $(MEDRL_DATA)/ixi_brain_t1 -o runs/afids-t1/data
+	$(BIN)/python recipes/afids-t1/add_templates.py runs/afids-t1/data/datalist.json
 	$(BIN)/medrl train landmark --name afids-t1 --modality MR --start brain-t1 \
 	  --card recipes/afids-t1/card.json --licence recipes/afids-t1/LICENSE \
-	  --imitation-steps 2400 1600 1000 --dqn-steps 200 100 50 --learner.learning-rate 1e-3 \
+	  --imitation-steps 3200 2400 1600 --dqn-steps 200 100 50 --learner.learning-rate 1e-3 \
+	  --learner.augmentation.contrast-probability 0.3 --learner.augmentation.deformation 3 \
+	  --learner.augmentation.blur 1 --learner.augmentation.scaling 0.2 \
 	  --data runs/afids-t1/data/datalist.json -o runs/afids-t1
 
 train-mouse-skull: $(VENV)/.installed-train
