@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MEDRL_DATA
 
-.PHONY: help demo test fuzz lint train-landmark train-head-any train-afids train-mouse-skull train-hippocampus train-sarcoma train-rigid-head \
+.PHONY: help demo test fuzz lint train-landmark train-head-any train-afids train-mouse-skull train-parts train-hippocampus train-sarcoma train-rigid-head \
         train-spine-boxes train-brain-boxes \
         train-sarcoma-boxes bench docs docs-napari clean
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make lint            ruff and mypy --strict"
 	@echo "make train-landmark, make train-head-any, make train-afids, make train-mouse-skull"
 	@echo "                     train the landmark models that ship (MEDRL_DATA: the scans)"
+	@echo "make train-parts     train the part detectors that they are measured against"
 	@echo "make train-hippocampus, make train-sarcoma"
 	@echo "                     train the seed models that ship"
 	@echo "make train-rigid-head"
@@ -130,6 +131,25 @@ train-mouse-skull: $(VENV)/.installed-train
 	  --learner.augmentation.bias 0.15 --learner.augmentation.gamma 0.25 \
 	  --card recipes/mouse-skull-ct/card.json --licence recipes/mouse-skull-ct/LICENSE \
 	  --data runs/mouse-skull-ct/data/datalist.json -o runs/mouse-skull-ct
+
+# The part detectors that the agents are measured against.
+train-parts: $(VENV)/.installed-train
+	$(BIN)/medrl datasets export ixi_brain_t1 --brains --root $(MEDRL_DATA)/ixi_brain_t1 -o runs/brain-t1/data
+	$(BIN)/medrl train landmark --name brain-t1-parts --modality MR --detector parts \
+	  --parts.detector 700 --parts.spatial 120 --parts.joint 180 --parts.fine 700 \
+	  --learner.learning-rate 2e-3 \
+	  --card recipes/brain-t1-parts/card.json --licence recipes/brain-t1-parts/LICENSE \
+	  --data runs/brain-t1/data/datalist.json -o runs/brain-t1-parts
+	$(BIN)/medrl datasets export mouse_skull_ct --root $(MEDRL_DATA)/mouse_skull_ct -o runs/mouse-skull-ct/data
+	$(BIN)/medrl train landmark --name mouse-skull-ct-parts --modality CT --detector parts --pose any --mirror \
+	  --parts.detector 500 --parts.spatial 100 --parts.joint 100 --parts.fine 700 --learner.learning-rate 2e-3 \
+	  --learner.spacings 0.15 0.6 1.2 --learner.refresh-every 8 --learner.slots 48 \
+	  --learner.augmentation.rotation-deg 12 --learner.augmentation.pose-probability 0.9 \
+	  --learner.augmentation.scaling 0.08 --learner.augmentation.crop-probability 0.1 \
+	  --learner.augmentation.thick-slice 1.6 --learner.augmentation.noise 0.06 \
+	  --learner.augmentation.bias 0.15 --learner.augmentation.gamma 0.25 \
+	  --card recipes/mouse-skull-ct-parts/card.json --licence recipes/mouse-skull-ct-parts/LICENSE \
+	  --data runs/mouse-skull-ct/data/datalist.json -o runs/mouse-skull-ct-parts
 
 train-hippocampus: $(VENV)/.installed-train
 	$(BIN)/medrl datasets export msd_hippocampus --masks --as-published \
