@@ -88,7 +88,7 @@ lint: $(VENV)/.installed-dev
 
 train-landmark: $(VENV)/.installed-train
 	$(BIN)/medrl datasets export ixi_brain_t1 --brains --root $(MEDRL_DATA)/ixi_brain_t1 -o runs/brain-t1/data
-	$(BIN)/medrl train landmark --name brain-t1 --modality MR \
+	$(BIN)/medrl train landmark --name brain-t1 --modality MR --fine-map --parts.fine 700 \
 	  --card recipes/brain-t1/card.json --licence recipes/brain-t1/LICENSE \
 	  --data runs/brain-t1/data/datalist.json -o runs/brain-t1
 
@@ -113,7 +113,7 @@ train-afids: $(VENV)/.installed-train
 	$(BIN)/medrl datasets export ixi_brain_t1 --brains --landmarks recipes/afids-t1/points.csv \
 	  --root $(MEDRL_DATA)/ixi_brain_t1 -o runs/afids-t1/data
 	$(BIN)/python recipes/afids-t1/add_templates.py runs/afids-t1/data/datalist.json
-	$(BIN)/medrl train landmark --name afids-t1 --modality MR --start brain-t1 \
+	$(BIN)/medrl train landmark --name afids-t1 --modality MR --start brain-t1 --fine-map --parts.fine 450 \
 	  --card recipes/afids-t1/card.json --licence recipes/afids-t1/LICENSE \
 	  --imitation-steps 3200 2400 1600 --dqn-steps 200 100 50 --learner.learning-rate 1e-3 \
 	  --learner.augmentation.contrast-probability 0.3 --learner.augmentation.deformation 3 \
@@ -122,7 +122,7 @@ train-afids: $(VENV)/.installed-train
 
 train-mouse-skull: $(VENV)/.installed-train
 	$(BIN)/medrl datasets export mouse_skull_ct --root $(MEDRL_DATA)/mouse_skull_ct -o runs/mouse-skull-ct/data
-	$(BIN)/medrl train landmark --name mouse-skull-ct --modality CT --pose any --mirror \
+	$(BIN)/medrl train landmark --name mouse-skull-ct --modality CT --pose any --mirror --fine-map --parts.fine 700 \
 	  --imitation-steps 6000 2500 --dqn-steps 300 100 \
 	  --learner.spacings 0.15 0.3 --learner.near 6 --learner.refresh-every 20 --learner.slots 48 \
 	  --learner.augmentation.rotation-deg 12 --learner.augmentation.pose-probability 0.9 \

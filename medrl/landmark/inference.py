@@ -24,15 +24,21 @@ from medrl.landmark.candidates import (
 from medrl.landmark.dynamics import LEFT, SearchDynamics
 from medrl.landmark.model import LandmarkModel
 from medrl.landmark.network import LandmarkNetwork
+from medrl.landmark.parts.maps import fine_look
+from medrl.landmark.parts.network import FineNetwork
 from medrl.landmark.search import Progress, SearchPolicy, SearchResult, search
 from medrl.landmark.shape import ShapeAssessment
 from medrl.landmark.turning import Turning
 from medrl.trajectory import AgentPath, Recording, Step, Watch
+from medrl.volume.space import apply_affine, world_to_voxel
 
 #: A search that ends this near to what the shape prior expects is not an outlier, whatever the
 #: Mahalanobis distance says (voxels of the finest scale).
 _TOLERABLE = 2.5
 _OFF = "from where the others expect it"
+#: A fine map that sees a landmark this near to where its agent does counts as much as the agent
+#: (voxels of the finest scale); further away it sees something else.
+_AGREES = 2.5
 
 
 class Inference:
@@ -114,10 +120,13 @@ class Inference:
                 outliers += [_Outlier(n, int(k), shape) for k in np.flatnonzero(off)]
         if outliers:
             self._search_again(run, outliers, found)
+        if self._model.fine is not None:
+            for n, candidates in enumerate(found):
+                self._look_again(run, n, candidates, self._model.fine)
         for n, candidates in enumerate(found):
             candidates.strangeness = run.strangeness(n, candidates.positions_world)
             candidates.paths = run.paths(n, result)
-            candidates.windows = int(run.policy.windows[n])
+            candidates.windows += int(run.policy.windows[n])
             candidates.turned_deg = run.turned_deg[n]
         return found
 
@@ -153,6 +162,24 @@ class Inference:
                 candidates.notes[k] = f"found {away:.0f} mm {_OFF}; their expectation is given"
             if not self._prepared.inside(candidates.scan, candidates.positions_world[k]):
                 candidates.status[k] = "absent"
+
+    @torch.inference_mode()
+    def _look_again(self, run: _Run, scan: int, candidates: Candidates, fine: FineNetwork) -> None:
+        """Meet the fine map halfway, where it sees a landmark near to where its agent does."""
+        rows = np.array([k for k, status in enumerate(candidates.status) if status == "found"])
+        if not len(rows):
+            return
+        pyramid = run.dynamics.scans[scan]
+        own = world_to_voxel(candidates.positions_world[rows], pyramid.affines[0])
+        near = torch.from_numpy(own).round().to(run.dynamics.device)
+        landmark = torch.from_numpy(rows).to(run.dynamics.device)
+        window = self._model.settings.window
+        seen, _ = fine_look(fine, pyramid, near, landmark, window=window)
+        said = seen.double().numpy(force=True)
+        agrees = np.linalg.norm(said - own, axis=1) <= _AGREES
+        met = np.where(agrees[:, None], (said + own) / 2, own)
+        candidates.positions_world[rows] = apply_affine(pyramid.affines[0], met)
+        candidates.windows += len(rows)
 
     def _features(self, result: SearchResult) -> Array:
         """What the confidence is computed from, one row an agent; the shape column still empty."""

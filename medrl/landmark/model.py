@@ -16,6 +16,7 @@ from medrl.landmark.dynamics import SearchDynamics
 from medrl.landmark.frame import Frame
 from medrl.landmark.judging import judged_by, judging_tensors
 from medrl.landmark.network import LandmarkNetwork
+from medrl.landmark.parts.network import FineNetwork
 from medrl.landmark.shape import ShapePrior
 from medrl.nets.familiarity import Familiarity
 from medrl.volume.prepare import Preprocessing
@@ -95,6 +96,8 @@ class LandmarkModel:
         settings: How to run it.
         networks: One per scale, finest first, in evaluation mode.
         shape: Prior over the landmark set; None for a model without one.
+        fine: The map of the finest scale of a part detector, which looks once more where agents
+            end; None for a model without one.
         confidence: Calibrated confidence; None before calibration.
         guard: What the training scans were like; None if nobody has measured them.
         familiarity: What the finest network saw around each landmark in training; None likewise.
@@ -106,6 +109,7 @@ class LandmarkModel:
     settings: ModelSettings
     networks: tuple[LandmarkNetwork, ...]
     shape: ShapePrior | None = None
+    fine: FineNetwork | None = None
     confidence: Confidence | None = None
     guard: Guard | None = None
     familiarity: Familiarity | None = None
@@ -139,6 +143,8 @@ class LandmarkModel:
             out["shape.covariance"] = torch.from_numpy(self.shape.covariance).float()
             out["shape.limit"] = torch.tensor([self.shape.limit])
             out["shape.noise"] = torch.tensor([self.shape.noise_mm])
+        if self.fine is not None:
+            out |= network_tensors(self.fine, prefix="fine.")
         return out | judging_tensors(self)
 
     @staticmethod
@@ -162,6 +168,11 @@ class LandmarkModel:
             source = f"the model (scale {level})"
             network = assemble(make, tensors, source=source, prefix=f"scale{level}.")
             networks.append(network.to(device))
+        fine = None
+        if any(name.startswith("fine.") for name in tensors):
+            make_fine = partial(FineNetwork, len(names))
+            source = "the model (fine map)"
+            fine = assemble(make_fine, tensors, source=source, prefix="fine.").to(device)
         shape = None
         with damaged("the model's shape prior is damaged"):
             if "shape.mean" in tensors:
@@ -172,4 +183,4 @@ class LandmarkModel:
                     float(tensors.get("shape.noise", _NOISE)[0]),
                 )
         known = judged_by(tensors, settings)
-        return LandmarkModel(names, settings, tuple(networks), shape, **known)
+        return LandmarkModel(names, settings, tuple(networks), shape, fine, **known)

@@ -35,7 +35,7 @@ from medrl.landmark.model import LandmarkModel, ModelSettings
 from medrl.landmark.network import LandmarkNetwork
 from medrl.landmark.parts.learner import PartSteps
 from medrl.landmark.parts.model import PartSettings
-from medrl.landmark.parts.train import part_jobs, part_model
+from medrl.landmark.parts.train import PARTS, fine_of, part_jobs, part_model
 from medrl.landmark.shape import ShapePrior
 from medrl.rl.checkpoint import load_module
 from medrl.rl.jobs import Job, run_jobs
@@ -77,6 +77,8 @@ class TrainSettings:
         blend: Share of the weights of ``start`` in the result, both of which must know the same
             landmarks: models between two trainings are often better than either (Wortsman et al.
             2022, WiSE-FT).
+        fine_map: Agents learn the fine map of a part detector, too (``parts.fine`` batches): it
+            looks once more where they end.
         resume: Go on from the checkpoints in the output folder.
     """
 
@@ -93,6 +95,7 @@ class TrainSettings:
     seed: int = 0
     start: str | None = None
     blend: float = 0.0
+    fine_map: bool = False
     resume: bool = False
 
     def learned_on(
@@ -157,7 +160,7 @@ def train(
     names = landmark_names(samples["training"])
     report = report or (lambda *_: None)
     arguments = {"settings": settings, "data": data.absolute(), "logs": out.absolute() / "logs"}
-    jobs = part_jobs(arguments) if parts else _scale_jobs(settings, arguments)
+    jobs = part_jobs(arguments, PARTS) if parts else _scale_jobs(settings, arguments)
     run_jobs(jobs, checkpoints, engine, report=report)
     make = part_model if parts else _agents
     files = [_checkpoint(checkpoints / job.name) for job in jobs]
@@ -176,19 +179,20 @@ def train(
 
 
 def _scale_jobs(settings: TrainSettings, arguments: dict[str, Any]) -> list[Job]:
-    return [
+    scales = [
         Job(f"{spacing:g}mm", train_scale, {**arguments, "level": level})
         for level, spacing in enumerate(settings.learner.spacings)
     ]
+    return [*scales, *(part_jobs(arguments, ["fine"]) if settings.fine_map else [])]
 
 
 def _agents(
     settings: TrainSettings, training: Sequence[Sample], names: tuple[str, ...], files: list[Path]
 ) -> LandmarkModel:
-    """Agents by the checkpoints of their scales."""
+    """Agents by the checkpoints of their scales, and of the fine map, if there is one."""
     model_settings = settings.learner.model_settings(modality=settings.modality)
     networks = []
-    for file in files:
+    for file in files[: len(model_settings.spacings)]:
         network = model_settings.build_network(len(names))
         load_module(file, network)
         networks.append(network.eval().to(settings.device))
@@ -199,9 +203,9 @@ def _agents(
         for network, other in zip(networks, start.networks, strict=True):
             _blend(network, other, settings.blend)
     shapes = np.stack([points_array(s, names) for s in training])
-    return LandmarkModel(
-        names, model_settings, tuple(networks), _shape_prior(shapes, model_settings)
-    )
+    shape = _shape_prior(shapes, model_settings)
+    fine = fine_of(settings, names, files[-1]) if settings.fine_map else None
+    return LandmarkModel(names, model_settings, tuple(networks), shape, fine)
 
 
 def refit_guard(

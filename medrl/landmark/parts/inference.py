@@ -11,8 +11,7 @@ from monai.data.meta_tensor import MetaTensor
 
 from medrl.errors import MedrlError
 from medrl.landmark.candidates import Candidates, Preparation, Prepared, Status, of_usable
-from medrl.landmark.parts.maps import peaks
-from medrl.roi import crop
+from medrl.landmark.parts.maps import fine_look, peaks
 from medrl.systems import Progress
 from medrl.trajectory import Recording, Step, Watch
 from medrl.volume.space import apply_affine
@@ -102,11 +101,9 @@ class PartInference:
         coarse_spread = coarse_spread * spacings[-1]
         looked(coarse, len(spacings) - 1, coarse_spread)
         middle = (coarse * spacings[-1] / spacings[0]).round()
-        side = model.settings.window
         landmark = torch.arange(len(names), device=self._device)
-        logits = model.fine(crop(pyramid, middle, side, level=0), landmark)
-        local, spread = peaks(logits.flatten(1).softmax(dim=1).view_as(logits))
-        fine = middle + local - side // 2
+        window = model.settings.window
+        fine, spread = fine_look(model.fine, pyramid, middle, landmark, window=window)
         spread = spread * spacings[0]
         looked(fine, 0, spread)
         if progress is not None:

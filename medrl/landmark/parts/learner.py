@@ -15,7 +15,7 @@ from medrl.landmark.data import LabelledScan
 from medrl.landmark.learner import LearnerSettings
 from medrl.landmark.parts.maps import cross_entropy, displacements, target
 from medrl.landmark.parts.model import PartSettings
-from medrl.landmark.parts.network import Maps
+from medrl.landmark.parts.network import FineNetwork, Maps
 from medrl.rl.checkpoint import State
 from medrl.rl.learner import Learner
 from medrl.rl.scan_pool import ScanPool
@@ -53,6 +53,8 @@ class PartSteps:
 
 class _ScanLearner(Learner):
     """What both learners share: augmented scans in memory."""
+
+    settings: LearnerSettings
 
     def __init__(
         self,
@@ -186,8 +188,7 @@ class FineLearner(_ScanLearner):
     ) -> None:
         """Build the network; see :class:`MapLearner`."""
         torch.manual_seed(seed)
-        self.model = PartSettings.of(settings)
-        self.network = self.model.build_fine(scans[0].points_voxel.shape[0]).to(device)
+        self.network = FineNetwork(scans[0].points_voxel.shape[0]).to(device)
         self.windows = steps.windows
         super().__init__(
             scans,
@@ -210,7 +211,7 @@ class FineLearner(_ScanLearner):
         return {"fine": float(loss.detach())}
 
     def _loss(self) -> Tensor:
-        g, side = self.generator, self.model.window
+        g, side = self.generator, self.settings.window
         points = self.pool.points.cpu()
         size = self.pool.shapes[:, None]
         there = ((points >= 0) & (points <= size - 1)).all(dim=2).nonzero()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medrl.landmark.parts.network import Maps
+from medrl.landmark.parts.network import FineNetwork, Maps
+from medrl.roi import crop
+from medrl.volume.pyramid import Pyramid
 
 #: Width of a point in the map that is learned, voxels.
 SIGMA = 0.8
@@ -82,3 +84,23 @@ def displacements(points_voxel: Tensor) -> tuple[Tensor, Tensor]:
     mean = away.nan_to_num().sum(dim=0) / count.clamp(min=1)
     square = torch.where(known, (away - mean).square(), 0.0).sum(dim=0) / count.clamp(min=1)
     return mean, torch.where(count >= 3, square.sqrt(), 32.0)
+
+
+def fine_look(
+    network: FineNetwork, pyramid: Pyramid, near_voxel: Tensor, landmark: Tensor, *, window: int
+) -> tuple[Tensor, Tensor]:
+    """Where the fine map sees landmarks in a scan.
+
+    Args:
+        network: The fine map.
+        pyramid: Of the scan.
+        near_voxel: (N, 3), whole voxels of the finest scale around which it looks.
+        landmark: (N,), which is looked for there.
+        window: Side of the windows, voxels.
+
+    Returns:
+        (N, 3) voxels of the finest scale, and (N,) how far the map is spread there, voxels.
+    """
+    logits = network(crop(pyramid, near_voxel, window, level=0), landmark)
+    local, spread = peaks(logits.flatten(1).softmax(dim=1).view_as(logits))
+    return near_voxel + local - window // 2, spread

@@ -34,7 +34,6 @@ class PartSettings:
             two resolutions of the detector, and the coarse map.
         window: Side of the windows of the fine map, voxels.
         channels: Of the detector, see :class:`PartNetwork`.
-        fine_channels: Of the fine map, see :class:`FineNetwork`.
         modality: ``MR``, ``CT`` or ``any``; a scan that plainly is the other is refused.
         preprocessing: The chain before the pyramid.
         detector: Tells these settings from those of agents.
@@ -43,7 +42,6 @@ class PartSettings:
     spacings: tuple[float, ...] = (2.0, 4.0, 8.0)
     window: int = 25
     channels: tuple[int, int, int] = (16, 32, 48)
-    fine_channels: tuple[int, int, int] = (8, 24, 48)
     modality: str = "any"
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     detector: Literal["parts"] = "parts"
@@ -78,10 +76,6 @@ class PartSettings:
     def build_spatial(self, displacement: Tensor, spread: Tensor) -> SpatialModel:
         """The spatial model that displacements (K, K, 3) in voxels of the coarse map begin."""
         return SpatialModel(displacement, spread)
-
-    def build_fine(self, landmarks: int) -> FineNetwork:
-        """The fine map, untrained."""
-        return FineNetwork(landmarks, channels=self.fine_channels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +141,7 @@ class PartModel:
         makers: dict[str, Any] = {
             "detector": partial(settings.build_detector, count),
             "spatial": partial(settings.build_spatial, nothing, nothing + 1),
-            "fine": partial(settings.build_fine, count),
+            "fine": partial(FineNetwork, count),
         }
         networks = {
             part: assemble(make, tensors, source=f"the model ({part})", prefix=f"{part}.").to(

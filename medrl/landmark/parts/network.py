@@ -143,7 +143,7 @@ class SpatialModel(nn.Module):
 class FineNetwork(nn.Module):
     """The map of one landmark in a window of the finest scale."""
 
-    def __init__(self, landmarks: int, *, channels: tuple[int, int, int] = (16, 32, 48)) -> None:
+    def __init__(self, landmarks: int, *, channels: tuple[int, int, int] = (8, 24, 48)) -> None:
         """Build it.
 
         Args:

@@ -11,6 +11,7 @@ import torch
 from medrl.landmark.data import Sample, landmark_names, load_labelled, read_datalist
 from medrl.landmark.parts.learner import FineLearner, MapLearner
 from medrl.landmark.parts.model import PartModel, PartSettings
+from medrl.landmark.parts.network import FineNetwork
 from medrl.rl.checkpoint import load_module
 from medrl.rl.jobs import Job
 from medrl.rl.stage import run_stage
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     from medrl.landmark.train import TrainSettings
 
 _LEARNERS = {"maps": MapLearner, "fine": FineLearner}
+#: What a part detector is made of.
+PARTS = tuple(_LEARNERS)
 
 
-def part_jobs(arguments: dict[str, Any]) -> list[Job]:
+def part_jobs(arguments: dict[str, Any], parts: Sequence[str]) -> list[Job]:
     """What may be trained side by side; arguments of :func:`train_part`."""
-    return [Job(part, train_part, {**arguments, "part": part}) for part in _LEARNERS]
+    return [Job(part, train_part, {**arguments, "part": part}) for part in parts]
 
 
 def train_part(
@@ -66,12 +69,18 @@ def part_model(
     """The detector by the checkpoints of its jobs, without confidence and frame."""
     made = PartSettings.of(settings.learner, modality=settings.modality)
     maps, fine_file = files
-    detector, fine = made.build_detector(len(names)), made.build_fine(len(names))
+    detector = made.build_detector(len(names))
     nothing = torch.zeros((len(names), len(names), 3))
     spatial = made.build_spatial(nothing, nothing + 1)
     load_module(maps, detector)
     load_module(maps, spatial, "spatial")
-    load_module(fine_file, fine)
-    for network in (detector, fine, spatial):
+    for network in (detector, spatial):
         network.eval().to(settings.device)
-    return PartModel(names, made, detector, fine, spatial)
+    return PartModel(names, made, detector, fine_of(settings, names, fine_file), spatial)
+
+
+def fine_of(settings: TrainSettings, names: tuple[str, ...], file: Path) -> FineNetwork:
+    """The fine map by its checkpoint."""
+    network = FineNetwork(len(names))
+    load_module(file, network)
+    return network.eval().to(settings.device)

@@ -9,6 +9,7 @@ import torch
 
 from medrl.errors import MedrlError
 from medrl.landmark.detect import LandmarkDetector
+from medrl.landmark.judging import load_model
 from medrl.landmark.parts.learner import FineLearner, MapLearner, PartSteps
 from medrl.landmark.train import TrainSettings, train
 from medrl.volume.points import read_points
@@ -45,6 +46,17 @@ def test_it_finds_points_in_unseen_scans(trained):
             np.testing.assert_allclose(path.positions_world[-1], path.answer_world)
     assert np.median(errors) < 4.0
     assert np.median(errors) < 0.25 * np.median(middle)
+
+
+def test_agents_learn_its_fine_map_too(trained, tmp_path):
+    data, bundle = trained
+    parts, _ = load_model(bundle)
+    settings = TrainSettings(
+        imitation_steps=(1, 1, 1), dqn_steps=(1, 1, 1), parts=STEPS, learner=SCALES, seed=1
+    )
+    agents, _ = load_model(train(replace(settings, fine_map=True), data=data, out=tmp_path))
+    for name, weights in parts.fine.state_dict().items():
+        torch.testing.assert_close(agents.fine.state_dict()[name], weights)
 
 
 def maps():
