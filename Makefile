@@ -113,7 +113,7 @@ train-afids: $(VENV)/.installed-train
 	$(BIN)/medrl datasets export ixi_brain_t1 --brains --landmarks recipes/afids-t1/points.csv \
 	  --root $(MEDRL_DATA)/ixi_brain_t1 -o runs/afids-t1/data
 	$(BIN)/python recipes/afids-t1/add_templates.py runs/afids-t1/data/datalist.json
-	$(BIN)/medrl train landmark --name afids-t1 --modality MR --start brain-t1 --fine-map --parts.fine 450 \
+	$(BIN)/medrl train landmark --name afids-t1 --modality MR --start brain-t1 \
 	  --card recipes/afids-t1/card.json --licence recipes/afids-t1/LICENSE \
 	  --imitation-steps 3200 2400 1600 --dqn-steps 200 100 50 --learner.learning-rate 1e-3 \
 	  --learner.augmentation.contrast-probability 0.3 --learner.augmentation.deformation 3 \
