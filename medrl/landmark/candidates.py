@@ -93,8 +93,13 @@ class Preparation:
         self._device = device
         self._turning = turning
 
-    def __call__(self, scan: MetaTensor) -> Prepared | MedrlError:
-        """What is searched of a scan (1, I, J, K), or why it cannot be."""
+    def __call__(self, scan: MetaTensor, *, as_given: bool = False) -> Prepared | MedrlError:
+        """What is searched of a scan (1, I, J, K), or why it cannot be.
+
+        Args:
+            scan: The scan.
+            as_given: Do not ask the networks how it lies.
+        """
         settings, frame = self._model.settings, self._model.frame
         pose: Pose | None = None
         try:
@@ -108,7 +113,7 @@ class Preparation:
                 pose = frame.template.find(scan, settings.preprocessing.normalize())
             else:
                 pyramid = self._pyramid(scan)
-                if self._turning is not None:
+                if self._turning is not None and not as_given:
                     pose = self._turning.find(pyramid)
             if frame is not None and pose is not None:
                 laid = frame.seen(scan, pose.matrix)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from medrl.bundles.guard import doubted, not_made_for
 from medrl.errors import MedrlError
-from medrl.landmark.candidates import Candidates, Status
+from medrl.landmark.candidates import Array, Candidates, Status
 from medrl.landmark.detection import DOUBTFUL, Detection, Landmark, warnings_of
 from medrl.landmark.judging import load_model
 from medrl.results.provenance import provenance
@@ -198,6 +198,7 @@ class LandmarkDetector:
             MedrlError: As :meth:`detect`.
         """
         (found,) = self._infer([scan])
+        found = self._surer(found, ())
         if isinstance(found, MedrlError):
             raise found
         return found
@@ -235,7 +236,8 @@ class LandmarkDetector:
             for volume, box in zip(volumes, boxes, strict=True)
         ]
         usable = [volume for volume in seen if isinstance(volume, MetaTensor)]
-        several = iter(self._infer(usable, record=names, progress=progress, watch=watch))
+        searched = self._infer(usable, record=names, progress=progress, watch=watch)
+        several = iter(self._surer(one, names) for one in searched)
         found = [
             part if isinstance(part, MedrlError) else self._judged(next(several), names, scan, box)
             for part, scan, box in zip(seen, volumes, boxes, strict=True)
@@ -285,11 +287,7 @@ class LandmarkDetector:
         """Say how sure the answers are; how long it took is not known yet."""
         if isinstance(candidates, MedrlError) or isinstance(scan, MedrlError):
             return candidates if isinstance(candidates, MedrlError) else scan
-        sure = np.full(len(candidates.status), np.nan)
-        if self.model.confidence is not None:
-            sure = self.model.confidence(candidates.features)
-        corrected = np.array([status == "corrected" for status in candidates.status])
-        sure = np.where(corrected, np.minimum(sure, _CORRECTED_AT_MOST), sure)
+        sure = self._confidence(candidates)
         unfit = self._unfit(candidates)
         # A doubtful answer near a face is most often a landmark beyond it.
         seen, positions = candidates.scan, candidates.positions_world
@@ -327,6 +325,33 @@ class LandmarkDetector:
             )
         lines += warnings_of(landmarks, "this scan's field of view" if box is None else "the box")
         return Detection(landmarks, trajectory, tuple(lines), math.nan, scan, unfit)
+
+    def _surer(
+        self, candidates: Candidates | MedrlError, names: Sequence[str]
+    ) -> Candidates | MedrlError:
+        """What was found, or what is when the scan is searched as it lies, if that is surer.
+
+        A part of a head may look like another one upside down. No header is that wrong but by
+        mistake, so it is worth a second search.
+        """
+        if isinstance(candidates, MedrlError) or candidates.turned_deg <= _ODD_TURN_DEG:
+            return candidates
+        (other,) = self._infer([candidates.scan], record=names, as_given=True)
+        if isinstance(other, MedrlError):
+            return candidates
+        mine, its = (
+            np.nansum(self._confidence(one)[[status != "absent" for status in one.status]])
+            for one in (candidates, other)
+        )
+        return other if its > mine else candidates
+
+    def _confidence(self, candidates: Candidates) -> Array:
+        """How sure each answer is, (K,), before anything is known of the scan as a whole."""
+        sure = np.full(len(candidates.status), np.nan)
+        if self.model.confidence is not None:
+            sure = self.model.confidence(candidates.features)
+        corrected = np.array([status == "corrected" for status in candidates.status])
+        return np.where(corrected, np.minimum(sure, _CORRECTED_AT_MOST), sure)
 
     def _unfit(self, candidates: Candidates) -> tuple[str, ...]:
         """Why the model was not made for a scan: what it is like, and what the encoder sees."""

@@ -69,6 +69,7 @@ class Inference:
         record: Sequence[str] = (),
         progress: Progress | None = None,
         watch: Watch | None = None,
+        as_given: bool = False,
     ) -> list[Candidates | MedrlError]:
         """Run the agents and the shape prior.
 
@@ -78,6 +79,7 @@ class Inference:
             progress: Called with the agents that have ended and their number.
             watch: Called at every step with those agents; only for a single scan. Those that
                 search a second time do so as start 1.
+            as_given: Search scans as they lie, where networks would say how that is.
 
         Returns:
             Candidates for all landmarks of the model, or why a scan cannot be searched; in the
@@ -88,7 +90,8 @@ class Inference:
             run = _Run(self._model, self._networks, usable, record, watch)
             return self._candidates(run, [scans[n] for n in numbers], progress)
 
-        return of_usable([self._prepared(scan) for scan in scans], found)
+        prepared = [self._prepared(scan, as_given=as_given) for scan in scans]
+        return of_usable(prepared, found)
 
     def _candidates(
         self, run: _Run, scans: Sequence[MetaTensor], progress: Progress | None

@@ -41,6 +41,7 @@ class PartInference:
         record: Sequence[str] = (),
         progress: Progress | None = None,
         watch: Watch | None = None,
+        as_given: bool = False,
     ) -> list[Candidates | MedrlError]:
         """Look for all landmarks of the model.
 
@@ -49,6 +50,7 @@ class PartInference:
             record: Landmarks whose two looks are recorded and watched.
             progress: Called with the landmarks that have been found and their number.
             watch: Called after each look.
+            as_given: As of :class:`medrl.landmark.inference.Inference`.
 
         Returns:
             Candidates for all landmarks, or why a scan cannot be searched; in the order of the
@@ -61,7 +63,8 @@ class PartInference:
                 for one, n in zip(usable, numbers, strict=True)
             ]
 
-        return of_usable([self._prepared(scan) for scan in scans], found)
+        prepared = [self._prepared(scan, as_given=as_given) for scan in scans]
+        return of_usable(prepared, found)
 
     @torch.inference_mode()
     def _found(
