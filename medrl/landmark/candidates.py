@@ -44,6 +44,7 @@ class Candidates:
         windows: How many went through a network.
         turned_deg: By which angle the scan was turned to lie straight, if scans that lie otherwise
             are unusual.
+        pose_sure: Whether it is sure that it lies so.
     """
 
     scan: MetaTensor
@@ -56,6 +57,7 @@ class Candidates:
     paths: dict[str, AgentPath] = field(default_factory=dict)
     windows: int = 0
     turned_deg: float = 0.0
+    pose_sure: bool = True
 
 
 class Prepared(NamedTuple):
@@ -66,12 +68,14 @@ class Prepared(NamedTuple):
         start: (K, 3) where agents start, voxels of the finest scale.
         seen: As :attr:`Candidates.seen`.
         turned_deg: As :attr:`Candidates.turned_deg`.
+        pose_sure: As :attr:`Candidates.pose_sure`.
     """
 
     pyramid: Pyramid
     start: Tensor
     seen: MetaTensor
     turned_deg: float = 0.0
+    pose_sure: bool = True
 
 
 class Preparation:
@@ -102,6 +106,7 @@ class Preparation:
         """
         settings, frame = self._model.settings, self._model.frame
         pose: Pose | None = None
+        sure = True
         try:
             check_volume(scan)
             if settings.modality == "MR" and in_hounsfield(scan):
@@ -114,7 +119,7 @@ class Preparation:
             else:
                 pyramid = self._pyramid(scan)
                 if self._turning is not None and not as_given:
-                    pose = self._turning.find(pyramid)
+                    pose, sure = self._turning.find(pyramid)
             if frame is not None and pose is not None:
                 laid = frame.seen(scan, pose.matrix)
                 pyramid = self._pyramid(laid)
@@ -126,7 +131,7 @@ class Preparation:
         start = torch.from_numpy(world_to_voxel(frame.expected, pyramid.affines[0])).float()
         pyramid = pyramid.moved(np.asarray(np.linalg.inv(pose.matrix), dtype=np.float64))
         turned_deg = 0.0 if frame.template is not None else pose.turn_deg
-        return Prepared(pyramid, start, laid, turned_deg)
+        return Prepared(pyramid, start, laid, turned_deg, sure)
 
     def inside(self, scan: MetaTensor, positions_world: Array) -> NDArray[np.bool_]:
         """What is found nearer to a face than half a voxel is as likely beyond it."""

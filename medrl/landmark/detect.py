@@ -329,12 +329,8 @@ class LandmarkDetector:
     def _surer(
         self, candidates: Candidates | MedrlError, names: Sequence[str]
     ) -> Candidates | MedrlError:
-        """What was found, or what is when the scan is searched as it lies, if that is surer.
-
-        A part of a head may look like another one upside down. No header is that wrong but by
-        mistake, so it is worth a second search.
-        """
-        if isinstance(candidates, MedrlError) or candidates.turned_deg <= _ODD_TURN_DEG:
+        """What was found, or what is when the scan is searched as it lies, if that is surer."""
+        if isinstance(candidates, MedrlError) or candidates.pose_sure:
             return candidates
         (other,) = self._infer([candidates.scan], record=names, as_given=True)
         if isinstance(other, MedrlError):

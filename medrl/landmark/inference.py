@@ -131,6 +131,7 @@ class Inference:
             candidates.paths = run.paths(n, result)
             candidates.windows += int(run.policy.windows[n])
             candidates.turned_deg = run.turned_deg[n]
+            candidates.pose_sure = run.pose_sure[n]
         return found
 
     def _search_again(
@@ -229,6 +230,7 @@ class _Run:
         self.start = torch.cat([scan.start for scan in scans])
         self.seen = [scan.seen for scan in scans]
         self.turned_deg = [scan.turned_deg for scan in scans]
+        self.pose_sure = [scan.pose_sure for scan in scans]
         self.policy = SearchPolicy(networks)
         self._finest = networks[0]
         self._familiarity = model.familiarity

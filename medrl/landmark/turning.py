@@ -29,10 +29,6 @@ _SIZES = (0.75, 1.3)
 #: A scan lies as was thought if its landmarks are seen this near to where they are expected, on
 #: average (voxels of the second coarsest scale).
 _RIGHT = 1.2
-#: It is turned if they are at most so far off then, and at most this share of how far they are off
-#: as it was given. Of 104 training heads in contrasts that were made up, those that any scanner
-#: could have made were never laid wrongly, whole or cut in half.
-_TURNED = ((1.2, 0.8), (1.35, 0.65), (1.6, 0.5))
 _CHUNK = 64
 
 
@@ -85,15 +81,16 @@ class Turning:
         self._expected = torch.from_numpy(expected - self._origin).float()
 
     @torch.inference_mode()
-    def find(self, pyramid: Pyramid) -> Pose | None:
+    def find(self, pyramid: Pyramid) -> tuple[Pose | None, bool]:
         """How a scan is turned.
 
         Args:
             pyramid: Of the scan as it lies, on the networks' device.
 
         Returns:
-            The pose; None if the scan shows only a part, which does not say it surely, or what is
-            seen is strange in every pose: then it is to be searched as it lies.
+            The pose, None if none looks better than the scan as it lies; and whether that is sure.
+            A part of a head may look like another one that is turned: what agents find in either
+            pose has to tell.
         """
         look = _Look(pyramid, self._level, self._window, self._spacing)
         mass = centre_of_mass(look.volumes[0].cpu(), pyramid.affines[-1])
@@ -103,7 +100,7 @@ class Turning:
             given, _ = self._looked(look, given)
         off = self._judged(look, given)
         if float(off) <= _RIGHT:
-            return self._pose(given)
+            return self._pose(given), True
         turns = spread_rotations(_ROTATIONS).float()
         found = _Guesses(turns, middle.expand(len(turns), 3), torch.ones(len(turns)))
         for keep in (*_KEEP, None):
@@ -112,10 +109,9 @@ class Turning:
                 found = found.take(unlikely.topk(keep, largest=False).indices)
         judged = self._judged(look, found)
         best = judged.argmin()[None]
-        least = float(judged[best])
-        if any(least <= most and least <= share * float(off) for most, share in _TURNED):
-            return self._pose(found.take(best))
-        return None
+        if float(judged[best]) < float(off):
+            return self._pose(found.take(best)), False
+        return None, True
 
     def _looked(self, look: _Look, guesses: _Guesses) -> tuple[_Guesses, Tensor]:
         """Better guesses, and how unlikely each is, (N,)."""
