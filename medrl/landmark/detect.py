@@ -288,7 +288,7 @@ class LandmarkDetector:
         if isinstance(candidates, MedrlError) or isinstance(scan, MedrlError):
             return candidates if isinstance(candidates, MedrlError) else scan
         sure = self._confidence(candidates)
-        unfit = self._unfit(candidates)
+        unfit = self._unfit(candidates, sure)
         # A doubtful answer near a face is most often a landmark beyond it.
         seen, positions = candidates.scan, candidates.positions_world
         depth = depth_inside(positions, seen.affine, tuple(seen.shape[1:]))
@@ -349,8 +349,12 @@ class LandmarkDetector:
         corrected = np.array([status == "corrected" for status in candidates.status])
         return np.where(corrected, np.minimum(sure, _CORRECTED_AT_MOST), sure)
 
-    def _unfit(self, candidates: Candidates) -> tuple[str, ...]:
-        """Why the model was not made for a scan: what it is like, and what the encoder sees."""
+    def _unfit(self, candidates: Candidates, sure: Array) -> tuple[str, ...]:
+        """Why the model was not made for a scan: what it is like, and what the encoder sees.
+
+        Of another contrast is also a scan where things have another brightness and the answers
+        (confidence of each in `sure`) are doubtful for the most part.
+        """
         guard, familiarity = self.model.guard, self.model.familiarity
         if guard is None:
             return ()
@@ -358,9 +362,13 @@ class LandmarkDetector:
         there = np.array([status != "absent" for status in candidates.status])
         if not reasons and familiarity is not None and there.any():
             strangeness = float(np.median(candidates.strangeness[there]))
-            if strangeness > familiarity.limit:
+            doubtful = float(np.median(sure[there])) < DOUBTFUL
+            if strangeness > familiarity.limit or doubtful:
                 share = strangeness / familiarity.limit
-                reasons = (guard.unfamiliar(candidates.seen, share),)
+                # Of heads that were laid straight only a part is seen; training saw all of them.
+                frame = self.model.frame
+                whole = frame is None or frame.template is None
+                reasons = (guard.unfamiliar(candidates.scan if whole else candidates.seen, share),)
         return reasons
 
 
