@@ -47,10 +47,12 @@ PARTS, ALONE = "part detector", "part detector without spatial model"
 OUTLIER_MM = {"heads": 10.0, "skulls": 2.0}
 #: Says in a process of its own how much memory it took at most, MiB.
 _MEMORY = """
-import resource, sys
+import sys
+from pathlib import Path
 from medrl import LandmarkDetector
 LandmarkDetector.load(sys.argv[1], alone=True).detect(sys.argv[2])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+(line,) = [one for one in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in one]
+print(int(line.split()[1]) / 1024)
 """
 
 
