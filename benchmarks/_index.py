@@ -18,6 +18,8 @@ ORDER = (
     "landmark_contrasts_holdout",
     "landmark_afids",
     "landmark_skulls_holdout",
+    "landmark_parts_holdout",
+    "landmark_talking",
     "landmark_templates",
     "landmark_ablation",
     "random_walker",
