@@ -38,7 +38,7 @@ _TOLERABLE = 2.5
 _OFF = "from where the others expect it"
 #: A fine map that sees a landmark this near to where its agent does counts as much as the agent
 #: (voxels of the finest scale); further away it sees something else.
-_AGREES = 2.5
+_AGREES = 1.5
 
 
 class Inference:

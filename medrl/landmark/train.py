@@ -124,8 +124,7 @@ def train(
     """Train a model and save it as a bundle.
 
     Every scale has its own network, and is trained by itself; a part detector has coarse maps and a
-    fine one. Checkpoints are written to
-    ``out/checkpoints`` and TensorBoard logs to ``out/logs``.
+    fine one. Checkpoints are written to ``out/checkpoints`` and TensorBoard logs to ``out/logs``.
 
     Args:
         settings: The recipe.
@@ -317,11 +316,9 @@ def _frame_of_model(
     spacings, kind = settings.learner.spacings, settings.detector
     complete = [one for one in samples if not np.isnan(points_array(one, names)).any()]
     if settings.pose == "given":
-        if len(names) < _LEAST_LANDMARKS or not complete:
+        if len(names) < _LEAST_LANDMARKS or not complete or kind == "parts":
             return None
-        return frame_around(
-            laid_straight(complete, names)[1], settings.learner.spacings, settings.detector
-        )
+        return frame_around(laid_straight(complete, names)[1], spacings, kind)
     straight, expected = laid_straight(samples, names)
     frame = frame_around(expected, spacings, kind)
     scans = (Pose(one.straight).straightened(read(one.image)) for one in straight)

@@ -77,7 +77,7 @@ def test_half_a_head_is_searched_as_it_lies(detector, head):
     assert 0 < len(there) < len(truth)
     for name in there:
         off = np.linalg.norm(part[name].position_world - whole[name].position_world)
-        assert off < 5, name
+        assert off < 4, name
 
 
 def test_fits_bring_turned_and_smaller_points_back():
