@@ -18,6 +18,7 @@ _NAMES = (
     "body_ct_mr",
     "cranium_ct",
     "ct_lung_pair",
+    "davis2016_small",
     "fetal_atlas_t2",
     "ixi_brain_t1",
     "mni152",
@@ -26,6 +27,7 @@ _NAMES = (
     "msd_hippocampus",
     "spine_mr_lumbar",
     "sts_ct_pet",
+    "sunnybrook_lv",
     "vertebra_ct_mr",
 )
 

@@ -16,7 +16,7 @@ def fold_normalisations(network: nn.Module) -> None:
             continue
         folded: list[nn.Module] = []
         for layer in part:
-            if isinstance(layer, nn.BatchNorm3d) and isinstance(folded[-1], nn.Conv3d):
+            if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d):
                 folded[-1] = fuse_conv_bn_eval(folded[-1], layer)
             else:
                 folded.append(layer)

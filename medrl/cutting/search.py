@@ -1,0 +1,94 @@
+"""How trained agents carry: they look, decide, and cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from medrl.agents import Decision, Rows
+from medrl.agents.policy import masked
+from medrl.cutting.dynamics import CUT, GONE, CutDynamics, CutState
+from medrl.cutting.network import CutNetwork, PolicyNetwork
+
+
+@dataclass(frozen=True, eq=False)
+class Sight(Rows):
+    """What N agents make of what they see.
+
+    Attributes:
+        deep: (N, D, h, w), the deepest features.
+        summary: (N, F).
+        judged: (N, 2), logits that the object is there, and of the overlap that is expected.
+        mask: (N, s, s), what they would cut out.
+    """
+
+    deep: Tensor
+    summary: Tensor
+    judged: Tensor
+    mask: Tensor
+
+
+def see(network: CutNetwork, dynamics: CutDynamics, state: CutState) -> Sight:
+    """Look, and make the mask that would be cut."""
+    seen = dynamics.observe(state)
+    window = seen["window"].to(memory_format=torch.channels_last)
+    features = network.encode(window, seen["told"])
+    cut = network.cut(features, window, seen["told"])
+    return Sight(
+        features[-1],
+        network.summary(features, seen["told"]),
+        torch.stack([cut.present, cut.quality], dim=1),
+        torch.sigmoid(cut.logits),
+    )
+
+
+class CutPolicy:
+    """Takes the action of the highest value; a move only where it is worth more than the cut."""
+
+    def __init__(self, network: CutNetwork, policy: PolicyNetwork, *, margin: float = 0.0) -> None:
+        """Decide with these networks.
+
+        Args:
+            network: What cuts.
+            policy: What decides.
+            margin: So much more a move must be worth.
+        """
+        self._network, self._policy, self._margin = network, policy, margin
+
+    def __call__(
+        self, dynamics: CutDynamics, state: CutState, memory: Tensor | None
+    ) -> Decision:
+        """Decide, see :class:`medrl.agents.Policy`."""
+        with torch.no_grad():
+            sight = see(self._network, dynamics, state)
+            values = self._policy(sight.deep, sight.summary, sight.judged)
+        values = values.clone()
+        values[:, :CUT] -= self._margin
+        value, action = masked(values, dynamics.allowed(state)).max(dim=1)
+        return Decision(
+            action, value, extras={"mask": sight.mask, "quality": sight.judged[:, 1].sigmoid()}
+        )
+
+
+class PlainPolicy:
+    """No policy: it cuts in the last mask's box, and ends where that box holds nothing any more."""
+
+    def __init__(self, network: CutNetwork) -> None:
+        """Cut with this network."""
+        self._network = network
+
+    def __call__(
+        self, dynamics: CutDynamics, state: CutState, memory: Tensor | None
+    ) -> Decision:
+        """Cut, or end, by whether the network says that the object is there."""
+        with torch.no_grad():
+            sight = see(self._network, dynamics, state)
+        gone = (sight.judged[:, 0] < 0) & dynamics.allowed(state)[:, GONE]
+        action = torch.where(gone, GONE, CUT)
+        return Decision(
+            action,
+            sight.judged[:, 0],
+            extras={"mask": sight.mask, "quality": sight.judged[:, 1].sigmoid()},
+        )
