@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from medrl.alignment.align import Aligner as Aligner
     from medrl.alignment.align import Alignment as Alignment
     from medrl.alignment.align import align as align
+    from medrl.cutting.answer import Carried as Carried
+    from medrl.cutting.carry import Carrier as Carrier
     from medrl.errors import MedrlError as MedrlError
     from medrl.landmark.detect import LandmarkDetector as LandmarkDetector
     from medrl.landmark.detection import Detection as Detection
@@ -38,6 +40,8 @@ load_by_parts()
 #: Where each public name is.
 _HOME = {
     "medrl.alignment.align": ("Aligner", "Alignment", "align"),
+    "medrl.cutting.answer": ("Carried",),
+    "medrl.cutting.carry": ("Carrier",),
     "medrl.errors": ("MedrlError",),
     "medrl.landmark.detect": ("Detection", "Landmark", "LandmarkDetector"),
     "medrl.localization.answer": ("Box", "Localization"),

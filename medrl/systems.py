@@ -34,6 +34,7 @@ _OWN = {
     "registration": "medrl.registration.system:RegistrationSystem",
     "localization": "medrl.localization.system:LocalizationSystem",
     "alignment": "medrl.alignment.system:AlignmentSystem",
+    "cutting": "medrl.cutting.system:CuttingSystem",
 }
 _GROUP = "medrl.systems"
 
@@ -122,6 +123,8 @@ class System(ABC):
         given: A frozen dataclass of texts and paths that come with a case: seeds, masks, a start.
             Options of ``medrl VERB``, columns of a batch's manifest.
         several: Whether ``medrl VERB`` takes several cases at once.
+        films: Whether a scan may be a film as well: a folder of pictures, a video, a scan of four
+            dimensions.
         artifacts: What :meth:`Result.save` writes, by ending.
         group: Column of :meth:`rows` by which a report groups them, if any.
         figures: Columns of :meth:`rows` that tell cases apart in a report.
@@ -141,6 +144,7 @@ class System(ABC):
     options: ClassVar[type[Any]] = NoOptions
     given: ClassVar[type[Any]] = NoOptions
     several: ClassVar[bool] = False
+    films: ClassVar[bool] = False
     artifacts: ClassVar[Mapping[str, Artifact]] = {}
     group: ClassVar[str | None] = None
     figures: ClassVar[tuple[str, ...]] = ("confidence",)
@@ -165,7 +169,8 @@ class System(ABC):
 
         Args:
             given: Of the type :attr:`given`.
-            scans: Roles and channels of the scans that are named.
+            scans: Roles and channels of the scans that are named, with their paths where these are
+                known.
 
         Raises:
             MedrlError: If none fits.

@@ -30,7 +30,7 @@ CARD = Card(
     ),
     labels="Endocardial contours of the left ventricle, drawn by experts: 1 inside",
     obtain=(
-        "The Cardiac Atlas Project. Here the slices of one phase are cut to the heart; lv.npz holds "
+        "The Cardiac Atlas Project. Here slices of one phase are cut to the heart; lv.npz holds "
         "images and masks (S, 64, 64), the first and last + 1 slice of each case, and spacing_mm"
     ),
     traps=(

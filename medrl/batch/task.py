@@ -187,7 +187,10 @@ class _SystemProcessor(CaseProcessor):
         own = role == self.system.roles[-1]
         hidden = case.name if own else role
         scan = read_scan(
-            case.here(source.path), hidden if case.hidden else str(source.path), source.series
+            case.here(source.path),
+            hidden if case.hidden else str(source.path),
+            source.series,
+            films=self.system.films,
         )
         if not own:
             self._shared[role] = source, scan
@@ -195,8 +198,13 @@ class _SystemProcessor(CaseProcessor):
 
 
 def read_scan(
-    path: Path, label: str, series: str | None = None, *, may_be_blank: bool = False
-) -> MetaTensor:
+    path: Path,
+    label: str,
+    series: str | None = None,
+    *,
+    may_be_blank: bool = False,
+    films: bool = False,
+) -> Any:
     """Read a scan without a word; what there is to say are its remarks.
 
     Args:
@@ -204,12 +212,21 @@ def read_scan(
         label: What results, remarks and errors call it.
         series: SeriesInstanceUID, where a folder holds several.
         may_be_blank: Take a scan whose voxels are all equal, such as a mask.
+        films: Take films of pictures, too.
+
+    Returns:
+        A MetaTensor (C, I, J, K), or of a film of pictures a :class:`medrl.volume.film.Film`.
 
     Raises:
         MedrlError: If it cannot be read.
     """
+    from medrl.volume.film import is_film, read_film
     from medrl.volume.read import read
 
+    if films and path.exists() and is_film(path):
+        film = read_film(path)
+        film.meta["filename_or_obj"] = label
+        return film
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scan = read(path, series=series, allow_constant=may_be_blank)

@@ -261,7 +261,10 @@ def _run(
 
     bar = progress.add_task(case.stem, total=None, more="reading")
     try:
-        scans = {role: read_scan(path, case.labels[role]) for role, path in case.scans.items()}
+        scans = {
+            role: read_scan(path, case.labels[role], films=system.films)
+            for role, path in case.scans.items()
+        }
         data = system.read(predictor, scans, command.given, command.options)
         progress.update(bar, more="searching")
         (result,) = system.predict(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medrl.cutting.samples import Source
+from medrl.cutting.samples import WHOLE, Source
 from medrl.data.datalist import Entry, read_samples
 from medrl.errors import MedrlError
 from medrl.volume.film import Film, is_film, read_film
@@ -27,7 +27,8 @@ class Sample:
         image: File or folder.
         label: File, or folder of pictures for a film; 0 is the background.
         axes: Axes along which pictures follow one another; all of them if empty.
-        values: Values of the masks that are objects; all but 0 if empty.
+        values: Values of the masks that are objects, 0 for all of them as one; each by itself if
+            empty.
         cohort: Where it is from.
     """
 
@@ -73,7 +74,7 @@ class Sample:
         axes: tuple[int, ...],
     ) -> Source:
         found = [int(value) for value in labels.unique() if value]
-        values = tuple(v for v in self.values if v in found) if self.values else tuple(found)
+        values = tuple(v for v in self.values or found if v in found or (v == WHOLE and found))
         if not values:
             raise MedrlError(f"{self.label}: holds none of the objects that are to be learned")
         return Source(self.name, volume, labels, spacing, axes, values, self.cohort)

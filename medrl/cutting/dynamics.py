@@ -418,7 +418,7 @@ class CutDynamics(Dynamics[CutState]):
 
     def places(self, state: CutState) -> Places:
         """Where agents are: the middle of the object's box, and both boxes."""
-        world, scale = [], []
+        world = []
         number = state.picture - self.first[state.stack]
         for box in (state.object, state.context):
             corners = torch.cat(

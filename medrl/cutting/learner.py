@@ -1,4 +1,4 @@
-"""Training what cuts: agents carry masks through stacks, and every cut is compared with the truth."""
+"""Training what cuts: agents carry masks through stacks, and cuts are compared with the truth."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class CutLearner(Learner):
             device: Torch device.
         """
         torch.manual_seed(seed)
-        self.network = model.build_network().to(device, memory_format=torch.channels_last)
+        self.network = model.build_network().to(device)
         super().__init__(
             modules={"network": self.network},
             optimizers={"network": torch.optim.AdamW(self.network.parameters(), weight_decay=1e-4)},
@@ -180,7 +180,7 @@ class CutLearner(Learner):
     def _advance(
         self, state: CutState, mask: Tensor, truth: Tensor, present: Tensor, good: Tensor
     ) -> None:
-        """Agents with their cuts, or the truth, in the next picture; who has lost it begins anew."""
+        """Agents with their cuts, or the truth, in the next picture; who is lost begins anew."""
         task, g = self.stacks.task, self.generator
         taught = (torch.rand(len(good), generator=g).to(mask) < _TAUGHT) & present
         mask = torch.where(taught[:, None, None], truth, mask)

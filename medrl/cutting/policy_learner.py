@@ -80,9 +80,7 @@ class PolicyLearner(Learner):
             device=device,
         )
         self.replay = Replay(settings.replay, generator=self.generator)
-        self._dqn = DQN(
-            self.network, inputs=_INPUTS, gamma=settings.rewards.gamma, masked=True
-        )
+        self._dqn = DQN(self.network, inputs=_INPUTS, gamma=settings.rewards.gamma, masked=True)
         self._state: CutState | None = None
 
     def extra_state(self) -> State:

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from medrl.cutting.dynamics import Stack
 
+#: Among the values of an object: all labels together.
+WHOLE = 0
 #: Pictures of a training stack at most.
 MOST = 24
 #: Pixels of a training picture for each pixel of a window.
@@ -33,7 +35,7 @@ class Source:
         labels: (I, J, K) int16, 0 the background.
         spacing: Millimetres along each axis; of a film 0 along the first.
         axes: Axes along which pictures follow one another, those to prefer named more often.
-        values: Values of the labels that are learned.
+        values: Values of the labels that are learned, :data:`WHOLE` for all of them as one.
         cohort: Where it is from; all cohorts are learned equally.
     """
 
@@ -44,6 +46,11 @@ class Source:
     axes: tuple[int, ...]
     values: tuple[int, ...]
     cohort: str = ""
+
+    def mask(self, value: int, axis: int) -> Tensor:
+        """An object as pictures along an axis, (T, H, W) bool."""
+        mask = self.labels > 0 if value == WHOLE else self.labels == value
+        return mask.movedim(axis, 0)
 
     @property
     def film(self) -> bool:
@@ -97,7 +104,7 @@ def draw_stack(
     value = source.values[_whole(len(source.values), generator)]
     axis = source.axes[_whole(len(source.axes), generator)]
     volume = source.volume.movedim(axis + 1, 1)
-    mask = (source.labels == value).movedim(axis, 0)
+    mask = source.mask(value, axis)
     spacing = [source.spacing[axis], *(s for a, s in enumerate(source.spacing) if a != axis)]
     areas = mask.flatten(1).sum(dim=1)
     there = torch.nonzero(areas)[:, 0]

@@ -57,9 +57,7 @@ class CutPolicy:
         """
         self._network, self._policy, self._margin = network, policy, margin
 
-    def __call__(
-        self, dynamics: CutDynamics, state: CutState, memory: Tensor | None
-    ) -> Decision:
+    def __call__(self, dynamics: CutDynamics, state: CutState, memory: Tensor | None) -> Decision:
         """Decide, see :class:`medrl.agents.Policy`."""
         with torch.no_grad():
             sight = see(self._network, dynamics, state)
@@ -79,9 +77,7 @@ class PlainPolicy:
         """Cut with this network."""
         self._network = network
 
-    def __call__(
-        self, dynamics: CutDynamics, state: CutState, memory: Tensor | None
-    ) -> Decision:
+    def __call__(self, dynamics: CutDynamics, state: CutState, memory: Tensor | None) -> Decision:
         """Cut, or end, by whether the network says that the object is there."""
         with torch.no_grad():
             sight = see(self._network, dynamics, state)

@@ -8,7 +8,6 @@ downwards makes no difference to agents.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 

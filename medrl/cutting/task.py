@@ -49,7 +49,7 @@ class Rewards:
 
 
 def overlap(mask: Tensor, truth: Tensor) -> Tensor:
-    """Intersection over union of masks (N, H, W), what is above one half; 1 where both are empty."""
+    """Intersection over union of masks (N, H, W) above one half; 1 where both are empty."""
     ours, theirs = mask > 0.5, truth > 0.5
     union = (ours | theirs).flatten(1).sum(dim=1)
     shared = (ours & theirs).flatten(1).sum(dim=1)
@@ -118,9 +118,7 @@ class CutTask(Task[CutState]):
         whole = put_back(mask, state.context, self.dynamics.shape)
         return overlap(whole, self.truth[state.picture])
 
-    def reward_of(
-        self, before: CutState, action: Tensor, first: Tensor, second: Tensor
-    ) -> Tensor:
+    def reward_of(self, before: CutState, action: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """What steps are worth, (N,).
 
         Args:

@@ -92,9 +92,7 @@ class TrainingStacks:
 
     def _make(self, source: int, generator: Generator) -> tuple[Stack, Tensor]:
         for _ in range(_TRIES):
-            drawn = draw_stack(
-                self._sources[source], self._view.side, self._changes, generator
-            )
+            drawn = draw_stack(self._sources[source], self._view.side, self._changes, generator)
             if drawn is not None:
                 return drawn
         raise MedrlError(

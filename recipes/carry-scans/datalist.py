@@ -18,8 +18,9 @@ AXES = {
     "msd_hippocampus": [1, 1, 0, 2],
     "ixi_brain_t1": [0, 1, 2],
 }
-#: Deep structures of the label maps of `ixi_brain_t1`; cortical ones have no edge to follow.
-LAST_DEEP = 95
+#: What is learned, where it is not each label by itself: of the hippocampus also the whole (0), of
+#: brains the deep structures, as cortical ones have no edge to follow.
+VALUES = {"msd_hippocampus": [0, 0, 1, 2], "ixi_brain_t1": list(range(1, 96))}
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
         root = (options.data / name).resolve()
         data = get(name)
         hearts = write_cases(root, options.out / name) if name == "sunnybrook_lv" else {}
-        values = list(range(1, LAST_DEEP + 1)) if name == "ixi_brain_t1" else []
+        values = VALUES.get(name)
         for split, key in zip(("train", "val", "holdout"), content, strict=True):
             for subject in data.splits(root)[split]:
                 files = hearts.get(subject) or data.files(root, subject)
