@@ -14,12 +14,14 @@ from medrl.files import stem_of
 from medrl.trajectory import read_trajectory
 from medrl.volume.boxes import read_boxes
 from medrl.volume.dicom_files import may_be_dicom
+from medrl.volume.film import is_film, read_film
 from medrl.volume.labels import judge_labels, stated_as_labels
 from medrl.volume.points import Markup, read_markups, read_points
 from medrl.volume.read import SUFFIXES, read
 from medrl.volume.series import list_series
 from medrl_napari.agents import AgentsView, trajectory_layers
 from medrl_napari.box_layers import COLORS, BoxLayers, boxes_layer
+from medrl_napari.films.layers import film_layer
 from medrl_napari.label_maps import label_map_layers
 from medrl_napari.names import thin_names
 from medrl_napari.points import points_layer
@@ -42,6 +44,8 @@ Reader = Callable[[str | Sequence[str]], list[LayerData]]
 _TRAJECTORY = ".trajectory.json"
 _POINTS = (".mrk.json", ".fcsv")
 _TRANSFORMS = (".tfm", ".h5", ".lta")
+#: Films that napari does not open as a film by itself.
+_FILMS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif")
 #: Markups that are more than their control points, but for boxes.
 _SHAPES = ("Plane",)
 #: Scouts and reconstructions beyond these would fill the memory.
@@ -110,7 +114,8 @@ def _is_ours(path: Path) -> bool:
     name = path.name.lower()
     if path.is_dir():
         return True
-    return name.endswith((*SUFFIXES, *_POINTS, *_TRANSFORMS, _TRAJECTORY)) or may_be_dicom(path)
+    ours = (*SUFFIXES, *_POINTS, *_TRANSFORMS, *_FILMS, _TRAJECTORY)
+    return name.endswith(ours) or may_be_dicom(path)
 
 
 def _read_one(path: Path, frame: Frame | None, viewer: ViewerModel | None) -> list[LayerData]:
@@ -124,6 +129,8 @@ def _read_one(path: Path, frame: Frame | None, viewer: ViewerModel | None) -> li
         from medrl_napari.transforms import read_transform_file
 
         return read_transform_file(str(path))
+    if name.endswith(_FILMS) or (path.is_dir() and is_film(path)):
+        return [film_layer(read_film(path), name=stem_of(path))]
     if path.is_dir():
         return _read_dicom(path, frame)
     scan = read(path, allow_constant=True)

@@ -137,6 +137,21 @@ class Shown:
         array = np.transpose(array_zyx, [2 - axis for axis in order])
         return _flip(array, self._flips)
 
+    def layer_slice(self, axis: int, number: int) -> tuple[int, int]:
+        """The axis of the layer grid along an axis of the scan, and a slice's place on it.
+
+        Args:
+            axis: 0, 1 or 2 of the scan's array.
+            number: The slice. Of a resampled scan the nearest, as far as there is one.
+        """
+        along = 2 - int(self._orientation[axis, 0])
+        last = self.scan.shape[1 + axis] - 1
+        return along, last - number if self._flips[axis] else number
+
+    def scan_axis(self, along: int) -> int:
+        """The axis of the scan's array along an axis of the layer grid."""
+        return int(np.flatnonzero(self._orientation[:, 0].astype(int) == 2 - along)[0])
+
     # ---------------------------------------------------------------------------------------------
 
     @cached_property
