@@ -17,6 +17,12 @@ from medrl.errors import MedrlError
 
 #: Endings of scans' names, that of their format.
 SCAN_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".dcm")
+#: Endings of pictures, of which a folder may be a film.
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+#: Endings of files that hold a film and nothing else.
+VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif")
+#: Endings of files that may hold a film.
+_FILM_ENDINGS = (*VIDEO_ENDINGS, ".webp", ".tif", ".tiff")
 #: Endings of files that may hold several things, each with a name.
 _NAMING = (".json", ".csv", ".tsv")
 #: Bytes that names of results may have: 255 is what file systems take, endings need the rest.
@@ -35,6 +41,14 @@ _NOT_HERE = (
     "`datalad get` or `git lfs pull`"
 )
 _BYTE = re.compile(r"\\x([0-9a-f]{2})")
+
+
+def is_film(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is, by its name and what lies in it, a film of pictures."""
+    place = Path(path)
+    if place.is_dir():
+        return any(entry.suffix.lower() in PICTURE_ENDINGS for entry in place.iterdir())
+    return place.suffix.lower() in _FILM_ENDINGS
 
 
 @contextmanager

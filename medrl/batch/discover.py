@@ -19,7 +19,16 @@ from medrl.batch.cases import Case, Source, name_of
 from medrl.batch.found import Found, LeftOut, in_words, no_scan, odd_kind, walk
 from medrl.data.datalist import SPLITS
 from medrl.errors import MedrlError
-from medrl.files import SCAN_ENDINGS, absence, alike, file_and_name, place_of, without_ending
+from medrl.files import (
+    PICTURE_ENDINGS,
+    SCAN_ENDINGS,
+    VIDEO_ENDINGS,
+    absence,
+    alike,
+    file_and_name,
+    place_of,
+    without_ending,
+)
 from medrl.systems import System
 from medrl.volume.dicom_files import may_be_dicom
 
@@ -48,7 +57,7 @@ def discover(
     Args:
         where: A folder (any depth), a BIDS dataset, a glob, a manifest (.csv, .tsv or .json), or
             one scan. In a folder every scan file is a case, and every DICOM series, told apart by
-            its UID.
+            its UID; for a system that takes films, every video and every folder of pictures.
         system: What is to be done; says what roles scans have.
         shared: Scans by role that are the same for all cases, unless a manifest says otherwise.
         leave_out: A folder that is not searched, such as the one for results.
@@ -73,7 +82,7 @@ def discover(
     if bids:
         found, what = find_images(path, selection or Selection(), leave_out), "no such images"
     elif path.is_dir():
-        found, what = _in_folder(path, leave_out), _NO_SCANS
+        found, what = _in_folder(path, leave_out, films=system.films), _NO_SCANS
     elif path.is_file() and path.name.lower().endswith(_MANIFESTS):
         return Found(_distinct(_in_manifest(path, system, shared, split)))
     elif path.is_file():
@@ -97,9 +106,10 @@ def discover(
 # -------------------------------------------------------------------------------------------------
 
 
-def _in_folder(root: Path, leave_out: Path | None) -> Found:
-    """Every scan below a folder."""
+def _in_folder(root: Path, leave_out: Path | None, *, films: bool) -> Found:
+    """Every scan below a folder; where they are wanted, every film as well."""
     cases: list[Case] = []
+    pictures: dict[Path, int] = {}
     others: list[Path] = []
     left: list[LeftOut] = []
 
@@ -116,14 +126,24 @@ def _in_folder(root: Path, leave_out: Path | None) -> Found:
                 leave(path, f"{reason}; name it by a glob or a manifest to have it all the same")
             else:
                 cases.append(Case(name_of(path, root), {"scan": Source(path)}))
+        elif films and name.endswith(VIDEO_ENDINGS):
+            cases.append(Case(name_of(path, root), {"scan": Source(path)}))
+        elif films and name.endswith(PICTURE_ENDINGS):
+            pictures[path.parent] = pictures.get(path.parent, 0) + 1
         elif may_be_dicom(path):
             others.append(path)
         else:
             leave(path, absence(path) or no_scan(path))
+    cases += [
+        Case(name_of(folder, root) if folder != root else root.resolve().name,
+             {"scan": Source(folder)})
+        for folder in pictures
+    ]  # fmt: skip
     series, used = _series_in(root, others)
     unused = (path for path in others if path not in used)
     left += [LeftOut(path, absence(path) or "no DICOM image") for path in unused]
-    return Found(cases + series, left, files=len(cases) + len(used))
+    files = len(cases) - len(pictures) + sum(pictures.values()) + len(used)
+    return Found(cases + series, left, files=files)
 
 
 def _matches(pattern: str) -> set[str]:

@@ -19,7 +19,7 @@ from medrl.batch.cases import Case, Source
 from medrl.batch.derivatives import arrange
 from medrl.batch.store import Record, Store
 from medrl.engines import Processor, Progress, Task
-from medrl.files import file_and_name, without_ending
+from medrl.files import file_and_name, is_film, without_ending
 from medrl.systems import System, get
 
 if TYPE_CHECKING:
@@ -220,10 +220,11 @@ def read_scan(
     Raises:
         MedrlError: If it cannot be read.
     """
-    from medrl.volume.film import is_film, read_film
     from medrl.volume.read import read
 
     if films and path.exists() and is_film(path):
+        from medrl.volume.film import read_film
+
         film = read_film(path)
         film.meta["filename_or_obj"] = label
         return film

@@ -22,10 +22,11 @@ from medrl.cutting.pieces import Cuts, Key, Piece, joined, pieces_of
 from medrl.cutting.search import CutPolicy, PlainPolicy
 from medrl.cutting.stack import film_stacks, scan_stack
 from medrl.errors import MedrlError
+from medrl.files import is_film
 from medrl.results.provenance import provenance
 from medrl.systems import Progress, check_device
 from medrl.trajectory.live import Watch
-from medrl.volume.film import Film, is_film, read_film
+from medrl.volume.film import Film, read_film
 from medrl.volume.read import read, read_labels
 from medrl.volume.space import as_affine
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from medrl.cutting.samples import WHOLE, Source
 from medrl.data.datalist import Entry, read_samples
 from medrl.errors import MedrlError
-from medrl.volume.film import Film, is_film, read_film
+from medrl.files import is_film
+from medrl.volume.film import Film, read_film
 from medrl.volume.read import read, read_labels
 from medrl.volume.space import as_affine, spacing_of
 

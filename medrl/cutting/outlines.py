@@ -11,7 +11,8 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 
 from medrl.errors import MedrlError
-from medrl.volume.film import PICTURES, Film, is_film, read_picture
+from medrl.files import PICTURE_ENDINGS, is_film
+from medrl.volume.film import Film, read_picture
 from medrl.volume.read import read_labels
 from medrl.volume.space import as_affine
 
@@ -120,13 +121,13 @@ def read_outlines(paths: Sequence[Path], of: MetaTensor | Film, *, at: str | Non
 def _files(path: Path) -> list[Path]:
     """The pictures of a folder, or the file itself."""
     if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+        return sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURE_ENDINGS)
     return [path]
 
 
 def _frames_of(file: Path, film: Film, at: str | None) -> dict[int, NDArray[np.int64]]:
     """What a file outlines, by frame."""
-    if not is_film(file) and file.suffix.lower() not in PICTURES:
+    if not is_film(file) and file.suffix.lower() not in PICTURE_ENDINGS:
         mask = read_labels(file).as_tensor().numpy().astype(np.int64)
         if len(mask) == 1:
             return {_number(at if at is not None else "0", film, file): mask[0]}

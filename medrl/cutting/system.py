@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from medrl.errors import MedrlError
+from medrl.files import is_film
 from medrl.systems import Artifact, Progress, System
 
 if TYPE_CHECKING:
@@ -108,8 +109,6 @@ of a.nii.gz is read from a.outline.nii.gz beside it, or named in the column `out
 
     def choose_model(self, given: Given, scans: Collection[str]) -> str:
         """The model for films where the scan is one of pictures, else that for scans."""
-        from medrl.volume.film import is_film
-
         path = scans.get("scan") if isinstance(scans, Mapping) else None
         if path is not None and Path(path).exists() and is_film(path):
             return _FILMS

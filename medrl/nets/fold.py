@@ -16,8 +16,11 @@ def fold_normalisations(network: nn.Module) -> None:
             continue
         folded: list[nn.Module] = []
         for layer in part:
-            if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d):
-                folded[-1] = fuse_conv_bn_eval(folded[-1], layer)
+            before = folded[-1] if folded else None
+            if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d) and isinstance(
+                before, nn.Conv2d | nn.Conv3d
+            ):
+                folded[-1] = fuse_conv_bn_eval(before, layer)
             else:
                 folded.append(layer)
         for index in reversed(range(len(part))):

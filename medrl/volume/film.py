@@ -21,14 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medrl.errors import MedrlError
-from medrl.files import absence
+from medrl.files import PICTURE_ENDINGS, absence, is_film
 from medrl.volume.read import read
 from medrl.volume.space import as_affine, spacing_of
 
-#: Endings of pictures that a folder may hold.
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-#: Endings of files that hold a film.
-FILMS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".webp", ".tif", ".tiff")
 #: As much as a film may take in memory.
 _MOST_BYTES = 4 * 2**30
 _MOST_FRAMES = 20_000
@@ -74,14 +70,6 @@ class Film:
         )
 
 
-def is_film(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is, by its name and what lies in it, a film of pictures."""
-    place = Path(path)
-    if place.is_dir():
-        return any(entry.suffix.lower() in PICTURES for entry in place.iterdir())
-    return place.suffix.lower() in FILMS
-
-
 def read_film(path: str | os.PathLike[str]) -> Film:
     """Read a film: a folder of pictures, a video, a multi-page TIFF, or a scan of four dimensions.
 
@@ -102,7 +90,7 @@ def read_film(path: str | os.PathLike[str]) -> Film:
         return film_of(read(place), source=str(place))
     if place.is_dir():
         files = sorted(
-            (entry for entry in place.iterdir() if entry.suffix.lower() in PICTURES),
+            (entry for entry in place.iterdir() if entry.suffix.lower() in PICTURE_ENDINGS),
             key=_by_numbers,
         )
         names = tuple(file.stem for file in files)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medrl.errors import MedrlError
-from medrl.files import stem_of
+from medrl.files import VIDEO_ENDINGS, is_film, stem_of
 from medrl.trajectory import read_trajectory
 from medrl.volume.boxes import read_boxes
 from medrl.volume.dicom_files import may_be_dicom
-from medrl.volume.film import is_film, read_film
+from medrl.volume.film import read_film
 from medrl.volume.labels import judge_labels, stated_as_labels
 from medrl.volume.points import Markup, read_markups, read_points
 from medrl.volume.read import SUFFIXES, read
@@ -44,8 +44,6 @@ Reader = Callable[[str | Sequence[str]], list[LayerData]]
 _TRAJECTORY = ".trajectory.json"
 _POINTS = (".mrk.json", ".fcsv")
 _TRANSFORMS = (".tfm", ".h5", ".lta")
-#: Films that napari does not open as a film by itself.
-_FILMS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif")
 #: Markups that are more than their control points, but for boxes.
 _SHAPES = ("Plane",)
 #: Scouts and reconstructions beyond these would fill the memory.
@@ -114,7 +112,7 @@ def _is_ours(path: Path) -> bool:
     name = path.name.lower()
     if path.is_dir():
         return True
-    ours = (*SUFFIXES, *_POINTS, *_TRANSFORMS, *_FILMS, _TRAJECTORY)
+    ours = (*SUFFIXES, *_POINTS, *_TRANSFORMS, *VIDEO_ENDINGS, _TRAJECTORY)
     return name.endswith(ours) or may_be_dicom(path)
 
 
@@ -129,7 +127,7 @@ def _read_one(path: Path, frame: Frame | None, viewer: ViewerModel | None) -> li
         from medrl_napari.transforms import read_transform_file
 
         return read_transform_file(str(path))
-    if name.endswith(_FILMS) or (path.is_dir() and is_film(path)):
+    if name.endswith(VIDEO_ENDINGS) or (path.is_dir() and is_film(path)):
         return [film_layer(read_film(path), name=stem_of(path))]
     if path.is_dir():
         return _read_dicom(path, frame)
