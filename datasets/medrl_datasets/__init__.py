@@ -28,6 +28,7 @@ _NAMES = (
     "spine_mr_lumbar",
     "sts_ct_pet",
     "sunnybrook_lv",
+    "tracking_video",
     "vertebra_ct_mr",
 )
 
