@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 export MEDRL_DATA
 
 .PHONY: help demo test fuzz lint train-landmark train-head-any train-afids train-mouse-skull train-parts train-hippocampus train-sarcoma train-rigid-head \
-        train-spine-boxes train-brain-boxes \
+        train-spine-boxes train-brain-boxes train-carry-scans train-carry-films \
         train-sarcoma-boxes bench docs docs-napari clean
 help:
 	@echo "make demo            detect landmarks in a real head MRI and draw them"
@@ -30,6 +30,8 @@ help:
 	@echo "                     train the registration model that ships"
 	@echo "make train-spine-boxes, make train-brain-boxes"
 	@echo "                     train the models that box organs"
+	@echo "make train-carry-scans, make train-carry-films"
+	@echo "                     train the models that carry outlines"
 	@echo "make train-sarcoma-boxes"
 	@echo "                     train one that boxes tumours in PET and CT; it does not ship"
 	@echo "make bench           run every benchmark in benchmarks/"
@@ -201,6 +203,20 @@ train-sarcoma-boxes: $(VENV)/.installed-train
 	  --proposer-steps 700 --imitation-steps 1200 --dqn-steps 150 \
 	  --card recipes/sarcoma-boxes/card.json --licence recipes/sarcoma-boxes/LICENSE \
 	  --data runs/sarcoma-boxes/data/datalist.json -o runs/sarcoma-boxes
+
+train-carry-scans: $(VENV)/.installed-train
+	$(BIN)/python recipes/carry-scans/datalist.py runs/carry-scans/data
+	$(BIN)/medrl train cutting --name carry-scans --cut-steps 5000 --policy-steps 1500 \
+	  --card recipes/carry-scans/card.json --licence recipes/carry-scans/LICENSE \
+	  --data runs/carry-scans/data/datalist.json -o runs/carry-scans
+
+train-carry-films: $(VENV)/.installed-train
+	$(BIN)/python recipes/carry-films/datalist.py runs/carry-films/data
+	$(BIN)/medrl train cutting --name carry-films --model.channels 3 --model.modality film \
+	  --model.view.side 64 --model.view.share 0.15 --model.view.moves 8 \
+	  --learner.batch 32 --learner.slots 48 --learner.refresh 2 --cut-steps 3500 --policy-steps 1200 \
+	  --card recipes/carry-films/card.json --licence recipes/carry-films/LICENSE \
+	  --data runs/carry-films/data/datalist.json -o runs/carry-films
 
 bench: $(VENV)/.installed-test
 	@set -e; for script in benchmarks/[!_]*.py; do \

@@ -15,6 +15,8 @@ Mask = NDArray[np.bool_]
 #: Of the demons, for pictures that are brought to a pixel of one.
 _ITERATIONS, _SMOOTHING = 60, 1.5
 _LEAST_PIXELS = 1
+#: Room around an object, in its own sizes.
+_ROOM = 1
 
 
 def copied(masks: Mapping[int, Mask], count: int) -> dict[int, Mask]:
@@ -54,12 +56,25 @@ def registered(pictures: NDArray[np.float32], masks: Mapping[int, Mask]) -> dict
                 middle = (begin + known[other]) / 2
                 end = int(np.floor(middle)) + 1 if direction > 0 else int(np.floor(middle))
             mask = masks[begin]
+            seen = pictures[(slice(None), *_around(mask))]
+            whole, mask = mask, mask[_around(mask)]
             for number in range(begin + direction, end, direction):
-                mask = _moved(pictures[number], pictures[number - direction], mask)
+                mask = _moved(seen[number], seen[number - direction], mask)
                 if mask.sum() < _LEAST_PIXELS:
                     break
-                found[number] = mask
+                found[number] = np.zeros_like(whole)
+                found[number][_around(whole)] = mask
     return found
+
+
+def _around(mask: Mask) -> tuple[slice, slice]:
+    """The part of a picture that an object may come to: its own size further on every side."""
+    parts = []
+    for axis in (0, 1):
+        there = np.flatnonzero(mask.any(axis=1 - axis))
+        room = _ROOM * (there[-1] - there[0] + 1) + 8
+        parts.append(slice(max(0, int(there[0] - room)), int(there[-1] + 1 + room)))
+    return parts[0], parts[1]
 
 
 def _moved(fixed: NDArray[np.float32], moving: NDArray[np.float32], mask: Mask) -> Mask:

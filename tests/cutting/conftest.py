@@ -20,7 +20,8 @@ def disc(row: float, column: float, radius: float) -> Tensor:
 
 @pytest.fixture
 def masks() -> Tensor:
-    return torch.stack([disc(*DISC[n]) if n in DISC else torch.zeros(SIDE, SIDE) for n in range(10)])
+    nothing = torch.zeros(SIDE, SIDE)
+    return torch.stack([disc(*DISC[n]) if n in DISC else nothing for n in range(10)])
 
 
 @pytest.fixture
