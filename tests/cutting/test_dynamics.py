@@ -81,9 +81,7 @@ def test_moves_are_counted_and_a_cut_is_always_open(dynamics: CutDynamics, masks
     assert torch.nonzero(dynamics.allowed(bound)[0])[:, 0].tolist() == [CUT]
 
 
-def test_a_cut_leads_to_the_next_picture_with_its_box(
-    dynamics: CutDynamics, masks: Tensor
-) -> None:
+def test_a_cut_leads_to_the_next_picture_with_its_box(dynamics: CutDynamics, masks: Tensor) -> None:
     state = begin(dynamics, masks)
     truth = dynamics.outlined(torch.tensor([5]), masks[5][None])
     state = replace(state, context=truth.context)

@@ -12,9 +12,7 @@ from medrl.cutting.task import CutTask, Rewards, overlap
 
 def test_moves_are_worth_the_change_of_the_overlap() -> None:
     change = torch.tensor([0.3, 0.05, 0.0, -0.02, -0.4])
-    assert torch.allclose(
-        Rewards().of_change(change), torch.tensor([1.0, 0.5, 0.0, -0.2, -1.0])
-    )
+    assert torch.allclose(Rewards().of_change(change), torch.tensor([1.0, 0.5, 0.0, -0.2, -1.0]))
     assert Rewards(form="sign").of_change(change).tolist() == [1, 1, -1, -1, -1]
     powers = Rewards(form="power", exponent=0.5).of_change(change)
     assert torch.allclose(powers, torch.tensor([3**0.5, 0.5**0.5, 0.0, -(0.2**0.5), -2.0]))
