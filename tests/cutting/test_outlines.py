@@ -74,9 +74,9 @@ def test_a_single_picture_says_by_itself_or_is_told_where_it_belongs(
 def test_what_cannot_be_is_said_in_a_line(tmp_path: Path, film: Film, scan) -> None:
     with pytest.raises(MedrlError, match="the outline is empty"):
         read_outlines([write_mask(tmp_path / "e.nii.gz", value=0)], scan, at=None)
+    moved = AFFINE.copy()
+    moved[0, 3] = 5
     with pytest.raises(MedrlError, match="does not lie on the grid"):
-        moved = AFFINE.copy()
-        moved[0, 3] = 5
         read_outlines([write_mask(tmp_path / "g.nii.gz", moved)], scan, at=None)
     with pytest.raises(MedrlError, match="which slices"):
         read_outlines([write_mask(tmp_path / "h.nii.gz")], scan, at="3")
@@ -90,6 +90,6 @@ def test_what_cannot_be_is_said_in_a_line(tmp_path: Path, film: Film, scan) -> N
     write_picture(again / "b.png")
     with pytest.raises(MedrlError, match="frame 1 is outlined twice"):
         read_outlines([tmp_path / "b.png", again], film, at=None)
+    nothing = write_picture(tmp_path / "c.png", value=0)
     with pytest.raises(MedrlError, match="the outline is empty"):
-        write_picture(tmp_path / "c.png", value=0)
-        read_outlines([tmp_path / "c.png"], film, at=None)
+        read_outlines([nothing], film, at=None)
