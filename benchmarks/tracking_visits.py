@@ -81,7 +81,10 @@ def bspline(
     linear.SetMatrix(lps[:3, :3].ravel().tolist())
     linear.SetTranslation(lps[:3, 3].tolist())
     linear.SetCenter([0.0, 0.0, 0.0])
-    size = [max(1, round(n * s / 32.0)) for n, s in zip(fixed.GetSize(), fixed.GetSpacing())]
+    size = [
+        max(1, round(n * s / 32.0))
+        for n, s in zip(fixed.GetSize(), fixed.GetSpacing(), strict=True)
+    ]
     spline = sitk.BSplineTransformInitializer(fixed, size, order=3)
     for shrink, smooth in ((3, 6.0), (1, 0.0)):
         method = sitk.ImageRegistrationMethod()

@@ -330,6 +330,6 @@ def certainty(sees: Tensor) -> Tensor:
     return (flat.median(dim=1).values - flat.amin(dim=1)).double().clamp(min=1e-3)
 
 
-def _mapped(matrix: NDArray[np.float64], points: Tensor) -> Tensor:
+def _mapped(matrix: NDArray[np.floating[Any]], points: Tensor) -> Tensor:
     turn = torch.from_numpy(matrix[:3, :3].copy())
     return points @ turn.T + torch.from_numpy(matrix[:3, 3].copy())

@@ -68,14 +68,16 @@ class VisitModel:
             for name, value in asdict(self.confidence).items()
         }
 
-    def save(self, folder: Path, *, name: str, card: Mapping[str, Any]) -> Path:
+    def save(
+        self, folder: Path, *, name: str, card: Mapping[str, Any], licence: str | None = None
+    ) -> Path:
         """Write the model as a bundle; returns its folder."""
         from medrl.bundles import new_manifest, save
 
         manifest = new_manifest(
             name=name, task="tracking", settings=asdict(self.settings), card=card
         )
-        return save(folder, self.tensors(), manifest)
+        return save(folder, self.tensors(), manifest, licence=licence)
 
     @staticmethod
     def load(bundle: Path) -> tuple[VisitModel, dict[str, Any]]:

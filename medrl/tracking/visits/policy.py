@@ -41,7 +41,7 @@ class JointDescent:
     ) -> Decision:
         """Decide, see :class:`medrl.agents.Policy`; the value is the cost, negative."""
         cost = self.cost(dynamics, state)
-        best = _grid(dynamics.view.search)[cost.flatten(1).argmin(dim=1)]
+        best = offsets_of(dynamics.view.search)[cost.flatten(1).argmin(dim=1)]
         sub = best.double() + subvoxel(cost, best)
         message = state.origin + dynamics.to_mm(state, sub)
         apart = best - state.offset
@@ -57,7 +57,7 @@ class JointDescent:
         ratio = self.coupling.last / self.coupling.first
         weight = self.coupling.first * ratio**share
         expected = dynamics.to_steps(state, state.heard)
-        grid = _grid(dynamics.view.search).double()
+        grid = offsets_of(dynamics.view.search).double()
         apart = (grid[None] - expected[:, None]).square().sum(dim=2)
         return state.sees + (weight[:, None] * apart).float().view_as(state.sees)
 
@@ -92,7 +92,7 @@ def subvoxel(values: Tensor, offset: Tensor) -> Tensor:
     return torch.stack(parts, dim=1)
 
 
-def _grid(radius: int) -> Tensor:
+def offsets_of(radius: int) -> Tensor:
     """All offsets ((2 r + 1)^3, 3) of a map, in the order of its entries."""
     axis = torch.arange(-radius, radius + 1)
     return torch.cartesian_prod(axis, axis, axis)

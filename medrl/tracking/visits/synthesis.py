@@ -114,3 +114,18 @@ def reshown(scan: MetaTensor, *, generator: np.random.Generator) -> MetaTensor:
     return MetaTensor(
         torch.from_numpy(values[None].astype(np.float32)).clamp(0, 1.2), affine=scan.affine
     )
+
+
+def replaced(scan: MetaTensor, *, generator: np.random.Generator) -> MetaTensor:
+    """A scan (1, I, J, K) of which some regions hold what lies elsewhere."""
+    values = scan.as_tensor()[0].numpy().copy()
+    shape = np.array(values.shape)
+    spacing = spacing_of(as_affine(scan.affine))
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), -1)
+    other = np.roll(values, tuple((generator.uniform(0.15, 0.4, 3) * shape).astype(int)), (0, 1, 2))
+    for _ in range(3):
+        center = generator.uniform(0.2, 0.8, 3) * shape
+        apart = np.linalg.norm((grid - center) * spacing, axis=-1)
+        share = np.clip((generator.uniform(15.0, 30.0) - apart) / 5.0, 0.0, 1.0)
+        values = values * (1 - share) + other * share
+    return MetaTensor(torch.from_numpy(values[None].astype(np.float32)), affine=scan.affine)

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medrl.agents import Policy, Recorder, rollout
+from medrl.agents import Policy, rollout
 from medrl.agents.rollout import Transition
 from medrl.tracking.visits.dynamics import Pair, View, VisitDynamics, VisitState, certainty
 from medrl.tracking.visits.neighbours import nearest
 from medrl.tracking.visits.policy import at_offset
-from medrl.trajectory import Watch
 
 Array = NDArray[np.float64]
 
@@ -118,7 +117,7 @@ def walk(
 
 def walk_back(pair: Pair, walked: Walked, *, view: View, policy: Policy, neighbours: int) -> Array:
     """How far from its point each agent ends that walks back from where it was found, (N,) mm."""
-    swapped = Pair(pair.later, pair.earlier, np.linalg.inv(pair.start_world))
+    swapped = Pair(pair.later, pair.earlier, np.asarray(np.linalg.inv(pair.start_world)))
     found = walked.later_world
     # Agents begin at the registration again, not where they would only have to stay.
     back = walk(swapped, found, view=view, policy=policy, neighbours=neighbours)
@@ -131,11 +130,6 @@ def features(walked: Walked, back: Array) -> Array:
     return np.column_stack(
         [walked.unlike, walked.stands_out, np.log1p(apart), np.log1p(walked.spread), np.log1p(back)]
     )
-
-
-def recorder_of(dynamics: VisitDynamics, names: list[str], *, watch: Watch | None) -> Recorder:
-    """A record of how unlike the scans are where agents stand."""
-    return Recorder(dynamics, names, value_unit="- dissimilarity", watch=watch)
 
 
 def first_rows(transition: Transition[VisitState], count: int) -> Transition[VisitState]:
