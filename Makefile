@@ -212,7 +212,7 @@ train-carry-scans: $(VENV)/.installed-train
 
 train-carry-films: $(VENV)/.installed-train
 	$(BIN)/python recipes/carry-films/datalist.py runs/carry-films/data
-	$(BIN)/medrl train cutting --name carry-films --model.channels 3 --model.modality film \
+	$(BIN)/medrl train cutting --name carry-films --model.in-channels 3 --model.modality film \
 	  --model.view.side 64 --model.view.share 0.15 --model.view.moves 8 \
 	  --learner.batch 32 --learner.slots 48 --learner.refresh 2 --cut-steps 3500 --policy-steps 1200 \
 	  --card recipes/carry-films/card.json --licence recipes/carry-films/LICENSE \

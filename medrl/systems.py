@@ -35,6 +35,7 @@ _OWN = {
     "localization": "medrl.localization.system:LocalizationSystem",
     "alignment": "medrl.alignment.system:AlignmentSystem",
     "cutting": "medrl.cutting.system:CuttingSystem",
+    "tracking": "medrl.tracking.system:TrackingSystem",
 }
 _GROUP = "medrl.systems"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def ctc_figures(
             (res, answer, masks, "mask"),
         ):
             out.mkdir(parents=True)
-            lines = [" ".join(str(v) for v in row) for row in _spans(tracks, labels)]
+            labels, spans = _whole(tracks, labels)
+            lines = [" ".join(str(v) for v in row) for row in spans]
             text = "man_track.txt" if kind == "man_track" else "res_track.txt"
             (out / text).write_text("\n".join(lines) + "\n")
             for t, mask in enumerate(labels):
@@ -90,18 +92,29 @@ def ctc_figures(
     return {key: float(found[key]) for key in ("TRA", "DET", "LNK")}
 
 
-def _spans(tracks: Tracks, labels: NDArray[Any]) -> list[tuple[int, int, int, int]]:
-    """L B E P by what the masks hold: small objects may be covered by others."""
+def _whole(
+    tracks: Tracks, labels: NDArray[Any]
+) -> tuple[NDArray[Any], list[tuple[int, int, int, int]]]:
+    """Masks and L B E P of tracks without gaps, as the challenge wants them.
+
+    A track that is not in some frame, or covered there by others, is cut: what follows is a new
+    track whose mother it is.
+    """
     seen: dict[int, list[int]] = {}
     for t, mask in enumerate(labels):
         for value in np.unique(mask[mask > 0]):
             seen.setdefault(int(value), []).append(t)
-    return [
-        (
-            one,
-            frames[0],
-            frames[-1],
-            tracks.parent.get(one, 0) if tracks.parent.get(one, 0) in seen else 0,
-        )
-        for one, frames in sorted(seen.items())
-    ]
+    new, out, spans = max(seen, default=0) + 1, labels.copy(), []
+    final: dict[int, int] = {}
+    for one, frames in sorted(seen.items()):
+        cuts = [0, *(n + 1 for n, gap in enumerate(np.diff(frames)) if gap > 1), len(frames)]
+        name, mother = one, -tracks.parent.get(one, 0)
+        for first, past in pairwise(cuts):
+            if first:
+                for t in frames[first:past]:
+                    out[t][labels[t] == one] = new
+                mother, name, new = name, new, new + 1
+            spans.append((name, frames[first], frames[past - 1], mother))
+        final[one] = name
+    # Mothers by the last piece of each.
+    return out, [(a, b, e, final.get(-p, 0) if p < 0 else p) for a, b, e, p in spans]

@@ -157,7 +157,7 @@ class Carrier:
 
     def _stacks(self, data: MetaTensor | Film, axis: int) -> list[Stack]:
         """The pictures, with as many channels as the model looks at."""
-        channels = self.model.settings.channels
+        channels = self.model.settings.in_channels
         stacks = (
             film_stacks(data, axis)
             if isinstance(data, Film)

@@ -23,7 +23,7 @@ from medrl.rl.schedule import one_cycle
 #: Share of agents whose boxes are drawn around the true one; the others have their own.
 _DRAWN = 0.5
 #: Share of cuts that are replaced by the truth before the next picture.
-_TAUGHT = 0.25
+_TAUGHT = 0.1
 #: Pictures beyond the object in which agents still learn that it is not there.
 _BEYOND = 2
 #: An agent whose cut overlaps less than this begins anew.

@@ -20,19 +20,19 @@ class ModelSettings:
 
     Attributes:
         view: What agents see, and how they move.
-        channels: Of a picture: 1 grey, 3 colours.
+        in_channels: Of a picture: 1 grey, 3 colours.
         widths: Channels of the execution network at each resolution, the finest first.
         modality: ``MR``, ``CT``, ``film`` or ``any``.
     """
 
     view: View = field(default_factory=View)
-    channels: int = 1
+    in_channels: int = 1
     widths: tuple[int, ...] = (16, 32, 64, 96)
     modality: str = "any"
 
     def build_network(self) -> CutNetwork:
         """The execution network, untrained."""
-        return CutNetwork(channels=self.channels, widths=self.widths)
+        return CutNetwork(channels=self.in_channels, widths=self.widths)
 
     def build_policy(self) -> PolicyNetwork:
         """The policy network, untrained."""

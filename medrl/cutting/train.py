@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medrl.bundles import find
 from medrl.cutting.data import load_sources, read_datalist
 from medrl.cutting.learner import CutLearner, LearnerSettings
 from medrl.cutting.model import CutModel, ModelSettings
 from medrl.cutting.policy_learner import PolicyLearner
+from medrl.errors import MedrlError
 from medrl.rl.stage import checkpoint_folder, reproducible, run_stage
 from medrl.systems import Report
 
@@ -24,6 +26,8 @@ class TrainSettings:
 
     Attributes:
         name: Name of the model.
+        start: Name or folder of a model of the same settings whose networks the training begins
+            with; at random if left out.
         cut_steps: Batches of the network that cuts.
         policy_steps: Batches of the network that decides, after that.
         threads: CPU threads; the bits of a training depend on them.
@@ -35,6 +39,7 @@ class TrainSettings:
     """
 
     name: str = "my-cutter"
+    start: str | None = None
     cut_steps: int = 6000
     policy_steps: int = 1200
     threads: int = 1
@@ -90,6 +95,11 @@ def train(
             seed=settings.seed,
             device=settings.device,
         )
+        begun = None if settings.start is None else CutModel.load(find(settings.start))[0]
+        if begun is not None:
+            if replace(begun.settings, modality="") != replace(settings.model, modality=""):
+                raise MedrlError(f"{settings.start} is a model of other settings")
+            cutter.network.load_state_dict(begun.network.state_dict())
         run_stage(
             cutter,
             checkpoints / "cut.safetensors",
@@ -106,6 +116,8 @@ def train(
             seed=settings.seed + 1,
             device=settings.device,
         )
+        if begun is not None:
+            learner.network.load_state_dict(begun.policy.state_dict())
         run_stage(
             learner,
             checkpoints / "policy.safetensors",

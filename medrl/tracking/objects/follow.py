@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class FollowSettings:
     divides: bool = True
     max_gap: int | None = None
     images: bool = True
-    finish: Finish = Finish()
+    finish: Finish = field(default_factory=Finish)
 
 
 class Tracker:

@@ -35,7 +35,7 @@ class Scene:
     """One film.
 
     Attributes:
-        frames: (T, I, J, K) float32 in standard deviations of the film, or None.
+        frames: (T, I, J, K) float32, grey values, or None.
         length: T.
         spacing: (3,) float64, mm between voxels.
         extent: (3,) float64, sides of the film in mm; infinite where no frames are there.
@@ -44,7 +44,8 @@ class Scene:
         box: (D, 2, 3) float64, in mm: voxel coordinates times the spacing.
         score: (D,) float64.
         patch: (D, P) float32; P is 0 without frames.
-        level: (D, 2) float32.
+        level: (D, 2) float32, mean and standard deviation of grey values there, in standard
+            deviations of the film.
         affine: (4, 4) float64, voxel to world.
         pins: What agents do not decide.
     """
@@ -108,7 +109,7 @@ class Scene:
             detections.check_fits(shape)
             count, flat = shape[0], torch.tensor(shape[1:]) == 1
             extent = torch.tensor(shape[1:], dtype=torch.float64) * steps
-            grey = _normalised(frames) if images else None
+            grey = _grey(frames) if images else None
         frame = torch.from_numpy(detections.frame)
         patch, level = _looks(grey, frame, box)
         return cls(
@@ -131,11 +132,9 @@ def _affine(steps: Tensor) -> Tensor:
     return torch.diag(torch.cat([steps, torch.ones(1, dtype=torch.float64)]))
 
 
-def _normalised(frames: Tensor) -> Tensor:
-    """Grey frames less their median, in standard deviations; found from every few voxels."""
-    grey = frames.float().mean(dim=1)
-    some = grey.flatten()[:: max(1, grey.numel() // 200_000)]
-    return (grey - some.median()) / some.std().clamp(min=1e-6)
+def _grey(frames: Tensor) -> Tensor:
+    """(T, I, J, K) float32, the mean of the channels; no copy where there is one."""
+    return (frames[:, 0] if frames.shape[1] == 1 else frames.mean(dim=1)).float()
 
 
 def _looks(grey: Tensor | None, frame: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,4 +149,6 @@ def _looks(grey: Tensor | None, frame: Tensor, box: Tensor) -> tuple[Tensor, Ten
         part = slice(first, first + int(count))
         patch[part], level[part] = look(grey[int(number)], box[part])
         first += int(count)
-    return patch, level
+    some = grey.flatten()[:: max(1, grey.numel() // 200_000)]
+    spread = float(some.std().clamp(min=1e-6))
+    return patch, (level - torch.stack([some.median(), some.new_zeros(())])) / spread

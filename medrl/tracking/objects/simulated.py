@@ -211,10 +211,10 @@ def drawn_world(seed: int, *, deep: bool | None = None) -> World:
     """A world drawn at random: cells, flies or fish, many or few, alike or not."""
     rng = np.random.default_rng(seed)
     volume = rng.random() < 0.4 if deep is None else deep
-    size = float(rng.uniform(10, 24))
+    size = float(rng.uniform(8, 12) if volume else rng.uniform(10, 24))
     objects = int(np.exp(rng.uniform(np.log(3), np.log(40))))
     room = size * (objects ** (1 / (3 if volume else 2))) * rng.uniform(1.8, 5.0)
-    side = int(np.clip(room, 3 * size, 20 * size))
+    side = int(np.clip(room, 3 * size, (9 if volume else 20) * size))
     depth = max(8, int(side * rng.uniform(0.3, 0.6))) if volume else 1
     coarse = float(rng.uniform(1, 3)) if volume else 1.0
     return World(
@@ -249,6 +249,16 @@ def faster(film: Film, skip: int) -> Film:
         frames=frames,
         shape=(length, *film.shape[1:]),
     )
+
+
+def flipped(film: Film, way: int) -> Film:
+    """A film mirrored: way 1 along i, 2 along j, 3 along both, 0 not at all."""
+    box, frames = film.truth.box.copy(), film.frames
+    for axis in (0, 1):
+        if way >> axis & 1:
+            box[:, :, axis] = film.shape[1 + axis] - 1 - box[:, ::-1, axis]
+            frames = None if frames is None else frames.flip(2 + axis)
+    return replace(film, truth=replace(film.truth, box=box), frames=frames)
 
 
 def _moves(world: World) -> Floats:

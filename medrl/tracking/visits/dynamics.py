@@ -3,7 +3,8 @@
 Convention: the later scan is seen through the registration that agents start from, so that a point
 at world x of the earlier scan lies at ``start @ (x + d)`` of the later one, d being the agent's
 *displacement*: RAS mm of the earlier scan, zero where the registration is right. Offsets are whole
-steps of the present scale along the array axes of the earlier scan. Level 0 is the finest.
+steps of the present scale along the array axes of the earlier scan's pyramid. Level 0 is the
+finest.
 """
 
 from __future__ import annotations

@@ -26,13 +26,13 @@ def test_blobs_are_found_where_they_are(sign, shape, spacing) -> None:
     rng = np.random.default_rng(0)
     deep = shape[2] > 1
     places = np.array([[10, 12, 6 * deep], [25, 30, 12 * deep], [30, 10, 8 * deep]], float)
-    frames = [blobs(places + [n, 0, 0], shape, np.array(spacing)) for n in range(3)]
+    frames = [blobs(places + np.array([n, 0, 0]), shape, np.array(spacing)) for n in range(3)]
     noisy = sign * np.stack(frames) + rng.normal(0, 0.1, (3, *shape))
     found = find_blobs(torch.from_numpy(noisy[:, None]).float(), diameter_mm=8.0, spacing=spacing)
     for frame in range(3):
         middle = found.box[found.frame == frame].mean(axis=1)
         assert len(middle) == 3
-        apart = np.linalg.norm(middle[:, None] - (places + [frame, 0, 0])[None], axis=-1)
+        apart = np.linalg.norm(middle[:, None] - (places + np.array([frame, 0, 0]))[None], axis=-1)
         assert apart.min(axis=0).max() <= 1.5
     sides = (found.box[:, 1] - found.box[:, 0])[:, :2]
     assert np.allclose(sides, 8.0)
