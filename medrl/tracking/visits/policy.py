@@ -21,7 +21,7 @@ class Coupling:
     """
 
     first: float = 3e-4
-    last: float = 3e-2
+    last: float = 1e-2
 
 
 class JointDescent:
