@@ -244,8 +244,8 @@ def has_odd_letters(name: str) -> bool:
 
 
 def without_ending(name: str) -> str:
-    """A scan's file or folder name without the ending of its format."""
-    for ending in SCAN_ENDINGS:
+    """A scan's or film's file or folder name without the ending of its format."""
+    for ending in (*SCAN_ENDINGS, *_FILM_ENDINGS):
         if name.lower().endswith(ending) and len(name) > len(ending):
             return name[: -len(ending)]
     return name

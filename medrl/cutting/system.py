@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from medrl.trajectory import Watch
     from medrl.volume.film import Film
 
-_FILMS = "carry-films"
+_SCANS, _FILMS = "carry-scans", "carry-films"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,6 @@ where the object ends. Writes masks in the scan's own grid (.seg.nii.gz), the ov
 expected in every slice or frame (.csv), the agents' boxes (.trajectory.json), a picture (.png), a
 film of the outlines (.webp), and of a DICOM series a DICOM SEG (.seg.dcm). In a batch, the outline
 of a.nii.gz is read from a.outline.nii.gz beside it, or named in the column `outline`."""
-    default_model = "carry-scans"
     options = CarryOptions
     given = Given
     films = True
@@ -112,7 +111,7 @@ of a.nii.gz is read from a.outline.nii.gz beside it, or named in the column `out
         path = scans.get("scan") if isinstance(scans, Mapping) else None
         if path is not None and Path(path).exists() and is_film(path):
             return _FILMS
-        return str(self.default_model)
+        return _SCANS
 
     def load(self, bundle: Path, *, device: str = "cpu") -> Carrier:
         """The carrier of a trained model."""

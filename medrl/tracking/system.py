@@ -79,7 +79,6 @@ Challenge (.res_track.txt), masks whose values are the tracks (.seg.nii.gz), the
 same patient are found again in SCAN; with --marks alone, those of the first time of a scan of four
 dimensions in all others: writes them for 3D Slicer (.mrk.json), as a table (.csv), the agents'
 paths and a picture."""
-    default_model = OBJECTS
     options = TrackOptions
     given = Given
     films = True

@@ -88,7 +88,7 @@ def test_a_film_from_its_first_frame(medrl, cutter: Path, film: Path, tmp_path: 
     assert ended.code == 0, ended.err
     mask = np.asarray(nib.load(tmp_path / "out" / "film.seg.nii.gz").dataobj)
     assert mask.shape == (40, 30, 1, 5)
-    assert (mask[..., 0, 0].T == (outline > 0)).all()
+    assert ((outline > 0) == mask[..., 0, 0].T).all()
 
 
 def test_a_folder_of_scans_with_outlines_beside_them(
