@@ -1,11 +1,11 @@
 """Dice of objects carried from the true mask of their middle slice, next to what does not walk.
 
 Objects of the holdout that go through eight slices or more: vertebral bodies, left ventricles,
-hippocampi, ten regions of the brain. Methods see the same outline: the agents of `carry-scans`; its
-cutter in the last mask's box, without policy; registration from slice to slice (demons,
-SimpleITK); copies; SeedNet seeded with the slice (`hippocampus-t1`). Then a person outlines a
-second and a third slice where the mask is least sure, next to shape interpolation between the same
-outlines.
+hippocampi, ten regions of the brain. Methods see the same outline: agents of `carry-scans`; the
+same agents where they may move their boxes before they cut; registration from slice to slice
+(demons, SimpleITK); copies; SeedNet seeded with the slice (`hippocampus-t1`). Then a person
+outlines a second and a third slice where the mask is least sure, next to shape interpolation
+between the same outlines.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from medrl.cutting.evaluate import (
     COPY,
     DEMONS,
     METRICS,
-    PLAIN,
+    MOVING,
     SHAPES,
     Mask,
     Method,
@@ -64,9 +64,9 @@ COHORTS: dict[str, tuple[int, tuple[int, ...]]] = {
 }
 SEEDNET = "SeedNet"
 #: Subjects of a cohort that SeedNet is measured on, as it takes seconds for each object.
-SEEDNET_SUBJECTS = 6
+SEEDNET_SUBJECTS = 2
 #: Subjects of a cohort for the corrections.
-CORRECTED_SUBJECTS = 6
+CORRECTED_SUBJECTS = 3
 SPLITS = {"val": "val", "holdout": "holdout"}
 
 CLAIMS: Claims = {
@@ -165,7 +165,7 @@ def main() -> None:
     carrier = Carrier.load(options.model)
     methods: dict[str, Method] = {
         AGENTS: agents(carrier),
-        PLAIN: agents(carrier, plain=True),
+        MOVING: agents(carrier, moving=True),
         COPY: copying,
     }
     if not options.quick:

@@ -1,7 +1,7 @@
-"""J on films of DAVIS from the mask of the first frame: agents, and the same cutter without them.
+"""J on films of DAVIS from the mask of the first frame: agents that cut, and that move before.
 
-The two holdout films, by the model that ships; the other six by models that were trained without
-them (`recipes/carry-films/leave_out.sh`; their folders are named by --folds). J leaves out the first
+The two holdout films, by the model that ships; others by models that were trained without them
+(`recipes/carry-films/datalist.py --without`), whose folders --folds names. J leaves out the first
 frame, which is given, and the last. Frames a second are those of one thread, as it was measured.
 """
 
@@ -26,7 +26,7 @@ from medrl.cutting.evaluate import (
     COPY,
     DEMONS,
     METRICS,
-    PLAIN,
+    MOVING,
     Method,
     Object,
     agents,
@@ -39,7 +39,7 @@ from medrl_datasets import get, root_of
 NAME = "davis2016_small"
 CLAIMS: Claims = {
     "J on films that were held out": lambda r: (
-        f"{r['holdout'][AGENTS]:.3f} (last box, no policy {r['holdout'][PLAIN]:.3f}, "
+        f"{r['holdout'][AGENTS]:.3f} (moving {r['holdout'][MOVING]:.3f}, "
         f"demons {r['holdout'][DEMONS]:.3f}, copy {r['holdout'][COPY]:.3f})"
     ),
     "frames a second, one thread": lambda r: f"{r['frames_per_second']:.1f}",
@@ -72,7 +72,7 @@ def main() -> None:
         one = film(name)
         methods: dict[str, Method] = {
             AGENTS: agents(carrier),
-            PLAIN: agents(carrier, plain=True),
+            MOVING: agents(carrier, moving=True),
             DEMONS: demons,
             COPY: copying,
         }
@@ -84,7 +84,7 @@ def main() -> None:
 
     def mean(names: Any) -> dict[str, float]:
         return {
-            m: float(np.mean([films[n][m] for n in names])) for m in (AGENTS, PLAIN, DEMONS, COPY)
+            m: float(np.mean([films[n][m] for n in names])) for m in (AGENTS, MOVING, DEMONS, COPY)
         }
 
     result = {
@@ -95,7 +95,7 @@ def main() -> None:
     }
     rows = [[name, *one.values()] for name, one in films.items()]
     rows += [["holdout", *result["holdout"].values()], ["all", *result["left_out"].values()]]
-    print_table(["film", AGENTS, PLAIN, DEMONS, COPY], rows)
+    print_table(["film", AGENTS, MOVING, DEMONS, COPY], rows)
     save(RESULTS / "cutting_films.json", result, CLAIMS)
 
 

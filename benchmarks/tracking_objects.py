@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import io
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -77,9 +76,7 @@ PEERS: dict[str, Peer] = {
     "SORT": lambda d: sort(d.frame, d.box),
     "SORT, patience 30": lambda d: sort(d.frame, d.box, patience=30, warm_up=1),
     "ByteTrack": lambda d: bytetrack(d.frame, d.box, d.score),
-    "ByteTrack, wide gate": lambda d: bytetrack(
-        d.frame, d.box, d.score, similarity=centre_overlap
-    ),
+    "ByteTrack, wide gate": lambda d: bytetrack(d.frame, d.box, d.score, similarity=centre_overlap),
 }
 
 
@@ -208,7 +205,9 @@ def _filled(tracks: Tracks, seen: Detections, track: Any) -> Tracks:
 def cells(tracker: Tracker, root: Path) -> list[dict[str, Any]]:
     """TRA of the film of cell nuclei, and of simulated cells."""
     out = []
-    frames, truth, labels = (read(root, "cells") for read in (videos.film, videos.tracks, videos.masks))
+    frames, truth, labels = (
+        read(root, "cells") for read in (videos.film, videos.tracks, videos.masks)
+    )
     truth = replace(truth, label=truth.track)
     shape = (len(frames), *labels.shape[1:])
     film = Film(truth, {}, frames, (1.0, 1.0, 1.0), shape)
@@ -233,19 +232,17 @@ def cells(tracker: Tracker, root: Path) -> list[dict[str, Any]]:
         parent = {child - 1: mother - 1 for child, mother in film.parent.items()}
         whole = as_tracks(film.truth, film.truth.track - 1, parent, film.shape[0])
         true_masks = whole.masks(shape=CELLS.shape)
-        for method, tracks in _cell_methods(
-            tracker, film, seen, reach=12.0, divides=True
-        ).items():
+        for method, tracks in _cell_methods(tracker, film, seen, reach=12.0, divides=True).items():
             masks = tracks.masks(shape=CELLS.shape)
-            figures = _quiet(lambda m=masks, t=tracks: ctc_figures(whole, true_masks, t, m))
+            figures = _quiet(
+                lambda w=whole, tm=true_masks, m=masks, t=tracks: ctc_figures(w, tm, t, m)
+            )
             right = sum(tracks.parent.get(c) is not None for c in tracks.parent)
             found.setdefault(method, []).append({**figures, "daughters": float(right)})
     return out + _means("simulated cells in 3D", "20 % missed, jitter", found)
 
 
-def _means(
-    film: str, how: str, found: dict[str, list[dict[str, float]]]
-) -> list[dict[str, Any]]:
+def _means(film: str, how: str, found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
     return [
         {
             "film": film,
@@ -278,7 +275,9 @@ def ablation(root: Path, steps: int) -> list[dict[str, Any]]:
     """What learning, and whose reward, is worth: simulated films that nobody was trained on."""
     from evaluation.tracking_arms import compare
 
-    return compare(steps, train=train, base=TrainSettings(), learner=LearnerSettings(), rewards=Rewards())
+    return compare(
+        steps, train=train, base=TrainSettings(), learner=LearnerSettings(), rewards=Rewards()
+    )
 
 
 def claims(result: dict[str, Any]) -> dict[str, Callable[[dict[str, Any]], str]]:
@@ -302,7 +301,9 @@ def claims(result: dict[str, Any]) -> dict[str, Callable[[dict[str, Any]], str]]
 
     def speed_line(r: dict[str, Any]) -> str:
         s = r["speed"]
-        return f"50 objects: {s['flat']:.0f} frames a second flat, {s['volume']:.0f} in 3D, one core"
+        return (
+            f"50 objects: {s['flat']:.0f} frames a second flat, {s['volume']:.0f} in 3D, one core"
+        )
 
     lines = {
         "Agents keep the identity of animals and cells in films": films_line,

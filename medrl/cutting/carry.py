@@ -19,7 +19,7 @@ from medrl.cutting.model import CutModel
 from medrl.cutting.network import for_inference
 from medrl.cutting.outlines import Outlines, film_outlines, scan_outlines
 from medrl.cutting.pieces import Cuts, Key, Piece, joined, pieces_of
-from medrl.cutting.search import CutPolicy, PlainPolicy
+from medrl.cutting.search import CutPolicy, StillPolicy
 from medrl.cutting.stack import film_stacks, scan_stack
 from medrl.errors import MedrlError
 from medrl.files import is_film
@@ -82,7 +82,7 @@ class Carrier:
         *,
         axis: int | None = None,
         earlier: Carried | None = None,
-        policy: Literal["agents", "plain"] = "agents",
+        policy: Literal["still", "moving"] = "still",
         progress: Progress | None = None,
         watch: Watch | None = None,
     ) -> Carried:
@@ -98,7 +98,9 @@ class Carrier:
                 least is outlined, of a film of volumes that of the thickest slices.
             earlier: What came of outlines that these are a correction of: only what they touch is
                 carried again.
-            policy: ``plain``: without moves, for comparison.
+            policy: ``still``: agents cut in the box of the last mask; ``moving``: they may move
+                both boxes first, which has not made masks better where it was measured
+                (``benchmarks/cutting_accuracy.py``).
             progress: Called with the pictures that are done and their number.
             watch: Called at every step of the agents; what it raises ends it.
 
@@ -124,7 +126,7 @@ class Carrier:
         names = [_called(known.names[piece.value], piece) for piece in todo]
         recorder = Recorder(dynamics, names, watch=watch)
         if todo:
-            decides = self._policy if policy == "agents" else PlainPolicy(self._network)
+            decides = self._policy if policy == "moving" else StillPolicy(self._network)
             cuts |= self._walk(dynamics, todo, outlined, decides, recorder, progress)
         shape = dynamics.shape
         things = []
@@ -177,7 +179,7 @@ class Carrier:
         dynamics: CutDynamics,
         pieces: list[Piece],
         outlined: _Outlined,
-        policy: CutPolicy | PlainPolicy,
+        policy: CutPolicy | StillPolicy,
         recorder: Recorder,
         progress: Progress | None,
     ) -> dict[Key, Cuts]:

@@ -20,7 +20,7 @@ from medrl.errors import MedrlError
 from medrl.evaluation import Evaluation, Measurements, Table, compare, measure, summarize
 from medrl.volume.film import Film
 
-AGENTS, PLAIN = "agents", "last box, no policy"
+AGENTS, MOVING = "agents", "agents that move"
 COPY, DEMONS, SHAPES = "copy", "demons", "shape interpolation"
 #: Slices that an object is measured from.
 LEAST_SLICES = 8
@@ -105,11 +105,11 @@ def objects_of(
     return found
 
 
-def agents(carrier: Carrier, *, plain: bool = False) -> Method:
-    """The model as a method; ``plain``: the same cutter in the last mask's box, without policy."""
+def agents(carrier: Carrier, *, moving: bool = False) -> Method:
+    """The model as a method; ``moving``: its agents may move their boxes before they cut."""
 
     def carry(one: Object) -> Mask:
-        how: Any = "plain" if plain else "agents"
+        how: Any = "moving" if moving else "still"
         carried = carrier.carry(one.data, one.given, axis=None if one.source.film else one.axis,
                                 policy=how)  # fmt: skip
         labels = np.asarray(carried.labels.numpy()) > 0
@@ -215,7 +215,7 @@ def evaluate(
         raise MedrlError("no object goes through enough pictures to be measured on")
     methods: dict[str, Method] = {
         AGENTS: agents(carrier),
-        PLAIN: agents(carrier, plain=True),
+        MOVING: agents(carrier, moving=True),
         DEMONS: demons,
         COPY: copying,
     }

@@ -45,9 +45,13 @@ def see(network: CutNetwork, dynamics: CutDynamics, state: CutState) -> Sight:
 
 
 class CutPolicy:
-    """Takes the action of the highest value; a move only where it is worth more than the cut."""
+    """Moves where that is worth more than the cut by a margin, and ends where nothing is there.
 
-    def __init__(self, network: CutNetwork, policy: PolicyNetwork, *, margin: float = 0.0) -> None:
+    Whether the object is there any more is what the cutter says, which has seen far more ends of
+    objects than the policy has in its walks.
+    """
+
+    def __init__(self, network: CutNetwork, policy: PolicyNetwork, *, margin: float = 1.0) -> None:
         """Decide with these networks.
 
         Args:
@@ -64,14 +68,17 @@ class CutPolicy:
             values = self._policy(sight.deep, sight.summary, sight.judged)
         values = values.clone()
         values[:, :CUT] -= self._margin
-        value, action = masked(values, dynamics.allowed(state)).max(dim=1)
+        allowed = dynamics.allowed(state)
+        gone = (sight.judged[:, 0] < 0) & allowed[:, GONE]
+        value, action = masked(values[:, :GONE], allowed[:, :GONE]).max(dim=1)
+        action = torch.where(gone, GONE, action)
         return Decision(
             action, value, extras={"mask": sight.mask, "quality": sight.judged[:, 1].sigmoid()}
         )
 
 
-class PlainPolicy:
-    """No policy: it cuts in the last mask's box, and ends where that box holds nothing any more."""
+class StillPolicy:
+    """Cuts in the last mask's box, and ends where that box holds nothing any more."""
 
     def __init__(self, network: CutNetwork) -> None:
         """Cut with this network."""

@@ -94,6 +94,8 @@ def test_what_is_no_film_is_refused_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(MedrlError, match="no such file"):
         read_film(tmp_path / "nothing.gif")
     affine = np.eye(4)
-    nib.save(nib.Nifti1Image(np.arange(64, dtype="f4").reshape(4, 4, 4), affine), tmp_path / "a.nii.gz")
+    nib.save(
+        nib.Nifti1Image(np.arange(64, dtype="f4").reshape(4, 4, 4), affine), tmp_path / "a.nii.gz"
+    )
     with pytest.raises(MedrlError, match="one time"):
         read_film(tmp_path / "a.nii.gz")

@@ -107,8 +107,9 @@ class Detections:
 
     def select(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Detections:
         """Some of them."""
-        fields = (self.frame, self.box, self.score, self.track, self.label)
-        return Detections(*(field[rows] for field in fields))
+        return Detections(
+            self.frame[rows], self.box[rows], self.score[rows], self.track[rows], self.label[rows]
+        )
 
     def joined(self, others: Detections) -> Detections:
         """These and others."""
@@ -235,7 +236,7 @@ def _numbers(lines: list[list[str]], header: Sequence[object]) -> Floats:
 def _boxes(low: Floats, high: Floats, *, size: float | None) -> Floats:
     """Boxes (N, 2, 3); those of no size get one where that is asked for."""
     if size is not None:
-        point = (high - low <= 0).all(axis=1)[:, None]
+        point = np.all(high - low <= 0, axis=1, keepdims=True)
         middle = (low + high) / 2
         low, high = (
             np.where(point, middle + sign * size / 2, edge) for sign, edge in ((-1, low), (1, high))

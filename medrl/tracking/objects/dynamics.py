@@ -284,8 +284,9 @@ class TrackDynamics(Dynamics[TrackState]):
         own_numbers = features.own_of_tracks(own, extent, crowd, nearest)
         order = torch.cat([tracks, births]).argsort()
         parts = zip((near, there, apart, of_tracks, rivals), back, strict=True)
-        merged = [torch.cat(both)[order] for both in parts]
-        return Sight(tracks, births, predicted, *merged, torch.cat([own_numbers, selves])[order])
+        near, there, apart, of_tracks, rivals = (torch.cat(both)[order] for both in parts)
+        own_all = torch.cat([own_numbers, selves])[order]
+        return Sight(tracks, births, predicted, near, there, apart, of_tracks, rivals, own_all)
 
     def _pinned(self, state: TrackState, tracks: Tensor, births: Tensor, within: Tensor) -> Tensor:
         """Candidates (n, m) where some are decided: those alone, and for nobody else."""

@@ -306,7 +306,7 @@ def confidence_of(margins: np.ndarray, right: np.ndarray) -> tuple[float, float]
         optimizer.zero_grad()
         value = F.binary_cross_entropy_with_logits(weights[0] * x + weights[1], y)
         value = value + 1e-6 * (weights**2).sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
     optimizer.step(loss)

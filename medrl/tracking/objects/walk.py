@@ -138,12 +138,13 @@ def finished(log: Log, boxes: Floats, settings: Finish) -> Log:
         settings: What is made of it.
     """
     order = np.lexsort((log.frame, log.track))
-    frame, track, row, sure = (a[order] for a in (log.frame, log.track, log.row, log.sure))
+    frame, track, row = log.frame[order], log.track[order], log.row[order]
+    sure = log.sure[order]
     box = log.box[order].copy()
     matched = row >= 0
     box[matched] += (1 - settings.smooth) * (boxes[row[matched]] - box[matched])
     keep = np.zeros(len(frame), bool)
-    starts = np.flatnonzero(np.r_[True, track[1:] != track[:-1]]) if len(track) else []
+    starts: list[int] = [n for n in range(len(track)) if n == 0 or track[n] != track[n - 1]]
     for first, past in zip(starts, [*starts[1:], len(track)], strict=True):
         seen = first + np.flatnonzero(matched[first:past])
         if len(seen) < settings.least:

@@ -107,7 +107,7 @@ def followed(film_seed: int, flaws: Flaws, world: World) -> tuple[float, int]:
     right = switches = 0
     for track in np.unique(log.track):
         names = seen.track[log.row[(log.track == track) & matched]]
-        values, counts = np.unique(names, return_counts=True)
+        _, counts = np.unique(names, return_counts=True)
         right += counts.max()
         switches += int((np.diff(names) != 0).sum())
     return right / len(seen), switches
