@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 export MEDRL_DATA
 
 .PHONY: help demo test fuzz lint train-landmark train-head-any train-afids train-mouse-skull train-parts train-hippocampus train-sarcoma train-rigid-head \
-        train-spine-boxes train-brain-boxes train-carry-scans train-carry-films \
+        train-spine-boxes train-brain-boxes train-carry-scans train-carry-films train-tracks train-visits \
         train-sarcoma-boxes bench docs docs-napari clean
 help:
 	@echo "make demo            detect landmarks in a real head MRI and draw them"
@@ -32,6 +32,8 @@ help:
 	@echo "                     train the models that box organs"
 	@echo "make train-carry-scans, make train-carry-films"
 	@echo "                     train the models that carry outlines"
+	@echo "make train-tracks, make train-visits"
+	@echo "                     build the models that follow objects and points"
 	@echo "make train-sarcoma-boxes"
 	@echo "                     train one that boxes tumours in PET and CT; it does not ship"
 	@echo "make bench           run every benchmark in benchmarks/"
@@ -206,7 +208,7 @@ train-sarcoma-boxes: $(VENV)/.installed-train
 
 train-carry-scans: $(VENV)/.installed-train
 	$(BIN)/python recipes/carry-scans/datalist.py runs/carry-scans/data
-	$(BIN)/medrl train cutting --name carry-scans --cut-steps 5000 --policy-steps 1500 \
+	$(BIN)/medrl train cutting --name carry-scans --cut-steps 5000 --policy-steps 350 \
 	  --card recipes/carry-scans/card.json --licence recipes/carry-scans/LICENSE \
 	  --data runs/carry-scans/data/datalist.json -o runs/carry-scans
 
@@ -214,9 +216,15 @@ train-carry-films: $(VENV)/.installed-train
 	$(BIN)/python recipes/carry-films/datalist.py runs/carry-films/data
 	$(BIN)/medrl train cutting --name carry-films --model.in-channels 3 --model.modality film \
 	  --model.view.side 64 --model.view.share 0.15 --model.view.moves 8 \
-	  --learner.batch 32 --learner.slots 48 --learner.refresh 2 --cut-steps 3500 --policy-steps 1200 \
+	  --learner.batch 32 --learner.slots 48 --learner.refresh 2 --cut-steps 3500 --policy-steps 500 \
 	  --card recipes/carry-films/card.json --licence recipes/carry-films/LICENSE \
 	  --data runs/carry-films/data/datalist.json -o runs/carry-films
+
+train-tracks: $(VENV)/.installed-train
+	$(BIN)/python recipes/tracks/build.py runs/tracks
+
+train-visits: $(VENV)/.installed-train
+	$(BIN)/python recipes/visits/build.py runs/visits
 
 bench: $(VENV)/.installed-test
 	@set -e; for script in benchmarks/[!_]*.py; do \
