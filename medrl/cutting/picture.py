@@ -137,7 +137,8 @@ def draw_carried(carried: Carried, *, title: str = "") -> Figure:
     count = len(carried.things)
     what = "frames" if isinstance(carried.data, Film) else "slices"
     facts = f"{count} object{'s' * (count != 1)}, {len(drawn)} of {len(touched)} {what} outlined"
-    return sheet.finish(title, facts, handles)
+    flat = isinstance(carried.data, Film) and carried.data.flat
+    return sheet.finish(title, facts, handles, anatomical=not flat)
 
 
 def _draw_tile(axes: Axes, frame: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:

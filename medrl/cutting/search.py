@@ -13,6 +13,10 @@ from medrl.cutting.dynamics import CUT, GONE, CutDynamics, CutState
 from medrl.cutting.network import CutNetwork, PolicyNetwork
 
 
+#: An object has ended where a cut is expected to overlap with it less than this.
+LEAST = 0.5
+
+
 @dataclass(frozen=True, eq=False)
 class Sight(Rows):
     """What N agents make of what they see.
@@ -69,7 +73,7 @@ class CutPolicy:
         values = values.clone()
         values[:, :CUT] -= self._margin
         allowed = dynamics.allowed(state)
-        gone = (sight.judged[:, 0] < 0) & allowed[:, GONE]
+        gone = ended(sight, allowed, least=LEAST)
         value, action = masked(values[:, :GONE], allowed[:, :GONE]).max(dim=1)
         action = torch.where(gone, GONE, action)
         return Decision(
@@ -77,18 +81,35 @@ class CutPolicy:
         )
 
 
+def ended(sight: Sight, allowed: Tensor, *, least: float) -> Tensor:
+    """(N,) bool, where the object is not any more, or nothing worth keeping would be cut.
+
+    Args:
+        sight: What agents make of what they see.
+        allowed: (N, A) bool, what they may do.
+        least: Overlap with the truth that a cut must be expected to have.
+    """
+    present, quality = sight.judged.unbind(dim=1)
+    return ((present < 0) | (quality.sigmoid() < least)) & allowed[:, GONE]
+
+
 class StillPolicy:
     """Cuts in the last mask's box, and ends where that box holds nothing any more."""
 
-    def __init__(self, network: CutNetwork) -> None:
-        """Cut with this network."""
-        self._network = network
+    def __init__(self, network: CutNetwork, *, least: float = LEAST) -> None:
+        """Cut with this network.
+
+        Args:
+            network: What cuts.
+            least: See :func:`ended`.
+        """
+        self._network, self._least = network, least
 
     def __call__(self, dynamics: CutDynamics, state: CutState, memory: Tensor | None) -> Decision:
         """Cut, or end, by whether the network says that the object is there."""
         with torch.no_grad():
             sight = see(self._network, dynamics, state)
-        gone = (sight.judged[:, 0] < 0) & dynamics.allowed(state)[:, GONE]
+        gone = ended(sight, dynamics.allowed(state), least=self._least)
         action = torch.where(gone, GONE, CUT)
         return Decision(
             action,

@@ -92,6 +92,7 @@ class Sheet:
         *,
         facts_color: str = INK,
         note: str = "",
+        anatomical: bool = True,
     ) -> Figure:
         """Write what is around the panels.
 
@@ -101,6 +102,7 @@ class Sheet:
             handles: Of the legend; see :func:`line_handle` and :func:`marker_handle`.
             facts_color: Colour of the facts.
             note: What else is to be said, before the disclaimer; ends with a space.
+            anatomical: Views follow the radiological convention, which is said.
 
         Returns:
             The figure.
@@ -113,7 +115,7 @@ class Sheet:
                 ncols=len(handles), frameon=False, labelcolor=INK, fontsize=9, handlelength=1.6,
                 columnspacing=1.4, borderpad=0.2,
             )  # fmt: skip
-        line = f"{_CONVENTION}{note}{_DISCLAIMER}"
+        line = f"{_CONVENTION if anatomical else ''}{note}{_DISCLAIMER}"
         self.write(GAP, self.height - 0.16, line, color=FAINT, fontsize=9)
         return self.figure
 
