@@ -63,10 +63,10 @@ COHORTS: dict[str, tuple[int, tuple[int, ...]]] = {
     "ixi_brain_t1": (2, (59, 60, 57, 58, 47, 48, 36, 37, 35, 11)),
 }
 SEEDNET = "SeedNet"
-#: Subjects of a cohort that SeedNet is measured on, as it takes seconds for each object.
-SEEDNET_SUBJECTS = 2
+#: Subjects of a cohort that SeedNet and demons are measured on: they take seconds for each object.
+SLOW_SUBJECTS = 2
 #: Subjects of a cohort for the corrections.
-CORRECTED_SUBJECTS = 3
+CORRECTED_SUBJECTS = 2
 SPLITS = {"val": "val", "holdout": "holdout"}
 
 CLAIMS: Claims = {
@@ -168,8 +168,6 @@ def main() -> None:
         MOVING: agents(carrier, moving=True),
         COPY: copying,
     }
-    if not options.quick:
-        methods[DEMONS] = demons
     result: dict[str, Any] = {"model": options.model, "split": options.split, "cohorts": {}}
     some: list[Object] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -179,8 +177,8 @@ def main() -> None:
             measured = measure(objects, methods, METRICS, subject=lambda one: one.subject)
             first = list(dict.fromkeys(one.subject for one in objects))
             if not options.quick:
-                part = [one for one in objects if one.subject in first[:SEEDNET_SUBJECTS]]
-                own = {SEEDNET: seeded()}
+                part = [one for one in objects if one.subject in first[:SLOW_SUBJECTS]]
+                own: dict[str, Method] = {DEMONS: demons, SEEDNET: seeded()}
                 measured += measure(part, own, METRICS, subject=lambda one: one.subject)
             by_method = {m: figures(rows) for m, rows in measured.by("method").items()}
             result["cohorts"][name] = {

@@ -12,7 +12,6 @@ from medrl.agents.policy import masked
 from medrl.cutting.dynamics import CUT, GONE, CutDynamics, CutState
 from medrl.cutting.network import CutNetwork, PolicyNetwork
 
-
 #: An object has ended where a cut is expected to overlap with it less than this.
 LEAST = 0.5
 

@@ -16,7 +16,10 @@ LOCAL = tuple(name for name in medrl_datasets.names() if name != "mni152")
 
 
 def grid(path: str) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and geometry as SimpleITK reads them."""
+    """Shape and geometry as SimpleITK reads them; of a film those of a frame, and how many."""
+    if Path(path).is_dir():
+        frames = sorted(Path(path).iterdir())
+        return (*sitk.ReadImage(str(frames[0])).GetSize(), len(frames)), np.zeros(1)
     image = sitk.ReadImage(path)
     geometry = [*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection()]
     return image.GetSize(), np.array(geometry)

@@ -34,6 +34,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     head = datasets.load_mni152_template(resolution=2)
     for name in ("head", "fixed", "spine"):
         nib.save(head, folder / f"{name}.nii.gz")
+    outlines = np.zeros(head.shape, dtype=np.uint8)
+    for number, name in ((40, "middle"), (50, "middle-and-another")):
+        outlines[40:60, 50:70, number] = 1
+        nib.save(nib.Nifti1Image(outlines, head.affine), folder / f"{name}.nii.gz")
     moved = nib.Nifti1Image(head.get_fdata(), head.affine)
     moved.affine[:3, 3] += (8, -5, 3)
     nib.save(moved, folder / "moving.nii.gz")
