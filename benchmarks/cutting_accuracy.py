@@ -107,7 +107,7 @@ def cohort(name: str, split: str, folder: Path) -> list[Object]:
 
 
 def seeded() -> Method:
-    """SeedNet with the outlined slice as scribbles inside and around the object."""
+    """SeedNet with seeds on the outlined slice, inside and around the object."""
     segmenter = medrl.load("hippocampus-t1")
 
     def segment(one: Object) -> Mask:
@@ -116,8 +116,9 @@ def seeded() -> Method:
         inside = binary_erosion(mask) if binary_erosion(mask).any() else mask
         around = binary_dilation(mask, iterations=4) & ~binary_dilation(mask, iterations=2)
         seeds = [
-            f"{label}:{_points(places, one, number)}"
+            f"{label}:{point}"
             for label, places in (("fg", inside), ("bg", around))
+            for point in _points(places, one, number)
         ]
         found = segmenter.segment(one.data, seeds).mask.numpy()[0] > 0
         return np.moveaxis(found, one.axis, 0)
@@ -125,12 +126,12 @@ def seeded() -> Method:
     return segment
 
 
-def _points(places: Mask, one: Object, number: int) -> str:
+def _points(places: Mask, one: Object, number: int) -> list[str]:
     """Some of the pixels of a slice, in millimetres."""
     there = np.argwhere(places)
     there = there[np.linspace(0, len(there) - 1, min(24, len(there))).astype(int)]
     voxels = np.insert(there, one.axis, number, axis=1) * np.array(one.source.spacing)
-    return ":".join(",".join(f"{value:.3f}" for value in point) for point in voxels)
+    return [",".join(f"{value:.3f}" for value in point) for point in voxels]
 
 
 def corrected(carrier: Carrier, objects: Sequence[Object]) -> dict[str, list[float]]:
