@@ -15,6 +15,9 @@ from medrl.cutting.windows import put_back
 
 Key = tuple[int, int, int, int, str]
 
+#: How much more counts, between two outlines, what is expected to overlap more with the truth.
+_TRUST = 6
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -141,8 +144,8 @@ def joined(
                 break
             mask, sure = whole.get(picture, (torch.zeros(shape), 0.0))
             weight = 1 - abs(picture - piece.begin) / length if piece.bound else 1.0
-            # Who has lost the object between two outlines leaves it to who has not.
-            weight = weight if picture in whole else 1e-3 * weight
+            # Who has lost the object between two outlines, or is less sure, leaves it to the other.
+            weight *= sure**_TRUST if picture in whole else 1e-3
             parts.setdefault(picture, []).append((weight, mask, sure))
     for picture, found in parts.items():
         total = sum(weight for weight, _, _ in found)

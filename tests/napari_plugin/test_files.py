@@ -71,6 +71,8 @@ def test_the_manifest_is_valid_and_all_it_names_is_there():
         "Localize organs",
         "Register scans",
         "Align scan",
+        "Carry outlines",
+        "Track objects",
         "Agents of any system",
         "Orthogonal views",
     }
